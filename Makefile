@@ -1,0 +1,125 @@
+# `make` alone prints this help. Everything runs in .venv, which the first target that needs it makes.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+CONDA ?= $(firstword $(foreach c,micromamba mamba conda,$(shell command -v $(c) 2>/dev/null)))
+USE_CONDA ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+# Parameters of the targets below: make produce COUNT=1000, make ingest ARGS="--with-metrics"
+COUNT ?= 20000
+TOPIC ?= api-usage-events.v1
+PORT ?= 9092
+DATA ?= data
+ARGS ?=
+export SANDBOX_PORT := $(PORT)
+export SANDBOX_DATA_DIR := $(DATA)/sandbox
+
+TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq-path $(DATA)/dlq
+SOURCE = --kafka-brokers 127.0.0.1:$(PORT) --kafka-topic $(TOPIC)
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+		/^[a-z-]+:[^#]*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Setup
+
+setup: $(READY) ## Make .venv with all packages and fetch the jars (USE_CONDA=1: from environment.yml)
+
+$(READY): pyproject.toml environment.yml
+	@test -n "$(PYTHON)$(USE_CONDA)" || { echo "No Python found: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)." >&2; exit 2; }
+	@test -n "$(USE_CONDA)" || $(PYTHON) -c 'import sys; v = sys.version_info; \
+		sys.exit(0 if v >= (3, 11) else f"$(PYTHON) is Python {v[0]}.{v[1]}, 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	@test -n "$(USE_CONDA)" || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv)." >&2; exit 2; }
+	@test -n "$(USE_CONDA)" || PYTHONPATH=lib $(PYTHON) -m bronze.jars --check
+	@echo "Setting up .venv; the first time takes a few minutes"
+ifneq ($(USE_CONDA),)
+	@test -n "$(CONDA)" || { echo "USE_CONDA is set, but there is no micromamba, mamba or conda on PATH." >&2; exit 2; }
+	$(CONDA) env create --yes --quiet --prefix .venv --file environment.yml
+else
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[sandbox,notebooks,dev]"
+endif
+	$(BIN)/python -m bronze.jars --fetch
+	@touch $(READY)
+
+env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for --archives on a cluster
+	rm -rf build/env dist/bronze-env.tar.gz
+	mkdir -p build/env dist
+	$(BIN)/python -m bronze.jars --executor-requirements > build/executor-requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --target build/env \
+		-r build/executor-requirements.txt
+	tar -czf dist/bronze-env.tar.gz -C build/env .
+	@echo "dist/bronze-env.tar.gz: submit with --archives dist/bronze-env.tar.gz#env --conf spark.executorEnv.PYTHONPATH=env"
+
+##@ Demo
+
+demo: setup ## Kafka, 20,000 sample events, ingestion by papermill, tables in data/, notebook in runs/
+	@$(BIN)/python -m sandbox up
+	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/ingestion.ipynb runs/ingestion.ipynb -p kafka_topic $(TOPIC) \
+		-p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq -p checkpoint_path $(DATA)/checkpoint
+	@$(BIN)/python -m bronze.notebook runs/ingestion.ipynb
+
+lab: setup ## Open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+##@ Sandbox
+
+sandbox-up: setup ## Start the sandbox's Apache Kafka on 127.0.0.1:$(PORT)
+	@$(BIN)/python -m sandbox up
+
+sandbox-down: setup ## Stop it; the topics stay
+	@$(BIN)/python -m sandbox down
+
+produce: setup ## Produce COUNT sample events to TOPIC
+	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
+
+##@ Run
+
+ingest: setup ## Ingest the sandbox's topic until it is empty: bronze ingest --available-now ARGS
+	$(BIN)/bronze ingest $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
+
+submit: setup ## The same by spark-submit of lib/bronze_ingestion.py on local[2]
+	PYSPARK_PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/spark-submit --master 'local[2,4]' \
+		--packages $$($(BIN)/python -m bronze.jars --packages) \
+		lib/bronze_ingestion.py $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
+
+##@ Test
+
+test: setup ## The whole suite: unit, integration, notebooks
+	$(BIN)/python -m pytest tests $(ARGS)
+
+test-unit: setup ## Without Kafka
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-notebooks: setup ## The notebooks, by nbmake and by papermill
+	$(BIN)/python -m pytest tests/notebooks $(ARGS)
+
+##@ Code
+
+lint: setup ## ruff and mypy, and no outputs in notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+format: setup ## ruff's fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+strip: setup ## Strip the notebooks of outputs
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+clean: ## Remove tables, runs and caches; .venv stays (the sandbox is stopped first)
+	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
+	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
+
+.PHONY: help setup env-archive demo lab sandbox-up sandbox-down produce ingest submit test test-unit test-notebooks lint format strip clean

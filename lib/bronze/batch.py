@@ -1,0 +1,154 @@
+"""What happens to each batch of the stream: guard against overlap, append to both tables, count."""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from bronze.transforms import OffsetRanges
+from bronze.writer import BatchResult, BatchTask
+
+log = logging.getLogger(__name__)
+_KEPT_BATCHES = 1_000
+
+
+@dataclass(frozen=True)
+class BatchMetrics:
+    """Counts of one batch: ``total`` = ``valid`` + ``invalid`` + ``present`` (in the tables already, left out)."""
+
+    batch_id: int
+    total: int
+    valid: int
+    invalid: int
+    present: int
+    seconds: float
+    by_partition: dict[int, int]
+    by_error_type: dict[str, int]
+
+
+@dataclass
+class IngestSummary:
+    """What a run ingested; of the batches themselves the latest thousand are kept."""
+
+    batches: deque[BatchMetrics] = field(default_factory=lambda: deque(maxlen=_KEPT_BATCHES))
+    batch_count: int = 0
+    total: int = 0
+    valid: int = 0
+    invalid: int = 0
+    present: int = 0
+    by_error_type: Counter[str] = field(default_factory=Counter)
+    by_partition: Counter[int] = field(default_factory=Counter)
+
+    def add(self, batch: BatchMetrics) -> None:
+        """Count a committed batch."""
+        self.batches.append(batch)
+        self.batch_count += 1
+        self.total += batch.total
+        self.valid += batch.valid
+        self.invalid += batch.invalid
+        self.present += batch.present
+        self.by_error_type.update(batch.by_error_type)
+        self.by_partition.update(batch.by_partition)
+
+
+class TableWriter(Protocol):
+    """What appends batches to the tables."""
+
+    def has_changed(self) -> bool:
+        """Whether anybody else appended since this was last asked."""
+
+    def append(
+        self,
+        batch: DataFrame,
+        task: BatchTask,
+        app_id: str,
+        find_present: Callable[[], OffsetRanges],
+        guarded: bool,
+    ) -> BatchResult:
+        """Append a batch to both tables."""
+
+
+class BatchProcessor:
+    """The function that Spark calls with each batch.
+
+    An offset may be in the tables already in the first batch after any start (a crash between the two commits, a
+    deleted checkpoint) and after others appended (a backfill). Only then are the tables asked; otherwise the guard
+    costs a comparison.
+    """
+
+    def __init__(
+        self,
+        writer: TableWriter,
+        find_present: Callable[[int], OffsetRanges],
+        bronze_path: str,
+        dlq_path: str = "",
+        with_metrics: bool = False,
+        are_tables_new: bool = False,
+    ):
+        self._writer = writer
+        self._find_present = find_present
+        self._paths = {"bronze_path": bronze_path, "dlq_path": dlq_path}
+        self._with_metrics = with_metrics
+        self._must_look = not are_tables_new
+        self.summary = IngestSummary()
+        self.error: BaseException | None = None
+
+    def __call__(self, batch: DataFrame, batch_id: int) -> None:
+        """Append a batch of Kafka records; what it raises is kept, because Spark turns it into text."""
+        try:
+            self._process(batch, batch_id)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _process(self, batch: DataFrame, batch_id: int) -> None:
+        started = time.time()
+        must_look = self._writer.has_changed() or self._must_look
+        present = self._find_present(batch_id) if must_look else {}
+        task = BatchTask(batch_id, int(started * 1000) * 1000, **self._paths, present=present)
+        # A batch that is looked up may be in one table only, and then its number says nothing.
+        query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId") or ""
+        result = self._writer.append(
+            batch.transform(select_records),
+            task,
+            query_id,
+            lambda: self._find_present(batch_id),
+            guarded=must_look,
+        )
+        self._must_look = False
+        metrics = describe_batch(batch_id, result, time.time() - started)
+        self.summary.add(metrics)
+        log_batch(metrics, self._with_metrics)
+
+
+def select_records(batch: DataFrame) -> DataFrame:
+    """The columns that the tasks take (RECORD_COLUMNS), in as many partitions as there are cores."""
+    cores = batch.sparkSession.sparkContext.defaultParallelism
+    row_hash = F.xxhash64("value").alias("row_hash")
+    return batch.select("value", "key", "topic", "partition", "offset", "timestamp", row_hash).coalesce(cores)
+
+
+def describe_batch(batch_id: int, result: BatchResult, seconds: float) -> BatchMetrics:
+    """The counts of a batch, from what its tasks returned."""
+    total, invalid = sum(result.partitions.values()), sum(result.invalid.values())
+    valid = total - invalid - result.present
+    return BatchMetrics(batch_id, total, valid, invalid, result.present, seconds, result.partitions, result.invalid)
+
+
+def log_batch(batch: BatchMetrics, with_metrics: bool) -> None:
+    """One line for each batch; with metrics the counts, and the records per Kafka partition."""
+    name = f"Batch {batch.batch_id}"
+    if not batch.total:
+        log.info("%s: empty", name)
+    elif with_metrics:
+        log.info("%s: total=%d, valid=%d, invalid=%d", name, batch.total, batch.valid, batch.invalid)
+        log.info("%s partition distribution: %s", name, sorted(batch.by_partition.items()))
+    else:
+        log.info("%s committed: %s records in %.1f s", name, f"{batch.total:,}", batch.seconds)
+    if batch.present:
+        log.info("%s: %s of its records were in the tables already and were left out", name, f"{batch.present:,}")

@@ -1,0 +1,208 @@
+"""From the bytes of one Kafka record to an event, or to a typed error that says where and why.
+
+Pure Python on msgspec, no Spark: the heart of the product, and the place of every rule about what is valid.
+The order of the checks is part of the contract: the first that applies names the error.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, NamedTuple, TypedDict
+
+import msgspec
+from pyspark.sql import types as T
+
+from bronze.schema import get_event_schema
+
+ERROR_TYPES = (
+    "tombstone",
+    "empty",
+    "invalid_utf8",
+    "malformed_json",
+    "not_an_object",
+    "schema_mismatch",
+    "missing_required",
+    "invalid_timestamp",
+)
+REQUIRED_FIELDS = ("event_id", "event_timestamp", "tenant_id")
+MAX_DEPTH = 100
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DAY = 86_400_000_000
+_EARLIEST = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+
+# RFC 3339 with a zone. fromisoformat alone also takes week dates, commas and, from Python 3.13, hour 24.
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+# Strings are skipped whole; one that never ends is taken to the end, so that a scan stays linear.
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z)|[\[{]|[\]}]', re.DOTALL)
+
+
+class Event(NamedTuple):
+    """A valid record: the decoded fields, and its event time in microseconds since 1970 (UTC)."""
+
+    fields: dict[str, Any]
+    event_time: int
+
+
+class Invalid(NamedTuple):
+    """A record that is not an event: one of ERROR_TYPES, and which field, what was expected, what came."""
+
+    error_type: str
+    error_detail: str
+
+
+def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -> Event | Invalid:
+    """Decode one record.
+
+    Args:
+        value: The Kafka value, None for a tombstone.
+        kafka_timestamp: The record's Kafka timestamp in microseconds since 1970.
+        ingested_at: When the batch started, in microseconds since 1970; it bounds the event time where Kafka's
+            own timestamp is missing, not positive or in the future.
+
+    Returns:
+        The event, map fields as lists of (key, text) pairs, or what is wrong with it. Never raises for any value.
+    """
+    if not value:
+        return _describe_absence(value)
+    try:
+        value.decode("utf-8")  # the whole of it: msgspec accepts bad bytes in fields it skips
+        _check_depth(value)
+        fields = _read_maps(_DECODER.decode(value))
+    except UnicodeDecodeError as error:
+        return Invalid("invalid_utf8", f"byte {error.start} (0x{value[error.start]:02x}): {error.reason}")
+    except msgspec.ValidationError as error:
+        return _describe_mismatch(str(error))
+    except (msgspec.DecodeError, _TooDeepError) as error:
+        return Invalid("malformed_json", str(error))
+    for name in REQUIRED_FIELDS:
+        if not fields.get(name):
+            return Invalid("missing_required", _describe_missing(name, fields))
+    return _check_event_time(fields, kafka_timestamp, ingested_at)
+
+
+def _describe_absence(value: bytes | None) -> Invalid:
+    if value is None:
+        return Invalid("tombstone", "the value is null")
+    return Invalid("empty", "the value has zero bytes")
+
+
+def _describe_mismatch(message: str) -> Invalid:
+    # Only the outermost value has no path in msgspec's message.
+    if " - at `$" not in message:
+        return Invalid("not_an_object", message)
+    return Invalid("schema_mismatch", message)
+
+
+def _describe_missing(name: str, fields: dict[str, Any]) -> str:
+    state = "absent" if name not in fields else "null" if fields[name] is None else "empty"
+    return f"`$.{name}` is required, but is {state}"
+
+
+class _TooDeepError(Exception):
+    """Raised when arrays and objects nest deeper than MAX_DEPTH."""
+
+
+def _check_depth(value: bytes) -> None:
+    """Refuse deep nesting before decoding, because the decoder's own limit depends on the stack."""
+    if value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
+        return
+    depth = 0
+    for token in _TOKENS.finditer(value):
+        first = value[token.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _TooDeepError(f"nested deeper than {MAX_DEPTH} levels (byte {token.start()})")
+        elif first in b"]}":
+            depth -= 1
+
+
+def _check_event_time(fields: dict[str, Any], kafka_timestamp: int | None, ingested_at: int) -> Event | Invalid:
+    text = fields["event_timestamp"]
+    event_time = parse_timestamp(text)
+    if event_time is None:
+        expected = "an RFC 3339 date and time with a zone, such as 2026-01-31T23:59:59Z"
+        return Invalid("invalid_timestamp", f"Expected {expected}, got {_shorten(text)} - at `$.event_timestamp`")
+    known = kafka_timestamp is not None and 0 < kafka_timestamp <= ingested_at
+    latest = (kafka_timestamp if known else ingested_at) + _DAY  # type: ignore[operator]
+    if not _EARLIEST <= event_time <= latest:
+        expected = f"a time from 2000-01-01 to {_format_time(latest)}, a day after the record"
+        return Invalid("invalid_timestamp", f"Expected {expected}, got {_shorten(text)} - at `$.event_timestamp`")
+    return Event(fields, event_time)
+
+
+def parse_timestamp(text: str) -> int | None:
+    """Microseconds since 1970 of an RFC 3339 timestamp, None where it is not one (finer digits are cut)."""
+    if not _RFC3339.fullmatch(text):
+        return None
+    try:
+        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
+    except (ValueError, OverflowError):  # 30 February, a zone of +99:00, year 0
+        return None
+
+
+def _format_time(microseconds: int) -> str:
+    return (_EPOCH + microseconds * _MICROSECOND).isoformat(timespec="milliseconds")
+
+
+def _shorten(text: str, length: int = 100) -> str:
+    return repr(text if len(text) <= length else text[:length] + "…")
+
+
+_JSON_STRING = msgspec.json.Decoder(str)
+
+
+def _read_maps(fields: dict[str, Any]) -> dict[str, Any]:
+    """Replace each JSON object of a map field by (key, text) pairs, in place."""
+    for owner, name in _MAP_FIELDS:
+        values = (fields.get(owner) or {}).get(name)
+        if values is not None:
+            fields[owner][name] = [(key, _read_text(bytes(raw))) for key, raw in values.items()]
+    return fields
+
+
+def _read_text(raw: bytes) -> str | None:
+    """The text of one map value: a string is its text, null is null, anything else keeps its JSON."""
+    if raw.startswith(b'"'):
+        return _JSON_STRING.decode(raw)
+    return None if raw == b"null" else raw.decode()
+
+
+def _integer(bits: int) -> Any:
+    return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
+
+
+def _python_type(data_type: T.DataType, name: str) -> Any:
+    """The type that msgspec decodes a Spark type into; it is strict about each."""
+    match data_type:
+        case T.StructType(fields=fields):
+            members = {f.name: _python_type(f.dataType, f.name) | None for f in fields}
+            return TypedDict(name, members, total=False)  # type: ignore[operator]
+        case T.ArrayType(elementType=element):
+            return list[_python_type(element, name)]  # type: ignore[misc]
+        case T.MapType():
+            return dict[str, msgspec.Raw]
+        case T.IntegerType():
+            return _integer(32)
+        case T.LongType():
+            return _integer(64)
+        case T.DoubleType():
+            return float
+        case T.BooleanType():
+            return bool
+        case _:
+            return str
+
+
+_DECODER = msgspec.json.Decoder(_python_type(get_event_schema(), "Event"))
+_JSON_STRING = msgspec.json.Decoder(str)
+_MAP_FIELDS = [
+    (owner.name, field.name)
+    for owner in get_event_schema()
+    if isinstance(owner.dataType, T.StructType)
+    for field in owner.dataType
+    if isinstance(field.dataType, T.MapType)
+]

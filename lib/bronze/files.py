@@ -1,0 +1,100 @@
+"""Arrow rows to the Parquet files of a Delta table, with what the table's log must know of each file."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
+
+from bronze.schema import TableSpec
+
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_MAX_STAT_LENGTH = 64
+_LAST_CHARACTER = "\U0010ffff"
+
+
+class DataFile(msgspec.Struct):
+    """One Parquet file, as the Delta log describes it: the path relative to the table, sizes in bytes."""
+
+    path: str
+    size: int
+    modification_time: int
+    partition_values: dict[str, str | None]
+    stats: str
+
+
+def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int) -> list[DataFile]:
+    """Write one file for each partition of the table that has rows; they are no part of it until committed.
+
+    Done here and not by pyarrow's dataset writer, which takes 1,024 partitions a call at the most and hands the
+    partition values back as a path to be parsed, where a null looks like text.
+
+    Args:
+        rows: Rows with the table's columns.
+        table_uri: ``file:`` URI of the table.
+        spec: The table.
+        batch_id: Goes into the files' names, so that a person sees where one is from.
+    """
+    filesystem, root = FileSystem.from_uri(table_uri)
+    data_columns = [name for name in rows.column_names if name not in spec.partition_columns]
+    written = []
+    for values, part in _group_rows(rows, list(spec.partition_columns)):
+        folder = "/".join(f"{name}={_HIVE_NULL if v is None else v}" for name, v in values.items())
+        path = f"{folder}/part-{batch_id:08d}-{uuid4()}.zstd.parquet"
+        filesystem.create_dir(f"{root}/{folder}", recursive=True)
+        pq.write_table(part.select(data_columns), f"{root}/{path}", filesystem=filesystem, compression="zstd")
+        size = filesystem.get_file_info(f"{root}/{path}").size
+        stats = json.dumps(collect_stats(part, spec.stats_columns))
+        written.append(DataFile(path, size, int(time.time() * 1000), values, stats))
+    return written
+
+
+def _group_rows(rows: pa.Table, columns: list[str]) -> Iterator[tuple[dict[str, str | None], pa.Table]]:
+    """The rows of each combination of the columns' values, in the order they came in."""
+    keys = [pc.fill_null(rows[name].cast(pa.int32()), -1).to_numpy() for name in columns]
+    order = np.lexsort(keys[::-1])  # stable
+    changes = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
+    ends = np.concatenate([starts[1:], [len(rows)]])
+    ordered = rows.take(order) if len(starts) > 1 else rows
+    for start, end in zip(starts, ends, strict=True):
+        part = ordered.slice(start, end - start)
+        yield _to_log_values(part.select(columns).slice(0, 1).to_pylist()[0]), part
+
+
+def _to_log_values(values: dict[str, Any]) -> dict[str, str | None]:
+    # The folder's name for null must not get into the log: the table is then unreadable.
+    return {name: None if value is None else str(value) for name, value in values.items()}
+
+
+def collect_stats(rows: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
+    """Delta's statistics of a file: ``numRecords``, and minimum, maximum and nulls of the columns."""
+    stats: dict[str, Any] = {"numRecords": len(rows), "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for name in columns:
+        stats["nullCount"][name] = rows[name].null_count
+        extremes = pc.min_max(rows[name]).as_py()
+        if extremes["min"] is not None:
+            stats["minValues"][name] = _to_stat(extremes["min"])
+            stats["maxValues"][name] = _to_stat(extremes["max"], is_max=True)
+    return stats
+
+
+def _to_stat(value: Any, is_max: bool = False) -> Any:
+    match value:
+        case datetime():
+            # Readers expect milliseconds; all our timestamps are whole ones (Kafka's, and the batch's start).
+            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        case date():
+            return value.isoformat()
+        case str() if len(value) > _MAX_STAT_LENGTH:
+            # A bound, not a value: cut strings stay below the minimum, and one high character keeps above.
+            return value[:_MAX_STAT_LENGTH] + (_LAST_CHARACTER if is_max else "")
+    return value

@@ -1,0 +1,86 @@
+"""The Spark session: under spark-submit what its flags decided, elsewhere a local one with the right jars."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from bronze.jars import find_java, get_spark_packages, resolve_jars
+
+_DELTA = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+# What a batch needs whatever the session was made with; all can be set while it runs.
+_RUNTIME = {
+    "spark.sql.session.timeZone": "UTC",
+    # A batch of Arrow is complete at either; ten thousand records of 10 MB would be 100 GB.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024 * 1024),
+    # Kafka credentials are options of the source, and plans print options.
+    "spark.sql.redaction.options.regex": "(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore",
+}
+_LOCAL = {
+    # local[N] never retries a task; the second number is the tries.
+    "spark.master": "local[*,4]",
+    "spark.driver.memory": "2g",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.shuffle.partitions": "4",
+    # Delta reads its log with 50 tasks by default, more than a laptop's table has entries.
+    "spark.databricks.delta.snapshotPartitions": "2",
+}
+
+
+def is_submitted() -> bool:
+    """Whether spark-submit started this process (it hands its JVM's port down)."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
+    """The running session, or a new one: spark-submit's, else a local one on all cores.
+
+    Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set on it in any case.
+
+    Raises:
+        JavaNotFound: There is no usable Java.
+        JarsNotResolved: The jars are not cached and could not be downloaded.
+    """
+    builder = SparkSession.builder.appName(app_name)
+    settings = _DELTA if is_submitted() or SparkSession.getActiveSession() else {**_DELTA, **_describe_local()}
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    for key, value in _RUNTIME.items():
+        spark.conf.set(key, value)
+    if is_submitted():
+        ship_package(spark)
+    return spark
+
+
+def ship_package(spark: SparkSession) -> None:
+    """Send this package to the executors' Python: a module beside spark-submit's script is in the driver's only."""
+    folder = tempfile.mkdtemp(prefix="bronze-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    archive = shutil.make_archive(str(Path(folder, "bronze")), "zip", Path(__file__).parents[1], "bronze")
+    spark.sparkContext.addPyFile(archive)
+
+
+def _describe_local() -> dict[str, str]:
+    find_java()
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    jars = resolve_jars(*get_spark_packages(), beside_spark=True)
+    log_config = Path(str(files("bronze") / "log4j2.properties")).as_uri()
+    return {
+        **_LOCAL,
+        "spark.jars": ",".join(map(str, jars)),
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC",
+    }

@@ -1,0 +1,175 @@
+"""From an Arrow batch of Kafka records to the rows of the bronze table and of the DLQ table. Pure, no I/O.
+
+The records have the columns of RECORD_COLUMNS; all timestamps are microseconds since 1970, UTC.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
+
+from bronze.decode import Event, Invalid, decode
+from bronze.schema import get_bronze_schema, get_dlq_schema
+
+RECORD_COLUMNS = ("value", "key", "topic", "partition", "offset", "timestamp", "row_hash")
+_HOUR = 3_600_000_000
+_DAY = 24 * _HOUR
+
+# Offsets per Kafka partition, as inclusive (first, last) ranges in ascending order.
+OffsetRanges = dict[int, list[tuple[int, int]]]
+
+
+def _arrow_schema(schema: T.StructType) -> pa.Schema:
+    return to_arrow_schema(schema, timezone="UTC")
+
+
+BRONZE_ARROW = _arrow_schema(get_bronze_schema())
+DLQ_ARROW = _arrow_schema(get_dlq_schema())
+_EVENT_COLUMNS = [name for name in BRONZE_ARROW.names if not name.startswith("_")]
+_EVENT_ARROW = pa.struct([BRONZE_ARROW.field(name) for name in _EVENT_COLUMNS])
+
+
+@dataclass
+class Split:
+    """What became of some records: rows of the two tables, and counts of all that were read."""
+
+    bronze: pa.Table
+    dlq: pa.Table
+    counts: "Counts"
+
+
+@dataclass
+class Counts:
+    """Records by what became of them.
+
+    Attributes:
+        partitions: Records per Kafka partition.
+        invalid: Invalid records per error type, wherever they went.
+        present: Records left out because their position was in the tables already.
+    """
+
+    partitions: Counter[int] = field(default_factory=Counter)
+    invalid: Counter[str] = field(default_factory=Counter)
+    present: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Add the counts of other records to these."""
+        self.partitions.update(other.partitions)
+        self.invalid.update(other.invalid)
+        self.present += other.present
+
+
+def split_records(
+    records: pa.RecordBatch,
+    batch_id: int,
+    ingested_at: int,
+    use_dlq: bool,
+    present: OffsetRanges | None = None,
+) -> Split:
+    """Decode records and split them into bronze rows and DLQ rows; each record is in exactly one of the two.
+
+    Args:
+        records: Kafka records, with RECORD_COLUMNS.
+        batch_id: Batch of the streaming query.
+        ingested_at: When the batch started.
+        use_dlq: Invalid records become DLQ rows; else they stay in bronze with ``_is_valid`` false.
+        present: Offsets that are in the tables already and are left out.
+    """
+    partitions = Counter({e["values"]: e["counts"] for e in records["partition"].value_counts().to_pylist()})
+    kept = drop_present(records, present) if present else records
+    decoded = _decode_all(kept, ingested_at)
+    is_valid = pa.array([type(d) is Event for d in decoded], pa.bool_())
+    invalid = [d for d in decoded if type(d) is Invalid]
+    bad_rows = kept.filter(pc.invert(is_valid))
+    counts = Counts(partitions, Counter(d.error_type for d in invalid), len(records) - len(kept))
+    if use_dlq:
+        events = [d for d in decoded if type(d) is Event]
+        dlq = build_dlq(bad_rows, invalid, batch_id, ingested_at)
+        return Split(build_bronze(kept.filter(is_valid), events, ingested_at), dlq, counts)
+    return Split(build_bronze(kept, decoded, ingested_at), DLQ_ARROW.empty_table(), counts)
+
+
+def drop_present(records: pa.RecordBatch, present: OffsetRanges) -> pa.RecordBatch:
+    """The records whose (partition, offset) is in none of the ranges."""
+    partitions = records["partition"].to_numpy()
+    offsets = records["offset"].to_numpy()
+    found = np.zeros(len(records), dtype=bool)
+    for partition, ranges in present.items():
+        mine = partitions == partition
+        if mine.any():
+            first, last = np.array(ranges, dtype=np.int64).T
+            index = np.searchsorted(first, offsets[mine], side="right") - 1
+            found[mine] = (index >= 0) & (offsets[mine] <= last[index])
+    return records.filter(pa.array(~found)) if found.any() else records
+
+
+def _decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invalid]:
+    values = records["value"].to_pylist()
+    timestamps = records["timestamp"].cast(pa.int64()).to_pylist()
+    return [decode(value, timestamp, ingested_at) for value, timestamp in zip(values, timestamps, strict=True)]
+
+
+def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], ingested_at: int) -> pa.Table:
+    """Bronze rows of records; an invalid one keeps its raw value and has nulls in all parsed columns."""
+    valid = [type(d) is Event for d in decoded]
+    events = [d.fields if type(d) is Event else None for d in decoded]
+    times = pa.array([d.event_time if type(d) is Event else None for d in decoded], pa.int64())
+    columns = dict(zip(_EVENT_COLUMNS, pa.array(events, _EVENT_ARROW).flatten(), strict=True))
+    columns["_raw_value"] = _read_raw_values(records["value"], all(valid))
+    columns["_is_valid"] = pa.array(valid, pa.bool_())
+    columns |= _describe_origin(records, ingested_at)
+    columns["_row_hash"] = records["row_hash"]
+    columns["_event_date"] = _to_date(times)
+    hours = pc.divide(times, _HOUR)
+    columns["_event_hour"] = pc.subtract(hours, pc.multiply(pc.divide(hours, 24), 24)).cast(pa.int32())
+    return _to_table(columns, BRONZE_ARROW)
+
+
+def build_dlq(records: pa.RecordBatch, invalid: Sequence[Invalid], batch_id: int, ingested_at: int) -> pa.Table:
+    """DLQ rows of invalid records, with the exact bytes that came."""
+    columns = _describe_origin(records, ingested_at)
+    columns["_raw_bytes"] = records["value"]
+    columns["_raw_value"] = _read_raw_values(records["value"], all_utf8=False)
+    columns["_kafka_key"] = records["key"]
+    columns["_error_type"] = pa.array([i.error_type for i in invalid], pa.string())
+    columns["_error_detail"] = pa.array([i.error_detail for i in invalid], pa.string())
+    columns["_batch_id"] = _repeat(batch_id, len(records))
+    columns["_dlq_date"] = _to_date(_repeat(ingested_at, len(records)))
+    return _to_table(columns, DLQ_ARROW)
+
+
+def _describe_origin(records: pa.RecordBatch, ingested_at: int) -> dict[str, Any]:
+    return {
+        "_kafka_topic": records["topic"],
+        "_kafka_partition": records["partition"],
+        "_kafka_offset": records["offset"],
+        "_kafka_timestamp": records["timestamp"],
+        "_ingested_at": _repeat(ingested_at, len(records)).cast(pa.timestamp("us", "UTC")),
+    }
+
+
+def _read_raw_values(values: pa.Array, all_utf8: bool) -> pa.Array:
+    """Values as text: bytes that are not UTF-8 are backslash-escaped, so that anyone can read what came."""
+    if all_utf8:
+        return values.cast(pa.string())  # checks, copies nothing
+    texts = [v if v is None else v.decode("utf-8", "backslashreplace") for v in values.to_pylist()]
+    return pa.array(texts, pa.string())
+
+
+def _repeat(value: int, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, pa.int64()), count)
+
+
+def _to_date(times: pa.Array) -> pa.Array:
+    # Whole division is a floor here: no time before 1970 is valid.
+    return pc.divide(times, _DAY).cast(pa.int32()).cast(pa.date32())
+
+
+def _to_table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)

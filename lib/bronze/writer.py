@@ -1,0 +1,130 @@
+"""What the tasks of a batch do: decode their records once and write the files of both tables.
+
+Files become part of a table only when the driver commits them, so a task that fails or runs twice leaves at worst
+files that nobody refers to; VACUUM removes them.
+"""
+
+import gc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+import pyarrow as pa
+from pyspark.sql import DataFrame
+
+from bronze.files import DataFile, write_parquet
+from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
+from bronze.transforms import Counts, OffsetRanges, split_records
+
+FLUSH_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """What the tasks of one batch need to know; times in microseconds since 1970.
+
+    Attributes:
+        batch_id: Batch of the streaming query.
+        ingested_at: When the batch started, whole milliseconds.
+        bronze_path: Local path of the bronze table.
+        dlq_path: Local path of the DLQ table; empty keeps invalid records in bronze.
+        present: Offsets to leave out, because they are in the tables already.
+    """
+
+    batch_id: int
+    ingested_at: int
+    bronze_path: str
+    dlq_path: str
+    present: OffsetRanges = field(default_factory=dict)
+
+
+class BatchResult(msgspec.Struct):
+    """What one task, or all tasks of a batch, wrote and counted."""
+
+    bronze: list[DataFile] = msgspec.field(default_factory=list)
+    dlq: list[DataFile] = msgspec.field(default_factory=list)
+    partitions: dict[int, int] = msgspec.field(default_factory=dict)
+    invalid: dict[str, int] = msgspec.field(default_factory=dict)
+    present: int = 0
+
+
+def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
+    """Decode a batch and write its files; one Spark job, and nothing is committed.
+
+    Args:
+        batch: Kafka records with the columns of ``RECORD_COLUMNS``.
+        task: What the tasks need.
+    """
+    rows = batch.mapInArrow(partial(_run_task, task=task), "result binary").collect()
+    return merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in rows)
+
+
+def merge_results(results: Iterable[BatchResult]) -> BatchResult:
+    """Add up the results of tasks."""
+    merged, partitions, invalid = BatchResult(), Counter[int](), Counter[str]()
+    for result in results:
+        merged.bronze += result.bronze
+        merged.dlq += result.dlq
+        merged.present += result.present
+        partitions.update(result.partitions)
+        invalid.update(result.invalid)
+    merged.partitions, merged.invalid = dict(sorted(partitions.items())), dict(sorted(invalid.items()))
+    return merged
+
+
+def _run_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
+    """What Spark runs in each task: Arrow batches of records in, one row with the result out."""
+    result = write_partition(batches, task)
+    yield pa.record_batch({"result": pa.array([msgspec.json.encode(result)], pa.binary())})
+
+
+def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> BatchResult:
+    """Go through the records once; hold at most FLUSH_BYTES of decoded rows before they are written."""
+    result, counts = BatchResult(), Counts()
+    bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id, result.bronze)
+    dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id, result.dlq)
+    # Decoded events hold no cycles; looking for some in millions of dicts would cost half of the decoding.
+    gc.disable()
+    try:
+        for records in batches:
+            split = split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present)
+            bronze.add(split.bronze)
+            dlq.add(split.dlq)
+            counts.add(split.counts)
+            if bronze.size + dlq.size >= FLUSH_BYTES:
+                bronze.flush()
+                dlq.flush()
+        bronze.flush()
+        dlq.flush()
+    finally:
+        gc.enable()
+    return merge_results([result, describe_counts(counts)])
+
+
+def describe_counts(counts: Counts) -> BatchResult:
+    """Counts as a result without files."""
+    return BatchResult(partitions=dict(counts.partitions), invalid=dict(counts.invalid), present=counts.present)
+
+
+@dataclass
+class _Buffer:
+    """Rows of one table that wait to be written."""
+
+    path: str
+    spec: TableSpec
+    batch_id: int
+    written: list[DataFile]
+    tables: list[pa.Table] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, rows: pa.Table) -> None:
+        if len(rows):
+            self.tables.append(rows)
+            self.size += rows.nbytes
+
+    def flush(self) -> None:
+        if self.tables:
+            self.written += write_parquet(pa.concat_tables(self.tables), self.path, self.spec, self.batch_id)
+        self.tables, self.size = [], 0

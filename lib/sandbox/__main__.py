@@ -1,0 +1,116 @@
+"""``python -m sandbox up|down|status|produce``: the sandbox from the command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from bronze.errors import BronzeError
+from confluent_kafka import KafkaException
+
+from sandbox.errors import BrokerNotReachable
+from sandbox.kafka import KafkaSandbox
+from sandbox.produce import TOPIC, produce
+from sandbox.topics import measure_topics
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 Kafka failed or is not up, 2 bad arguments."""
+    commands = {"up": _up, "down": _down, "status": _status, "produce": _produce}
+    try:
+        options = _build_parser().parse_args(arguments)
+        return commands[options.command](KafkaSandbox(options.data_dir, options.port), options)
+    except BronzeError as error:
+        print(f"sandbox: {error}", file=sys.stderr)
+        return error.exit_code
+    except KafkaException as error:
+        print(f"sandbox: Kafka refused: {error.args[0].str()}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _up(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
+    has_started = sandbox.start()
+    print(f"Kafka {'is up' if has_started else 'is already running'} at {sandbox.brokers} (pid {sandbox.pid})")
+    print(f"  data: {sandbox.data_dir}\n  log:  {sandbox.log}")
+    return 0
+
+
+def _down(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
+    print("Kafka is stopped" if sandbox.stop() else "Kafka is not running")
+    return 0
+
+
+def _status(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
+    if sandbox.pid is None:
+        print(f"Kafka is not running (data: {sandbox.data_dir}); python -m sandbox up starts it")
+        return 1
+    topics = measure_topics(sandbox.brokers)
+    print(f"Kafka is up at {sandbox.brokers} (pid {sandbox.pid})")
+    for name, size in sorted(topics.items()):
+        print(f"  {name:<40} {size.partitions:>4} partitions {size.records:>12,} records")
+    if not topics:
+        print("  no topics yet; python -m sandbox produce fills one")
+    return 0
+
+
+def _produce(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
+    if not options.brokers and sandbox.pid is None:
+        # Whatever else listens on the port is not ours to fill.
+        raise BrokerNotReachable(sandbox.brokers)
+    names = ("topic", "count", "invalid_ratio", "partitions", "seed", "start_time", "rate")
+    print(produce(options.brokers or sandbox.brokers, **{name: getattr(options, name) for name in names}))
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage before it."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--data-dir", help="of the broker (default: SANDBOX_DATA_DIR, else data/sandbox)")
+    common.add_argument("--port", type=int, help="of the broker, 0: a free one (default: SANDBOX_PORT, else 9092)")
+    parser = _Parser(prog="sandbox", description="A single-node Apache Kafka without Docker, and sample events.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|produce")
+    commands.add_parser("up", parents=[common], help="start the broker unless it runs, wait until it answers")
+    commands.add_parser("down", parents=[common], help="stop the broker; topics and records stay")
+    commands.add_parser("status", parents=[common], help="show topics and record counts; exit code 1 if not up")
+    _add_produce(commands.add_parser("produce", parents=[common], help="produce sample events to a topic"))
+    return parser
+
+
+def _add_produce(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    add = parser.add_argument
+    add("--brokers", help="host:port (default: the sandbox's)")
+    add("--topic", default=TOPIC, help="created if it is missing")
+    add("--partitions", type=int, default=8, help="of the topic, if it is missing")
+    add("--count", type=int, default=20_000, help="number of records")
+    add("--invalid-ratio", type=float, default=0.01, help="share of invalid records, 0 to 1")
+    add(
+        "--seed",
+        type=int,
+        help="decides the events (default: the number of records in the topic, so new ones)",
+    )
+    add(
+        "--start-time",
+        type=_parse_time,
+        help="ISO 8601 with a zone (default: so that the events end about now)",
+    )
+    add("--rate", type=float, default=0.0, help="records per second, 0: as many as possible")
+
+
+def _parse_time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2025-01-31T12:00:00Z") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

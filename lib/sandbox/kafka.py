@@ -1,0 +1,252 @@
+"""One Apache Kafka node (KRaft, no Docker) as a process of its own, from jars that Maven delivers."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bronze.jars import find_java, resolve_jars
+
+from sandbox.errors import BrokerNotReachable, BrokerNotStarted, InvalidValue
+from sandbox.produce import produce
+from sandbox.system import HOST, find_free_port, hold_lock, read_command_line, wait_for_port
+from sandbox.topics import connect, create_topic, measure_topics
+
+# Kafka names no logging backend as a dependency; without the second, its log would go nowhere.
+JARS = ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3")
+START_TIMEOUT, STOP_TIMEOUT = 90, 30  # seconds
+
+# Paths are relative to the data directory, the broker's working directory: Java reads this file as Latin-1.
+# Records never expire: what waits on a laptop should still be there after the holidays. After a kill, the
+# controller takes the broker back only once its old session has timed out: with the default, in 9 seconds.
+SERVER_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+log.dirs=kafka
+log.retention.ms=-1
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+message.max.bytes=16777216
+replica.fetch.max.bytes=16777216
+socket.request.max.bytes=104857600
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+"""
+
+
+def get_data_dir() -> Path:
+    """Return SANDBOX_DATA_DIR, or ``data/sandbox`` below the current directory."""
+    return Path(os.environ.get("SANDBOX_DATA_DIR") or "data/sandbox")
+
+
+def get_port() -> int:
+    """Return SANDBOX_PORT, or 9092.
+
+    Raises:
+        InvalidValue: It is not a port.
+    """
+    return _check_port_number("SANDBOX_PORT", os.environ.get("SANDBOX_PORT") or "9092")
+
+
+def ensure_sandbox(
+    kafka_topic: str,
+    data_dir: Path | str | None = None,
+    port: int | None = None,
+    partitions: int = 8,
+    count: int = 20_000,
+    invalid_ratio: float = 0.01,
+) -> str:
+    """Return the address of a running broker with events in the topic, doing what is missing.
+
+    ``data_dir`` and ``port`` are those of ``KafkaSandbox``; the other arguments are those of ``produce``,
+    used if the topic is missing or empty. What the two raise is raised here.
+    """
+    sandbox = KafkaSandbox(data_dir, port)
+    sandbox.start()
+    # Notebooks that start together share one set of events.
+    with hold_lock(sandbox.data_dir / "produce.lock"):
+        topic = measure_topics(sandbox.brokers).get(kafka_topic)
+        if topic is None or topic.records == 0:
+            print(produce(sandbox.brokers, kafka_topic, count, invalid_ratio, partitions=partitions))
+    return sandbox.brokers
+
+
+class KafkaSandbox:
+    """The broker of one data directory, whichever process started it; a context manager starts and stops it.
+
+    Topics and records stay in the data directory when the broker ends, also when it is killed.
+
+    Args:
+        data_dir: Where the broker keeps everything; by default that of ``get_data_dir``.
+        port: Port on 127.0.0.1, 0 for a free one; by default a running broker's, else that of ``get_port``.
+    """
+
+    def __init__(self, data_dir: Path | str | None = None, port: int | None = None):
+        self.data_dir = Path(data_dir or get_data_dir()).resolve()
+        self.log = self.data_dir / "kafka.log"
+        self._state_file = self.data_dir / "sandbox.json"
+        self._port = port if port is None else _check_port_number("port", port)
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> "KafkaSandbox":
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process id; None if it does not run, or if its id went to another program."""
+        if self._process and self._process.poll() is None:
+            return self._process.pid
+        pid = self._read_state().get("pid", 0)
+        return pid if self._marker in read_command_line(pid) else None
+
+    @property
+    def port(self) -> int:
+        """The port that the broker listens on, or will; 0 while a free one is still to be found."""
+        running = self._read_state()["port"] if self.pid else None
+        return self._port or running or (get_port() if self._port is None else 0)
+
+    @property
+    def brokers(self) -> str:
+        """The address for clients, ``127.0.0.1:PORT``."""
+        return f"{HOST}:{self.port}"
+
+    def start(self) -> bool:
+        """Start the broker unless it runs, and wait until it answers; return whether it had to be started.
+
+        Raises:
+            PortInUse: Another program listens on the port.
+            InvalidValue: This broker runs already, on another port than the one asked for.
+            BrokerNotStarted: It died, or did not answer within 90 seconds.
+            JavaNotFound: There is no Java to run it with.
+            JarsNotResolved: Kafka's jars could not be downloaded.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with hold_lock(self.data_dir / "start.lock"):
+            # One that was killed a moment ago may still have its pid, but will not answer.
+            if self._is_running_as_wanted() and self._wait_for_answer():
+                return False
+            self._port = self.port or find_free_port()
+            wait_for_port(self._port)
+            self._spawn_broker()
+            try:
+                if not self._wait_for_answer():
+                    raise BrokerNotStarted("ended while starting", self.log)
+            except BaseException:
+                self.kill()
+                raise
+        return True
+
+    def stop(self) -> bool:
+        """Stop the broker gracefully, after 30 seconds by force; return whether it was running."""
+        was_running = self.pid is not None
+        self._end(signal.SIGTERM)
+        self.kill()
+        self._state_file.unlink(missing_ok=True)
+        return was_running
+
+    def kill(self) -> None:
+        """End the broker with SIGKILL, as a crash would: its state file stays."""
+        self._end(signal.SIGKILL)
+
+    def create_topic(self, name: str, partitions: int, config: dict[str, str] | None = None) -> None:
+        """Create a topic; ``config`` takes Kafka's topic settings.
+
+        Raises:
+            KafkaException: The broker refused, for instance because the topic exists.
+        """
+        create_topic(self.brokers, name, partitions, config)
+
+    @property
+    def _marker(self) -> str:
+        """What tells this broker's command line from that of any other program."""
+        return f"-Dsandbox.data.dir={self.data_dir} "
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._state_file.read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _is_running_as_wanted(self) -> bool:
+        running = self._read_state()["port"] if self.pid else None
+        if running and self._port not in (None, 0, running):
+            wanted = f"{running}, where the broker of {self.data_dir} runs until python -m sandbox down"
+            raise InvalidValue("port", self._port, wanted)
+        return running is not None
+
+    def _spawn_broker(self) -> None:
+        properties = SERVER_PROPERTIES.format(host=HOST, port=self._port, controller_port=find_free_port())
+        (self.data_dir / "server.properties").write_text(properties)
+        if not (self.data_dir / "kafka" / "meta.properties").exists():
+            self._format_storage()
+        self._process = self._run_java("kafka.Kafka", "server.properties")
+        state = {"pid": self._process.pid, "port": self._port, "log": str(self.log)}
+        self._state_file.write_text(json.dumps(state))
+
+    def _format_storage(self) -> None:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        options = (f"--cluster-id={cluster_id}", "--config=server.properties")
+        if self._run_java("kafka.tools.StorageTool", "format", *options).wait() != 0:
+            raise BrokerNotStarted("could not format its storage", self.log)
+
+    def _run_java(self, main_class: str, *arguments: str) -> subprocess.Popen:
+        """Start Java in the data directory, in a session of its own, so that it outlives the terminal."""
+        class_path = os.pathsep.join(str(jar) for jar in resolve_jars(*JARS))
+        options = ["-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.level=WARN"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [find_java(), *options, self._marker.strip(), main_class, *arguments],
+                cwd=self.data_dir,
+                env={**os.environ, "CLASSPATH": class_path},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _wait_for_answer(self) -> bool:
+        """Return whether the broker answers before it ends; say every second that this is what takes so long."""
+        begun = time.monotonic()
+        while self.pid:
+            with suppress(BrokerNotReachable):
+                connect(self.brokers, timeout=1)
+                return True
+            waited = time.monotonic() - begun
+            if waited > START_TIMEOUT:
+                raise BrokerNotStarted(f"did not answer within {START_TIMEOUT} s", self.log)
+            if waited > 5:
+                print(f"waiting for Kafka at {self.brokers}: {waited:.0f} s", file=sys.stderr)
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        """Send a signal, if there is a broker to get it, and wait until it is gone."""
+        deadline = time.monotonic() + STOP_TIMEOUT
+        if pid := self.pid:
+            os.kill(pid, how)
+        while self.pid and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _check_port_number(name: str, given: int | str) -> int:
+    if not str(given).isdecimal() or int(given) > 65535:
+        raise InvalidValue(name, given, "a whole number from 1 to 65535, or 0 for a free port")
+    return int(given)

@@ -1,0 +1,72 @@
+"""What the sandbox asks of a broker's AdminClient: topics, and how many records they hold."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from sandbox.errors import BrokerNotReachable
+
+TIMEOUT = 10.0  # seconds
+
+
+class TopicSize(NamedTuple):
+    """A topic's partitions, the records it holds now, and those it has ever been given (its end offsets)."""
+
+    partitions: int
+    records: int
+    produced: int
+
+
+def connect(brokers: str, timeout: float = 3.0) -> AdminClient:
+    """Return an AdminClient of a broker that answers.
+
+    Raises:
+        BrokerNotReachable: It did not within ``timeout`` seconds.
+    """
+    # Without a log level, librdkafka writes every failed attempt to connect to standard error.
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+    try:
+        admin.list_topics(timeout=timeout)
+    except KafkaException:
+        raise BrokerNotReachable(brokers) from None
+    return admin
+
+
+def create_topic(brokers: str, name: str, partitions: int, config: dict[str, str] | None = None) -> None:
+    """Create a topic without replicas.
+
+    Raises:
+        BrokerNotReachable: No broker answers.
+        KafkaException: The broker refused, for instance because the topic exists.
+    """
+    new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {})
+    admin = connect(brokers)  # as a temporary it would be gone, and the request with it, before the answer
+    admin.create_topics([new], request_timeout=TIMEOUT)[name].result()
+
+
+def measure_topics(brokers: str) -> dict[str, TopicSize]:
+    """Return the size of each topic by name, Kafka's internal topics left out.
+
+    Raises:
+        BrokerNotReachable: No broker answers.
+        KafkaException: The broker did not say.
+    """
+    admin = connect(brokers)
+    topics = {
+        name: [TopicPartition(name, partition) for partition in topic.partitions]
+        for name, topic in admin.list_topics(timeout=TIMEOUT).topics.items()
+        if not name.startswith("__")
+    }
+    begins, ends = (_fetch_offsets(admin, topics, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+    return {name: TopicSize(len(topics[name]), ends[name] - begins[name], ends[name]) for name in topics}
+
+
+def _fetch_offsets(admin: AdminClient, topics: dict[str, list[TopicPartition]], spec: OffsetSpec) -> Counter[str]:
+    """Sums of the partitions' offsets by topic."""
+    wanted = {partition: spec for partitions in topics.values() for partition in partitions}
+    sums: Counter[str] = Counter()
+    for partition, future in admin.list_offsets(wanted, request_timeout=TIMEOUT).items() if wanted else ():
+        sums[partition.topic] += future.result().offset
+    return sums
