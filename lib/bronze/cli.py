@@ -48,7 +48,7 @@ def _add_flag(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
         parser.add_argument(
             flag,
             type=type(option.default),
-            required=option.metadata.get("required", False),
+            required=option.metadata.get("required", False) and not option.default,
             choices=option.metadata.get("choices"),
             metavar=_describe_value(option),
             help=(help_text + default).replace("%", "%%"),

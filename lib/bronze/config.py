@@ -5,7 +5,8 @@ An empty string and 0 mean "not set", because a notebook parameter can hold noth
 
 import json
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from itertools import permutations
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from bronze.errors import InvalidOption, OptionMissing
@@ -28,11 +29,11 @@ class IngestConfig:
     """
 
     kafka_brokers: str = _option("", "Kafka bootstrap servers, host:port, comma-separated", required=True)
-    kafka_topic: str = _option("api-usage-events.v1", "Kafka topic to read")
+    kafka_topic: str = _option("api-usage-events.v1", "Kafka topic to read", required=True)
     checkpoint_path: str = _option("", "where the query keeps its progress; one per topic and tables", required=True)
     output_path: str = _option("", "path of the bronze Delta table, created when missing", required=True)
     dlq_path: str = _option("", "path of the DLQ Delta table; empty keeps invalid records in bronze")
-    trigger_interval: str = _option("1 minute", "time between batches, as Spark reads it")
+    trigger_interval: str = _option("1 minute", "time between batches, as Spark reads it", required=True)
     starting_offsets: str = _option("", "earliest (the default), latest or JSON per partition; first start only")
     max_offsets_per_trigger: int = _option(0, "records per batch at the most; 0 is no limit")
     available_now: bool = _option(False, "ingest what the topic holds now, then stop")
@@ -68,11 +69,19 @@ def _check_types(config: IngestConfig) -> None:
 
 def _check_paths(config: IngestConfig) -> None:
     """Tables and checkpoint must not lie in one another: VACUUM would delete what is not the table's."""
-    paths = {name: getattr(config, name).rstrip("/") for name in ("output_path", "dlq_path", "checkpoint_path")}
-    for name, path in paths.items():
-        for other, outer in paths.items():
-            if name != other and path and outer and (path == outer or path.startswith(outer + "/")):
-                raise InvalidOption(name, path, f"a path outside --{other.replace('_', '-')} ({outer})")
+    given = {name: getattr(config, name) for name in ("output_path", "dlq_path", "checkpoint_path")}
+    paths = {name: _resolve_path(path) for name, path in given.items() if path}
+    for name, other in permutations(paths, 2):
+        if paths[name].is_relative_to(paths[other]):
+            raise InvalidOption(name, given[name], f"a path outside --{other.replace('_', '-')} ({given[other]})")
+
+
+def _resolve_path(path: str) -> PurePath:
+    """One spelling of each place: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
+    scheme, colon, rest = path.partition(":")
+    if not colon or "/" in scheme:
+        return Path(path).resolve()
+    return Path("/", rest.lstrip("/")).resolve() if scheme == "file" else PurePosixPath(path)
 
 
 def parse_starting_offsets(text: str, topic: str) -> dict[int, int]:

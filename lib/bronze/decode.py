@@ -5,6 +5,7 @@ The order of the checks is part of the contract: the first that applies names th
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple, TypedDict
 
@@ -152,15 +153,12 @@ def _shorten(text: str, length: int = 100) -> str:
     return repr(text if len(text) <= length else text[:length] + "…")
 
 
-_JSON_STRING = msgspec.json.Decoder(str)
-
-
 def _read_maps(fields: dict[str, Any]) -> dict[str, Any]:
     """Replace each JSON object of a map field by (key, text) pairs, in place."""
     for owner, name in _MAP_FIELDS:
-        values = (fields.get(owner) or {}).get(name)
-        if values is not None:
-            fields[owner][name] = [(key, _read_text(bytes(raw))) for key, raw in values.items()]
+        holder = (fields.get(owner) or {}) if owner else fields
+        if (values := holder.get(name)) is not None:
+            holder[name] = [(key, _read_text(bytes(raw))) for key, raw in values.items()]
     return fields
 
 
@@ -197,12 +195,14 @@ def _python_type(data_type: T.DataType, name: str) -> Any:
             return str
 
 
+def _find_maps(schema: T.StructType, owner: str = "") -> Iterator[tuple[str, str]]:
+    for field in schema:
+        if isinstance(field.dataType, T.MapType):
+            yield owner, field.name
+        elif isinstance(field.dataType, T.StructType):
+            yield from _find_maps(field.dataType, field.name)
+
+
 _DECODER = msgspec.json.Decoder(_python_type(get_event_schema(), "Event"))
 _JSON_STRING = msgspec.json.Decoder(str)
-_MAP_FIELDS = [
-    (owner.name, field.name)
-    for owner in get_event_schema()
-    if isinstance(owner.dataType, T.StructType)
-    for field in owner.dataType
-    if isinstance(field.dataType, T.MapType)
-]
+_MAP_FIELDS = list(_find_maps(get_event_schema()))

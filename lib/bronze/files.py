@@ -80,7 +80,10 @@ def collect_stats(rows: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
     stats: dict[str, Any] = {"numRecords": len(rows), "minValues": {}, "maxValues": {}, "nullCount": {}}
     for name in columns:
         stats["nullCount"][name] = rows[name].null_count
-        extremes = pc.min_max(rows[name]).as_py()
+        try:
+            extremes = pc.min_max(rows[name]).as_py()
+        except (OverflowError, ValueError):  # a Kafka timestamp outside the years 1 to 9999: no bounds
+            continue
         if extremes["min"] is not None:
             stats["minValues"][name] = _to_stat(extremes["min"])
             stats["maxValues"][name] = _to_stat(extremes["max"], is_max=True)
@@ -94,7 +97,7 @@ def _to_stat(value: Any, is_max: bool = False) -> Any:
             return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         case date():
             return value.isoformat()
-        case str() if len(value) > _MAX_STAT_LENGTH:
+        case str() if value[_MAX_STAT_LENGTH:] and value[_MAX_STAT_LENGTH] < _LAST_CHARACTER:
             # A bound, not a value: cut strings stay below the minimum, and one high character keeps above.
             return value[:_MAX_STAT_LENGTH] + (_LAST_CHARACTER if is_max else "")
     return value

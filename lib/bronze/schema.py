@@ -192,10 +192,14 @@ def create_table_statement(
     settings = {**spec.properties, **(properties or {})}
     listed = ",\n  ".join(f"'{_escape(key)}' = '{_escape(value)}'" for key, value in settings.items())
     return (
-        f"CREATE TABLE IF NOT EXISTS {table or f'delta.`{location}`'} (\n  {columns}\n)\nUSING DELTA\n"
+        f"CREATE TABLE IF NOT EXISTS {table or _quote_path(location)} (\n  {columns}\n)\nUSING DELTA\n"
         f"PARTITIONED BY ({', '.join(spec.partition_columns)})\nLOCATION '{_escape(location)}'\n"
         f"TBLPROPERTIES (\n  {listed}\n)"
     )
+
+
+def _quote_path(location: str) -> str:
+    return "delta.`" + location.replace("`", "``") + "`"
 
 
 def _escape(text: str) -> str:

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
-from bronze.errors import BronzeError
 from confluent_kafka import KafkaException
 
+from bronze.errors import BronzeError
 from sandbox.errors import BrokerNotReachable
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import TOPIC, produce
@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KafkaException as error:
         print(f"sandbox: Kafka refused: {error.args[0].str()}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"sandbox: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -85,13 +88,12 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _add_produce(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     add = parser.add_argument
     add("--brokers", help="host:port (default: the sandbox's)")
-    add("--topic", default=TOPIC, help="created if it is missing")
-    add("--partitions", type=int, default=8, help="of the topic, if it is missing")
-    add("--count", type=int, default=20_000, help="number of records")
-    add("--invalid-ratio", type=float, default=0.01, help="share of invalid records, 0 to 1")
+    add("--topic", default=TOPIC, help="created if it is missing (default: %(default)s)")
+    add("--partitions", type=int, default=8, help="of the topic, if it is missing (default: %(default)s)")
+    add("--count", type=int, default=20_000, help="number of records (default: %(default)s)")
+    add("--invalid-ratio", type=float, default=0.01, help="share of invalid records, 0 to 1 (default: %(default)s)")
     add(
         "--seed",
         type=int,
@@ -102,7 +104,7 @@ def _add_produce(parser: argparse.ArgumentParser) -> None:
         type=_parse_time,
         help="ISO 8601 with a zone (default: so that the events end about now)",
     )
-    add("--rate", type=float, default=0.0, help="records per second, 0: as many as possible")
+    add("--rate", type=float, default=0.0, help="records per second (default: 0, as many as possible)")
 
 
 def _parse_time(text: str) -> datetime:

@@ -7,15 +7,6 @@ from bronze.errors import BronzeError
 LOG_TAIL = 15
 
 
-class InvalidValue(BronzeError):
-    """Raised when an argument or an environment variable has a value that cannot be used."""
-
-    exit_code = 2
-
-    def __init__(self, name: str, given: object, wanted: str):
-        super().__init__(f"{name} is {given}; wanted: {wanted}")
-
-
 class PortInUse(BronzeError):
     """Raised when the broker cannot listen on its port, most often because another program does."""
 

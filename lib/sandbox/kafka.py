@@ -12,12 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bronze.jars import find_java, resolve_jars
+from confluent_kafka import KafkaException
 
-from sandbox.errors import BrokerNotReachable, BrokerNotStarted, InvalidValue
+from bronze.errors import InvalidOption
+from bronze.jars import find_java, resolve_jars
+from sandbox.errors import BrokerNotReachable, BrokerNotStarted
 from sandbox.produce import produce
 from sandbox.system import HOST, find_free_port, hold_lock, read_command_line, wait_for_port
-from sandbox.topics import connect, create_topic, measure_topics
+from sandbox.topics import create_topic, measure_topics
 
 # Kafka names no logging backend as a dependency; without the second, its log would go nowhere.
 JARS = ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3")
@@ -34,11 +36,10 @@ controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
 log.dirs=kafka
 log.retention.ms=-1
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=400
 message.max.bytes=16777216
 replica.fetch.max.bytes=16777216
-socket.request.max.bytes=104857600
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 offsets.topic.replication.factor=1
@@ -58,9 +59,9 @@ def get_port() -> int:
     """Return SANDBOX_PORT, or 9092.
 
     Raises:
-        InvalidValue: It is not a port.
+        InvalidOption: It is not a port.
     """
-    return _check_port_number("SANDBOX_PORT", os.environ.get("SANDBOX_PORT") or "9092")
+    return _check_port_number(os.environ.get("SANDBOX_PORT") or "9092")
 
 
 def ensure_sandbox(
@@ -78,8 +79,7 @@ def ensure_sandbox(
     """
     sandbox = KafkaSandbox(data_dir, port)
     sandbox.start()
-    # Notebooks that start together share one set of events.
-    with hold_lock(sandbox.data_dir / "produce.lock"):
+    with hold_lock(sandbox.data_dir / "produce.lock"):  # notebooks that start together share one set of events
         topic = measure_topics(sandbox.brokers).get(kafka_topic)
         if topic is None or topic.records == 0:
             print(produce(sandbox.brokers, kafka_topic, count, invalid_ratio, partitions=partitions))
@@ -100,7 +100,8 @@ class KafkaSandbox:
         self.data_dir = Path(data_dir or get_data_dir()).resolve()
         self.log = self.data_dir / "kafka.log"
         self._state_file = self.data_dir / "sandbox.json"
-        self._port = port if port is None else _check_port_number("port", port)
+        self._marker = f"-Dsandbox.data.dir={self.data_dir}"  # tells our broker's command line from any other
+        self._port = port if port is None else _check_port_number(port)
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> "KafkaSandbox":
@@ -116,12 +117,12 @@ class KafkaSandbox:
         if self._process and self._process.poll() is None:
             return self._process.pid
         pid = self._read_state().get("pid", 0)
-        return pid if self._marker in read_command_line(pid) else None
+        return pid if f"{self._marker} " in read_command_line(pid) else None
 
     @property
     def port(self) -> int:
         """The port that the broker listens on, or will; 0 while a free one is still to be found."""
-        running = self._read_state()["port"] if self.pid else None
+        running = self._read_state().get("port") if self.pid else None
         return self._port or running or (get_port() if self._port is None else 0)
 
     @property
@@ -134,7 +135,7 @@ class KafkaSandbox:
 
         Raises:
             PortInUse: Another program listens on the port.
-            InvalidValue: This broker runs already, on another port than the one asked for.
+            InvalidOption: This broker runs already, on another port than the one asked for.
             BrokerNotStarted: It died, or did not answer within 90 seconds.
             JavaNotFound: There is no Java to run it with.
             JarsNotResolved: Kafka's jars could not be downloaded.
@@ -175,11 +176,6 @@ class KafkaSandbox:
         """
         create_topic(self.brokers, name, partitions, config)
 
-    @property
-    def _marker(self) -> str:
-        """What tells this broker's command line from that of any other program."""
-        return f"-Dsandbox.data.dir={self.data_dir} "
-
     def _read_state(self) -> dict[str, Any]:
         try:
             return json.loads(self._state_file.read_text())
@@ -187,25 +183,24 @@ class KafkaSandbox:
             return {}
 
     def _is_running_as_wanted(self) -> bool:
-        running = self._read_state()["port"] if self.pid else None
+        running = self._read_state().get("port") if self.pid else None
         if running and self._port not in (None, 0, running):
-            wanted = f"{running}, where the broker of {self.data_dir} runs until python -m sandbox down"
-            raise InvalidValue("port", self._port, wanted)
+            expected = f"{running}, where the broker of {self.data_dir} runs until python -m sandbox down"
+            raise InvalidOption("port", self._port, expected)
         return running is not None
 
     def _spawn_broker(self) -> None:
-        properties = SERVER_PROPERTIES.format(host=HOST, port=self._port, controller_port=find_free_port())
-        (self.data_dir / "server.properties").write_text(properties)
+        settings = SERVER_PROPERTIES.format(host=HOST, port=self._port, controller_port=find_free_port())
+        (self.data_dir / "server.properties").write_text(settings)
         if not (self.data_dir / "kafka" / "meta.properties").exists():
             self._format_storage()
         self._process = self._run_java("kafka.Kafka", "server.properties")
-        state = {"pid": self._process.pid, "port": self._port, "log": str(self.log)}
-        self._state_file.write_text(json.dumps(state))
+        self._state_file.write_text(json.dumps({"pid": self._process.pid, "port": self._port, "log": str(self.log)}))
 
     def _format_storage(self) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        options = (f"--cluster-id={cluster_id}", "--config=server.properties")
-        if self._run_java("kafka.tools.StorageTool", "format", *options).wait() != 0:
+        command = ("format", f"--cluster-id={cluster_id}", "--config=server.properties")
+        if self._run_java("kafka.tools.StorageTool", *command).wait() != 0:
             raise BrokerNotStarted("could not format its storage", self.log)
 
     def _run_java(self, main_class: str, *arguments: str) -> subprocess.Popen:
@@ -214,7 +209,7 @@ class KafkaSandbox:
         options = ["-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.level=WARN"]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [find_java(), *options, self._marker.strip(), main_class, *arguments],
+                [find_java(), *options, self._marker, main_class, *arguments],
                 cwd=self.data_dir,
                 env={**os.environ, "CLASSPATH": class_path},
                 stdin=subprocess.DEVNULL,
@@ -224,12 +219,14 @@ class KafkaSandbox:
             )
 
     def _wait_for_answer(self) -> bool:
-        """Return whether the broker answers before it ends; say every second that this is what takes so long."""
+        """Return whether the broker serves its topics before it ends; say so while this takes long."""
         begun = time.monotonic()
         while self.pid:
-            with suppress(BrokerNotReachable):
-                connect(self.brokers, timeout=1)
+            # To answer is not enough: after a kill, it leads its partitions a few seconds later only.
+            with suppress(BrokerNotReachable, KafkaException):
+                measure_topics(self.brokers)
                 return True
+            time.sleep(0.1)
             waited = time.monotonic() - begun
             if waited > START_TIMEOUT:
                 raise BrokerNotStarted(f"did not answer within {START_TIMEOUT} s", self.log)
@@ -241,12 +238,13 @@ class KafkaSandbox:
         """Send a signal, if there is a broker to get it, and wait until it is gone."""
         deadline = time.monotonic() + STOP_TIMEOUT
         if pid := self.pid:
-            os.kill(pid, how)
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
         while self.pid and time.monotonic() < deadline:
             time.sleep(0.05)
 
 
-def _check_port_number(name: str, given: int | str) -> int:
+def _check_port_number(given: int | str) -> int:
     if not str(given).isdecimal() or int(given) > 65535:
-        raise InvalidValue(name, given, "a whole number from 1 to 65535, or 0 for a free port")
+        raise InvalidOption("port", given, "1 to 65535, or 0 for a free port (also in SANDBOX_PORT)")
     return int(given)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, Message, Producer
 from tqdm import tqdm
 
-from sandbox.errors import DeliveryFailed, InvalidValue
+from bronze.errors import InvalidOption
+from sandbox.errors import DeliveryFailed
 from sandbox.events import WINDOW, SampleRecord, generate_events
 from sandbox.topics import create_topic, measure_topics
 
@@ -37,9 +38,9 @@ class Summary(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        kinds = "".join(f", {number:,} {error_type}" for error_type, number in self.invalid.items())
+        kinds = ", ".join(f"{number:,} {error_type}" for error_type, number in self.invalid.items())
         done = f"produced {self.records:,} records to {self.topic} in {self.seconds:.1f} s"
-        return f"{done}: {self.valid:,} valid{kinds}"
+        return f"{done}: {self.valid:,} valid, {self.records - self.valid:,} invalid ({kinds or 'none'})"
 
 
 def produce(
@@ -68,7 +69,7 @@ def produce(
         rate: Records per second, 0 for as many as possible.
 
     Raises:
-        InvalidValue: An argument is out of its range.
+        InvalidOption: An argument is out of its range.
         BrokerNotReachable: No broker answers.
         DeliveryFailed: The broker did not take a record within 30 seconds.
     """
@@ -93,18 +94,18 @@ def produce(
     return Summary(topic, count, numbers[None], invalid, time.monotonic() - begun)
 
 
-def _check_range(name: str, given: float | None, is_in_range: bool, wanted: str) -> None:
+def _check_range(name: str, given: float | None, is_in_range: bool, expected: str) -> None:
     if given is not None and not is_in_range:
-        raise InvalidValue(name, given, wanted)
+        raise InvalidOption(name, given, expected)
 
 
 def _check_start_time(start_time: datetime) -> None:
     latest = datetime.now(UTC) - WINDOW
     if start_time.tzinfo is None:
-        raise InvalidValue("start_time", start_time.isoformat(), "a time with a zone, 2025-01-31T12:00:00Z")
+        raise InvalidOption("start_time", start_time.isoformat(), "a time with a zone, 2025-01-31T12:00:00Z")
     if not EARLIEST_START <= start_time <= latest:
-        wanted = f"{EARLIEST_START:%Y-%m-%dT%H:%MZ} to {latest:%Y-%m-%dT%H:%MZ} (the events span 3 hours)"
-        raise InvalidValue("start_time", start_time.isoformat(), wanted)
+        expected = f"{EARLIEST_START:%Y-%m-%dT%H:%MZ} to {latest:%Y-%m-%dT%H:%MZ} (the events span 3 hours)"
+        raise InvalidOption("start_time", start_time.isoformat(), expected)
 
 
 def _pace(records: Iterable[SampleRecord], rate: float) -> Iterator[SampleRecord]:

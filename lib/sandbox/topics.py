@@ -19,16 +19,16 @@ class TopicSize(NamedTuple):
     produced: int
 
 
-def connect(brokers: str, timeout: float = 3.0) -> AdminClient:
+def connect(brokers: str) -> AdminClient:
     """Return an AdminClient of a broker that answers.
 
     Raises:
-        BrokerNotReachable: It did not within ``timeout`` seconds.
+        BrokerNotReachable: It did not within three seconds.
     """
     # Without a log level, librdkafka writes every failed attempt to connect to standard error.
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     try:
-        admin.list_topics(timeout=timeout)
+        admin.list_topics(timeout=3)
     except KafkaException:
         raise BrokerNotReachable(brokers) from None
     return admin

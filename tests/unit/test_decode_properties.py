@@ -1,0 +1,185 @@
+"""What holds of decoding and splitting for every value there is."""
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from bronze.decode import ERROR_TYPES, Event, Invalid
+from bronze.schema import get_event_schema
+from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, split_records
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pyspark.sql import types as T
+
+from tests.unit.builders import EVENT_TIME, INGESTED_AT, REQUIRED, decode_value, encode, make_event, make_records
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def list_leaves(schema: T.StructType, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], T.DataType]]:
+    for field in schema:
+        if isinstance(field.dataType, T.StructType):
+            yield from list_leaves(field.dataType, (*path, field.name))
+        else:
+            yield (*path, field.name), field.dataType
+
+
+LEAVES = list(list_leaves(get_event_schema()))
+PATHS = [path for path, _ in LEAVES] + [(field.name,) for field in get_event_schema()]
+
+
+def values_of(data_type: T.DataType) -> st.SearchStrategy[Any]:
+    match data_type:
+        case T.ArrayType():
+            return st.lists(TEXT, max_size=4)
+        case T.MapType():
+            return st.dictionaries(TEXT, ANY_JSON.filter(is_finite), max_size=4)
+        case T.IntegerType():
+            return st.integers(-(2**31), 2**31 - 1)
+        case T.LongType():
+            return st.integers(-(2**63), 2**63 - 1)
+        case T.DoubleType():
+            return st.floats(allow_nan=False, allow_infinity=False)
+        case T.BooleanType():
+            return st.booleans()
+    return TEXT
+
+
+def is_finite(value: Any) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case list() | dict():
+            return all(map(is_finite, value.values() if isinstance(value, dict) else value))
+    return True
+
+
+def put(event: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        if not isinstance(event.get(name), dict):
+            event[name] = {}
+        event = event[name]
+    event[path[-1]] = value
+
+
+@st.composite
+def valid_events(draw: st.DrawFn) -> dict[str, Any]:
+    event = make_event(event_id=draw(TEXT) or "e", tenant_id=draw(TEXT) or "t")
+    for path, data_type in draw(st.lists(st.sampled_from(LEAVES), max_size=6)):
+        if path[0] not in REQUIRED:
+            put(event, path, draw(st.none() | values_of(data_type)))
+    return event
+
+
+@st.composite
+def odd_events(draw: st.DrawFn) -> dict[str, Any]:
+    event = copy.deepcopy(REQUIRED)
+    for path in draw(st.lists(st.sampled_from(PATHS), min_size=1, max_size=3)):
+        put(event, path, draw(ANY_JSON))
+    return event
+
+
+def expect_fields(event: dict[str, Any]) -> dict[str, Any]:
+    """The event with map fields as pairs of key and text."""
+    expected = copy.deepcopy(event)
+    for holder, name in ((expected, "custom_attributes"), (expected.get("client") or {}, "user_agent_parsed")):
+        if holder.get(name) is not None:
+            holder[name] = [(k, v if v is None or type(v) is str else json.dumps(v)) for k, v in holder[name].items()]
+    return expected
+
+
+def assert_decided(value: bytes | None) -> None:
+    outcome = decode_value(value)
+    assert type(outcome) is Event or (type(outcome) is Invalid and outcome.error_type in ERROR_TYPES)
+    if type(outcome) is Invalid:
+        assert outcome.error_detail.encode()  # text that can be stored
+
+
+@given(st.none() | st.binary(max_size=200))
+@example(b"{\xed\xa0\x80}")
+def test_any_bytes_are_an_event_or_a_known_error(value: bytes | None):
+    assert_decided(value)
+
+
+@given(st.text('{}[]":,\\0123456789eE+-. \n\tntrufalsdx', max_size=60))
+def test_anything_that_looks_like_json_is_an_event_or_a_known_error(text: str):
+    assert_decided(text.encode())
+
+
+@given(ANY_JSON)
+def test_any_json_is_an_event_or_a_known_error(value: Any):
+    assert_decided(encode(value))
+
+
+@given(odd_events())
+def test_any_values_in_the_fields_of_an_event_are_an_event_or_a_known_error(event: dict[str, Any]):
+    assert_decided(encode(event))
+
+
+@given(valid_events(), st.booleans())
+def test_a_valid_event_decodes_to_the_fields_that_it_has(event: dict[str, Any], ascii_only: bool):
+    outcome = decode_value(json.dumps(event, ensure_ascii=ascii_only).encode())
+    assert isinstance(outcome, Event), outcome
+    assert outcome.fields == expect_fields(event)
+
+
+@given(valid_events(), st.data())
+def test_an_event_with_one_byte_changed_is_an_event_or_a_known_error(event: dict[str, Any], data: st.DataObject):
+    value = bytearray(encode(event))
+    value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    assert_decided(bytes(value))
+
+
+VALUES = st.lists(
+    st.none() | st.binary(max_size=30) | valid_events().map(encode) | odd_events().map(encode), max_size=8
+)
+
+
+@given(VALUES, st.booleans())
+def test_each_record_is_a_row_of_exactly_one_table(values: list[bytes | None], use_dlq: bool):
+    split = split_records(make_records(values), 5, INGESTED_AT, use_dlq)
+    found = sorted(split.bronze["_kafka_offset"].to_pylist() + split.dlq["_kafka_offset"].to_pylist())
+    assert found == list(range(len(values)))
+    assert (split.bronze.schema, split.dlq.schema) == (BRONZE_ARROW, DLQ_ARROW)
+    assert use_dlq or len(split.dlq) == 0
+
+
+@given(VALUES)
+def test_the_dlq_keeps_each_value_byte_by_byte_and_bronze_the_exact_text(values: list[bytes | None]):
+    split = split_records(make_records(values), 5, INGESTED_AT, use_dlq=True)
+    for offset, raw in zip(split.dlq["_kafka_offset"].to_pylist(), split.dlq["_raw_bytes"].to_pylist(), strict=True):
+        assert raw == values[offset]
+    for offset, raw in zip(
+        split.bronze["_kafka_offset"].to_pylist(), split.bronze["_raw_value"].to_pylist(), strict=True
+    ):
+        assert raw.encode() == values[offset]
+
+
+@given(valid_events())
+def test_a_valid_event_arrives_in_its_bronze_row(event: dict[str, Any]):
+    (row,) = split_records(make_records([encode(event)]), 5, INGESTED_AT, use_dlq=True).bronze.to_pylist()
+    expected = expect_fields(event)
+    for path, _ in LEAVES:
+        if path[0] in BRONZE_ARROW.names:
+            assert reach(row, path) == reach(expected, path), path
+    assert row["event_timestamp"] == EVENT_TIME
+
+
+def reach(holder: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        holder = (holder or {}).get(name)
+    return holder
+
+
+def test_the_schemas_that_splitting_promises_are_those_of_the_tables():
+    assert len(BRONZE_ARROW) == 24
+    assert len(DLQ_ARROW) == 12
+    assert BRONZE_ARROW.field("_kafka_timestamp").type == pa.timestamp("us", "UTC")
