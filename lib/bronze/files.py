@@ -39,7 +39,7 @@ def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int
 
     Args:
         rows: Rows with the table's columns.
-        table_uri: ``file:`` URI of the table.
+        table_uri: Local path of the table, or its ``file:`` URI.
         spec: The table.
         batch_id: Goes into the files' names, so that a person sees where one is from.
     """

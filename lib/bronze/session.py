@@ -34,6 +34,8 @@ _LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "4",
+    # VACUUM and listings start that many tasks, 10,000 by default.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
     # Delta reads its log with 50 tasks by default, more than a laptop's table has entries.
     "spark.databricks.delta.snapshotPartitions": "2",
 }

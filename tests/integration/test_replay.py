@@ -1,0 +1,200 @@
+"""A batch that Spark runs again, after whatever crash, neither loses nor doubles a record."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import functions as F
+
+from bronze import spark_writer
+from bronze.batch import select_records
+from bronze.checkpoint import read_planned_offsets
+from bronze.commit import DirectWriter, TableLog
+from bronze.config import IngestConfig
+from bronze.errors import AppendConflict, QueryFailed
+from bronze.positions import find_present
+from bronze.writer import BatchTask
+from sandbox.events import generate_events
+from tests.conftest import ROOT, Lake, Topic, make_events
+from tests.integration.test_ingestion import BAD, START
+
+
+def forget_commits(lake: Lake, batch_id: int) -> None:
+    """Leave the checkpoint as a crash before Spark's own commit of the batch leaves it."""
+    for name in (str(batch_id), f".{batch_id}.crc"):
+        Path(lake.config.checkpoint_path, "commits", name).unlink(missing_ok=True)
+
+
+def test_a_crash_after_both_commits_doubles_nothing(topic: Topic, any_lake: Lake):
+    topic.produce(make_events(20) + BAD)
+    any_lake.ingest()
+    forget_commits(any_lake, 0)
+    assert any_lake.ingest().present == 28
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+
+
+def test_a_crash_between_the_two_commits_loses_nothing(topic: Topic, any_lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    topic.produce(make_events(20) + BAD)
+    with monkeypatch.context() as broken:
+        break_bronze_commit(broken)
+        with pytest.raises(QueryFailed, match="power cut"):
+            any_lake.ingest()
+    assert (any_lake.dlq.count(), any_lake.bronze.count()) == (8, 0)
+    any_lake.ingest()
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+
+
+def break_bronze_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let either writer fail after the DLQ was committed and before bronze is."""
+
+    def fail_on_bronze(original):
+        def commit(*arguments, **named):
+            if any("bronze" in str(getattr(a, "path", a)) for a in arguments if not hasattr(a, "schema")):
+                raise OSError("power cut")
+            return original(*arguments, **named)
+
+        return commit
+
+    monkeypatch.setattr(TableLog, "commit", fail_on_bronze(TableLog.commit))
+    monkeypatch.setattr(spark_writer, "_append_rows", fail_on_bronze(spark_writer._append_rows))
+
+
+def test_a_lost_checkpoint_beside_a_half_committed_batch_loses_nothing(
+    topic: Topic, any_lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    topic.produce(make_events(20) + BAD)
+    with monkeypatch.context() as broken:
+        break_bronze_commit(broken)
+        with pytest.raises(QueryFailed):
+            any_lake.ingest()
+    shutil.rmtree(any_lake.config.checkpoint_path)
+    any_lake.ingest()
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+
+
+def test_planned_offsets_are_those_of_the_batch(topic: Topic, lake: Lake):
+    for partition in range(3):
+        topic.produce(make_events(4), partition)
+    lake.ingest(max_offsets_per_trigger=6)
+    read = [read_planned_offsets(lake.spark, lake.config.checkpoint_path, batch, topic.name) for batch in (0, 1)]
+    assert read == [dict.fromkeys(range(3), (0, 2)), dict.fromkeys(range(3), (2, 4))]
+
+
+def test_present_offsets_are_merged_into_ranges(topic: Topic, lake: Lake):
+    topic.produce(make_events(5) + [b"{"] + make_events(2), partition=0)
+    topic.produce(make_events(3), partition=2)
+    lake.ingest()
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    assert find_present(lake.spark, tables, topic.name, {0: (2, 50), 1: (0, 9), 2: (0, 2)}) == {
+        0: [(2, 7)],
+        2: [(0, 1)],
+    }
+    assert find_present(lake.spark, tables, "another", {0: (0, 50)}) == {}
+    assert find_present(lake.spark, tables, topic.name, {0: (8, 50), 1: (5, 5)}) == {}
+
+
+def read_batch(lake: Lake, topic: Topic):
+    options = {"kafka.bootstrap.servers": topic.brokers, "subscribe": topic.name}
+    return lake.spark.read.format("kafka").options(**options).load().transform(select_records)
+
+
+def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
+    return BatchTask(batch_id, int(time.time() * 1000) * 1000, lake.config.output_path, lake.config.dlq_path)
+
+
+def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lake):
+    lake.ingest()  # makes the tables
+    topic.produce(make_events(20) + BAD, partition=0)
+    first, second = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+
+    def look_up():
+        tables = [lake.config.output_path, lake.config.dlq_path]
+        return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
+
+    for number, writer in enumerate((first, second)):
+        writer.append(read_batch(lake, topic), make_task(lake), f"app-{number}", look_up, guarded=False)
+    assert len(lake.positions()) == len(set(lake.positions())) == 28
+
+
+def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
+    lake.ingest()
+    topic.produce(make_events(5))
+    ours, theirs = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict, guarded=False)
+    assert ours.has_changed()
+    assert not ours.has_changed()
+    assert not theirs.has_changed()
+
+
+def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    lake.ingest()
+    topic.produce(make_events(5))
+    writer = DirectWriter(lake.config.output_path)
+    monkeypatch.setattr("bronze.commit.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(TableLog, "has_changed", lambda log: setattr(log, "_seen", -1) or False)
+    writer.has_changed()
+    with pytest.raises(AppendConflict, match="5 attempts"):
+        writer.append(read_batch(lake, topic), make_task(lake), "app", dict, guarded=False)
+    assert lake.bronze.count() == 0
+
+
+def test_optimize_and_delete_between_batches_disturb_nothing(topic: Topic, any_lake: Lake):
+    topic.produce(make_events(40))
+    any_lake.ingest(max_offsets_per_trigger=10)
+    any_lake.spark.sql(f"OPTIMIZE delta.`{any_lake.config.output_path}`").collect()
+    any_lake.spark.sql(f"DELETE FROM delta.`{any_lake.config.output_path}` WHERE event_id = 'event-3'").collect()
+    topic.produce(make_events(10, first=40))
+    any_lake.ingest()
+    assert any_lake.bronze.count() == 49
+
+
+def test_an_optimize_between_writing_and_committing_is_no_conflict(topic: Topic, lake: Lake, monkeypatch):
+    topic.produce(make_events(10))
+    lake.ingest()
+    original = TableLog.commit
+
+    def optimize_first(log: TableLog, *arguments):
+        lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
+        return original(log, *arguments)
+
+    monkeypatch.setattr(TableLog, "commit", optimize_first)
+    topic.produce(make_events(10, first=10))
+    lake.ingest()
+    assert len(lake.positions()) == len(set(lake.positions())) == 20
+
+
+@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+def test_kill_9_at_any_moment_loses_and_doubles_nothing(topic: Topic, lake: Lake, writer: str):
+    topic.produce([record.value for record in generate_events(6_000, 5, START, invalid_ratio=0.05)])
+    command = list_flags(lake.config, writer)
+    chance = random.Random(7)
+    for _ in range(3):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait_for_tables(lake)
+        time.sleep(chance.uniform(0.5, 6))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    lake.ingest(writer=writer)
+    assert len(lake.positions()) == len(set(lake.positions())) == 6_000
+    counted = lake.dlq.groupBy("_error_type").agg(F.count("*"))
+    assert sum(row[1] for row in counted.collect()) == 300
+
+
+def list_flags(config: IngestConfig, writer: str) -> list[str]:
+    names = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path")
+    flags = [word for name in names for word in ("--" + name.replace("_", "-"), getattr(config, name))]
+    extra = ["--max-offsets-per-trigger", "400", "--available-now", "--writer", writer]
+    return [sys.executable, "-m", "bronze.cli", "ingest", *flags, *extra]
+
+
+def wait_for_tables(lake: Lake, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not DeltaTable.is_deltatable(lake.config.dlq_path):
+        assert time.monotonic() < end, "the ingestion made no tables"
+        time.sleep(0.1)
