@@ -85,7 +85,7 @@ class InvalidKafkaConfig(BronzeError):
     exit_code = 2
 
     def __init__(self, brokers: str, reason: str):
-        super().__init__(f"cannot connect to Kafka at {brokers}: {reason}; check --kafka-brokers and --kafka-config")
+        super().__init__(f"cannot read from Kafka at {brokers}: {reason}; check --kafka-brokers and --kafka-config")
 
 
 class KafkaUnavailable(BronzeError):

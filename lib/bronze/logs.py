@@ -1,19 +1,23 @@
-"""The log that users see: a line per event with the time in UTC, on standard error."""
+"""The log that users see: a line per event with the time in UTC."""
 
 import logging
-import sys
 import time
+from typing import TextIO
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Show this product's log; calling it again changes nothing. Other libraries keep their own settings."""
+def configure_logging(stream: TextIO | None = None) -> None:
+    """Show this product's log; calling it again changes nothing. Other libraries keep their own settings.
+
+    Args:
+        stream: Where to; standard error when not given. Notebooks take standard output, which is not red.
+    """
     logger = logging.getLogger("bronze")
     if logger.handlers:
         return
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     formatter.converter = time.gmtime
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logger.addHandler(handler)
-    logger.setLevel(level)
+    logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,19 +1,18 @@
-"""All that is checked before the first batch, in the order of cost; only then are missing tables created."""
+"""All that is checked before anything is written; then what the first batch needs."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.batch import TableWriter
+from bronze.batch import BatchProcessor
 from bronze.checkpoint import has_checkpoint, read_planned_offsets
 from bronze.commit import DirectWriter
 from bronze.config import IngestConfig
 from bronze.errors import InvalidOption, JarsMissing, WriterUnsuitable
 from bronze.jars import get_spark_packages
-from bronze.kafka import check_starting_offsets, describe_topic, read_client_properties
+from bronze.kafka import Topic, check_starting_offsets, describe_topic, read_client_properties
 from bronze.positions import find_present
 from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
 from bronze.spark_writer import SparkWriter
@@ -33,21 +32,29 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What the stream needs after all was checked."""
+class CheckedTable:
+    """A table that fits or does not exist yet (``state`` is None), with its path as Hadoop qualifies it."""
 
-    checkpoint_path: str
-    bronze_path: str
-    dlq_path: str
+    path: str
+    spec: TableSpec
+    state: TableState | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known after all was checked and nothing was written; ``dlq`` is None where none is configured."""
+
+    topic: Topic
     client_properties: dict[str, str]
-    writer: TableWriter
-    find_present: Callable[[int], OffsetRanges]
-    are_tables_new: bool
+    checkpoint_path: str
+    bronze: CheckedTable
+    dlq: CheckedTable | None
+    make_writer: type[DirectWriter] | type[SparkWriter]
 
     @property
-    def local_paths(self) -> tuple[str, str]:
-        """Bronze and DLQ path as the tasks open them."""
-        return to_local_path(self.bronze_path) or "", to_local_path(self.dlq_path) or "" if self.dlq_path else ""
+    def tables(self) -> list[CheckedTable]:
+        """The tables that are configured."""
+        return [self.bronze, self.dlq] if self.dlq else [self.bronze]
 
 
 def check_local_tables(config: IngestConfig) -> None:
@@ -62,43 +69,58 @@ def check_local_tables(config: IngestConfig) -> None:
             check_table(state, spec, path, option)
 
 
-def prepare(spark: SparkSession, config: IngestConfig) -> Prepared:
-    """Check arguments, Kafka and tables, choose the writer, then create the tables that are missing.
+def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
+    """Check session, arguments, Kafka and tables, and choose the writer.
 
     Raises:
-        BronzeError: What does not fit; nothing was written then.
+        BronzeError: What does not fit.
     """
     check_session(spark)
     check_trigger_interval(spark, config)
-    tables = {o: (qualify_path(spark, p), spec) for o, (p, spec) in _list_tables(config).items()}
-    states = {option: read_table_state(path, option, spark) for option, (path, _) in tables.items()}
+    options = _list_tables(config)
+    paths = {option: qualify_path(spark, path) for option, (path, _) in options.items()}
+    states = {option: read_table_state(path, option, spark) for option, path in paths.items()}
     topic = describe_topic(spark, config)
     check_starting_offsets(config, topic)
-    for option, (path, spec) in tables.items():
-        if state := states[option]:
-            check_table(state, spec, path, option)
-            check_topic_id(state, topic, path)
-    make_writer = choose_writer(config, {path: states[option] for option, (path, _) in tables.items()})
+    for option, state in states.items():
+        if state:
+            check_table(state, options[option][1], paths[option], option)
+            check_topic_id(state, topic, paths[option])
+    tables = [CheckedTable(paths[option], spec, states[option]) for option, (_, spec) in options.items()]
     checkpoint_path = qualify_path(spark, config.checkpoint_path)
     _warn_of_ignored_offsets(spark, config, checkpoint_path)
-    for option, (path, spec) in tables.items():
-        create_table(spark, path, spec, topic, states[option])
-    paths = [path for path, _ in tables.values()]
+    return Checked(
+        topic,
+        read_client_properties(spark, config),
+        checkpoint_path,
+        bronze=tables[0],
+        dlq=tables[1] if config.dlq_path else None,
+        make_writer=choose_writer(config, tables),
+    )
+
+
+def create_tables(spark: SparkSession, checked: Checked) -> None:
+    """Create the tables that are missing."""
+    for table in checked.tables:
+        create_table(spark, table.path, table.spec, checked.topic, table.state)
+
+
+def make_processor(spark: SparkSession, config: IngestConfig, checked: Checked) -> BatchProcessor:
+    """What Spark calls with each batch, on existing tables."""
+    paths = [table.path for table in checked.tables]
+    bronze_path, dlq_path = paths[0], paths[1] if checked.dlq else ""
 
     def find_batch_present(batch_id: int) -> OffsetRanges:
-        planned = read_planned_offsets(spark, checkpoint_path, batch_id, topic.name)
-        return find_present(spark, paths, topic.name, planned)
+        planned = read_planned_offsets(spark, checked.checkpoint_path, batch_id, checked.topic.name)
+        return find_present(spark, paths, checked.topic.name, planned)
 
-    properties = read_client_properties(spark, config)
-    dlq_path = paths[1] if config.dlq_path else ""
-    return Prepared(
-        checkpoint_path,
-        paths[0],
-        dlq_path,
-        properties,
-        make_writer(paths[0], dlq_path),
+    return BatchProcessor(
+        checked.make_writer(bronze_path, dlq_path),
         find_batch_present,
-        are_tables_new=not any(states.values()),
+        bronze_path=to_local_path(bronze_path) or "",
+        dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
+        with_metrics=config.with_metrics,
+        are_tables_new=not any(table.state for table in checked.tables),
     )
 
 
@@ -136,13 +158,13 @@ def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
         raise InvalidOption("trigger_interval", config.trigger_interval, expected) from None
 
 
-def choose_writer(config: IngestConfig, tables: dict[str, TableState | None]) -> type[DirectWriter] | type[SparkWriter]:
+def choose_writer(config: IngestConfig, tables: list[CheckedTable]) -> type[DirectWriter] | type[SparkWriter]:
     """The direct writer wherever it can append correctly, unless delta-spark is asked for; says so in the log.
 
     Raises:
         WriterUnsuitable: The direct writer is asked for where it cannot.
     """
-    obstacle = next(filter(None, (find_obstacle(path, state) for path, state in tables.items())), "")
+    obstacle = next(filter(None, (find_obstacle(table.path, table.state) for table in tables)), "")
     if config.writer == "direct" and obstacle:
         raise WriterUnsuitable(obstacle)
     if config.writer == "delta-spark" or obstacle:

@@ -135,8 +135,8 @@ def list_settings(config: IngestConfig) -> pd.DataFrame:
     return pd.DataFrame({"value": asdict(config)}).rename_axis("parameter")
 
 
-def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig) -> dict[str, int]:
-    """What this run ingested, and the rows of the tables now."""
+def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig) -> dict[str, int | str]:
+    """What this run ingested, the rows of the tables now, and where they are."""
     tables = {"bronze_rows": config.output_path, "dlq_rows": config.dlq_path}
     counts = {name: spark.read.format("delta").load(path).count() if path else 0 for name, path in tables.items()}
     return {
@@ -145,6 +145,8 @@ def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig)
         "invalid": summary.invalid,
         "batches": summary.batch_count,
         **counts,
+        "output_path": config.output_path,
+        "dlq_path": config.dlq_path,
     }
 
 

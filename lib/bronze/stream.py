@@ -8,14 +8,14 @@ import re
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import StreamingQueryException
+from pyspark.errors import IllegalArgumentException, StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
-from bronze.errors import BronzeError, DataLoss, ExecutorDependencyMissing, QueryFailed
-from bronze.prepare import Prepared, check_local_tables, prepare
+from bronze.errors import BronzeError, DataLoss, ExecutorDependencyMissing, InvalidKafkaConfig, QueryFailed
+from bronze.prepare import Checked, check_all, check_local_tables, create_tables, make_processor
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +41,21 @@ def run(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummar
         from bronze.session import get_session
 
         spark = get_session()
-    prepared = prepare(spark, config)
-    processor = BatchProcessor(
-        prepared.writer,
-        prepared.find_present,
-        *prepared.local_paths,
-        with_metrics=config.with_metrics,
-        are_tables_new=prepared.are_tables_new,
-    )
-    query = start_query(read_topic(spark, config, prepared), processor, config, prepared)
-    await_query(query, processor)
+    checked = check_all(spark, config)
+    records = read_topic(spark, config, checked)
+    create_tables(spark, checked)
+    processor = make_processor(spark, config, checked)
+    await_query(start_query(records, processor, config, checked.checkpoint_path), processor)
     return processor.summary
 
 
-def read_topic(spark: SparkSession, config: IngestConfig, prepared: Prepared) -> DataFrame:
-    """The topic as a stream of Kafka records; those of aborted transactions are left out."""
-    options: dict[str, Any] = {f"kafka.{key}": value for key, value in prepared.client_properties.items()}
+def read_topic(spark: SparkSession, config: IngestConfig, checked: Checked) -> DataFrame:
+    """The topic as a stream of Kafka records; those of aborted transactions are left out.
+
+    Raises:
+        InvalidKafkaConfig: Spark does not take one of the client properties.
+    """
+    options: dict[str, Any] = {f"kafka.{key}": value for key, value in checked.client_properties.items()}
     options |= {
         "subscribe": config.kafka_topic,
         "startingOffsets": config.starting_offsets or DEFAULT_STARTING_OFFSETS,
@@ -65,16 +64,19 @@ def read_topic(spark: SparkSession, config: IngestConfig, prepared: Prepared) ->
     }
     if config.max_offsets_per_trigger:
         options["maxOffsetsPerTrigger"] = config.max_offsets_per_trigger
-    return spark.readStream.format("kafka").options(**options).load()
+    try:
+        return spark.readStream.format("kafka").options(**options).load()
+    except IllegalArgumentException as error:
+        raise InvalidKafkaConfig(config.kafka_brokers, " ".join(str(error).split())) from None
 
 
 def start_query(
-    records: DataFrame, processor: BatchProcessor, config: IngestConfig, prepared: Prepared
+    records: DataFrame, processor: BatchProcessor, config: IngestConfig, checkpoint_path: str
 ) -> StreamingQuery:
     """Start the query: a batch per interval, or all that is there now and then stop."""
     writer = (
         records.writeStream.queryName(f"bronze-{config.kafka_topic}")
-        .option("checkpointLocation", prepared.checkpoint_path)
+        .option("checkpointLocation", checkpoint_path)
         .foreachBatch(processor)
     )
     if config.available_now:
