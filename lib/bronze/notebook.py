@@ -10,8 +10,15 @@ from typing import Any
 import nbformat
 
 from bronze.config import IngestConfig
+from bronze.logs import configure_logging
 
 RESULT_MIME = "application/vnd.bronze.result+json"
+
+
+def set_up_notebook() -> None:
+    """Make the checkout the working directory, and show the product's log on standard output, which is not red."""
+    enter_project()
+    configure_logging(sys.stdout)
 
 
 def enter_project(marker: str = "pyproject.toml") -> Path:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "unit",
     derandomize=True,
-    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "2000")),
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "1000")),
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -89,6 +89,12 @@ BROKEN = [
     ("lone low surrogate", with_member(r'"other": "\udc00 and more"'), JSON, "surrogate"),
     ("lone surrogate in a map value", with_member(r'"custom_attributes": {"a": "\udc00"}'), JSON, "surrogate"),
     ("lone surrogate in a map key", with_member(r'"custom_attributes": {"\udc00": "a"}'), JSON, "surrogate"),
+    (
+        "lone surrogate in a map of bronze",
+        with_member(r'"client": {"user_agent_parsed": {"a": "\udc00"}}'),
+        JSON,
+        "surr",
+    ),
     ("lone surrogate deep in a map value", with_member(r'"custom_attributes": {"a": ["\udc00"]}'), JSON, "surrogate"),
     ("101 levels in an unknown field", with_member('"other": ' + "[" * 100 + "]" * 100), JSON, "deeper than 100"),
     ("101 levels of objects", with_member('"other": ' + '{"a":' * 100 + "1" + "}" * 100), JSON, "deeper than 100"),
@@ -251,8 +257,8 @@ INVALID_TIMES = [
     ("zone +99:00", "2026-06-01T12:00:00+99:00", "RFC 3339"),
     ("zone by name", "2026-06-01T12:00:00 UTC", "RFC 3339"),
     ("minus sign of typography", "2026-06-01T12:00:00\u221202:00", "RFC 3339"),
-    ("Arabic-Indic digits", "٢٠٢٦-٠٦-٠١T١٢:٠٠:٠٠Z", "RFC 3339"),
-    ("full-width digits", "２０２６-06-01T12:00:00Z", "RFC 3339"),
+    ("Arabic-Indic digits", "\u0662\u0660\u0662\u0666-06-01T12:00:00Z", "RFC 3339"),
+    ("full-width digits", "\uff12026-06-01T12:00:00Z", "RFC 3339"),
     ("space before", " 2026-06-01T12:00:00Z", "RFC 3339"),
     ("line break after", "2026-06-01T12:00:00Z\n", "RFC 3339"),
     ("American order", "06/01/2026 12:00:00", "RFC 3339"),
@@ -356,18 +362,14 @@ def test_a_long_timestamp_is_shortened_in_the_detail():
         ('["é \\u00e9"]', '["é \\u00e9"]'),
     ],
 )
-@pytest.mark.parametrize("owner", ["", "client"])
-def test_a_map_value_is_its_text_and_what_is_no_string_keeps_its_json(json_text: str, text: str | None, owner: str):
-    if owner:
-        found = decode_member(f'"client": {{"user_agent_parsed": {{"a": \n{json_text} }}}}')["client"]
-        assert found["user_agent_parsed"] == [("a", text)]
-    else:
-        assert decode_member(f'"custom_attributes": {{"a":{json_text}}}')["custom_attributes"] == [("a", text)]
+def test_a_map_value_is_its_text_and_what_is_no_string_keeps_its_json(json_text: str, text: str | None):
+    found = decode_member(f'"client": {{"user_agent_parsed": {{"a": \n{json_text} }}}}')["client"]
+    assert found["user_agent_parsed"] == [("a", text)]
 
 
 def test_a_map_keeps_the_order_of_its_keys_and_the_last_of_equal_ones():
-    found = decode_member('"custom_attributes": {"b": "1", "a": 2, "b": 3, "": null}')
-    assert found["custom_attributes"] == [("b", "3"), ("a", "2"), ("", None)]
+    found = decode_member('"client": {"user_agent_parsed": {"b": "1", "a": 2, "b": 3, "": null}}')["client"]
+    assert found["user_agent_parsed"] == [("b", "3"), ("a", "2"), ("", None)]
 
 
 def test_the_last_of_duplicate_keys_wins():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bronze import writer
-from bronze.commit import TableLog
-from bronze.files import collect_stats, write_parquet
-from bronze.schema import get_bronze_spec, get_dlq_spec
-from bronze.transforms import split_records
-from bronze.writer import BatchTask, write_partition
 from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql import types as T
 
+from bronze import writer
+from bronze.commit import TableLog
+from bronze.files import DataFile, collect_stats, write_parquet
+from bronze.schema import get_bronze_spec, get_dlq_spec
+from bronze.transforms import split_records
+from bronze.writer import BatchTask, write_partition
 from tests.unit.builders import INGESTED_AT, create_table, make_records, make_value, read_rows
 
 BRONZE, DLQ = get_bronze_spec(), get_dlq_spec()
@@ -41,7 +43,11 @@ def make_bronze(values: list[bytes | None], use_dlq: bool = False, **records: An
 def write_bronze(folder: Path, rows: pa.Table) -> DeltaTable:
     """Write and commit rows to a new bronze table."""
     path = create_table(folder, BRONZE)
-    TableLog(path).commit(write_parquet(rows, f"file://{path}", BRONZE, 3), "app", 3)
+    return commit_files(path, write_parquet(rows, path, BRONZE, 3))
+
+
+def commit_files(path: str, files: list[DataFile]) -> DeltaTable:
+    TableLog(path).commit(files, "app", 3)
     return DeltaTable(path)
 
 
@@ -54,26 +60,24 @@ def test_the_rows_that_were_written_are_those_that_are_read(tmp_path: Path):
 def test_dlq_rows_that_were_written_are_those_that_are_read(tmp_path: Path):
     path = create_table(tmp_path / "dlq", DLQ)
     rows = split_records(make_records(BAD), 3, INGESTED_AT, use_dlq=True).dlq
-    TableLog(path).commit(write_parquet(rows, f"file://{path}", DLQ, 3), "app", 3)
-    assert read_rows(DeltaTable(path).to_pyarrow_table()) == read_rows(rows)
+    table = commit_files(path, write_parquet(rows, f"file://{path}", DLQ, 3))
+    assert read_rows(table.to_pyarrow_table()) == read_rows(rows)
 
 
 def test_rows_without_an_event_time_are_readable_with_null_partition_values(tmp_path: Path):
     rows = make_bronze([*make_hours([0]), *BAD])
     table = write_bronze(tmp_path / "b", rows)
     assert read_rows(table.to_pyarrow_table()) == read_rows(rows)
-    nulls = [a["partition.event_hour" if False else "path"] for a in pa.table(table.get_add_actions()).to_pylist()]
-    assert sum("__HIVE_DEFAULT_PARTITION__" in path for path in nulls) == 1
 
 
 def test_a_null_partition_value_is_null_in_the_log_and_not_the_name_of_its_folder(tmp_path: Path):
-    (file,) = write_parquet(make_bronze(BAD), f"file://{tmp_path}", BRONZE, 3)
+    (file,) = write_parquet(make_bronze(BAD), str(tmp_path), BRONZE, 3)
     assert file.partition_values == {"_event_date": None, "_event_hour": None}
     assert file.path.startswith("_event_date=__HIVE_DEFAULT_PARTITION__/_event_hour=__HIVE_DEFAULT_PARTITION__/")
 
 
 def test_partition_values_are_those_of_the_rows(tmp_path: Path):
-    files = write_parquet(make_bronze(make_hours([23, 0])), f"file://{tmp_path}", BRONZE, 3)
+    files = write_parquet(make_bronze(make_hours([23, 0])), str(tmp_path), BRONZE, 3)
     assert [f.partition_values for f in files] == [
         {"_event_date": "2025-01-01", "_event_hour": "0"},
         {"_event_date": "2025-01-01", "_event_hour": "23"},
@@ -81,29 +85,31 @@ def test_partition_values_are_those_of_the_rows(tmp_path: Path):
 
 
 def test_each_partition_value_has_one_file(tmp_path: Path):
-    files = write_parquet(make_bronze(make_hours([1, 2, 1, 26, 2, 1])), f"file://{tmp_path}", BRONZE, 3)
+    files = write_parquet(make_bronze(make_hours([1, 2, 1, 26, 2, 1])), str(tmp_path), BRONZE, 3)
     assert [json.loads(f.stats)["numRecords"] for f in files] == [3, 2, 1]
     assert len({tuple(f.partition_values.values()) for f in files}) == 3
 
 
 def test_5000_hours_in_one_call_are_5000_files_of_one_readable_table(tmp_path: Path):
-    rows = make_bronze(make_hours(list(range(5_000))))
-    table = write_bronze(tmp_path / "b", rows)
-    found = table.to_pyarrow_table(columns=["_kafka_offset", "_event_date", "_event_hour", "event_timestamp"])
+    names = ["event_timestamp", "_kafka_offset", "_event_date", "_event_hour"]
+    few = T.StructType([BRONZE.schema[name] for name in names])  # of 24 columns it would take half a minute
+    spec = replace(BRONZE, schema=few, stats_columns=("_kafka_offset",))
+    rows = make_bronze(make_hours(list(range(5_000)))).select(names)
+    table = commit_files(create_table(tmp_path, spec), write_parquet(rows, str(tmp_path), spec, 3))
     assert len(table.file_uris()) == 5_000
-    assert found.sort_by("_kafka_offset").equals(rows.select(found.column_names))
+    assert table.to_pyarrow_table(columns=names).sort_by("_kafka_offset").equals(rows.replace_schema_metadata(None))
 
 
 def test_rows_of_a_file_keep_their_order(tmp_path: Path):
     offsets = [9, 3, 7, 1, 8, 2]
     rows = make_bronze(make_hours([1, 2, 1, 2, 1, 2]), offsets=offsets)
-    files = write_parquet(rows, f"file://{tmp_path}", BRONZE, 3)
+    files = write_parquet(rows, str(tmp_path), BRONZE, 3)
     found = [pq.ParquetFile(tmp_path / f.path).read(["_kafka_offset"])["_kafka_offset"].to_pylist() for f in files]
     assert found == [offsets[::2], offsets[1::2]]
 
 
 def test_a_parquet_file_has_all_columns_but_those_of_the_partition_in_zstd(tmp_path: Path):
-    (file,) = write_parquet(make_bronze(make_hours([1, 1])), f"file://{tmp_path}", BRONZE, 3)
+    (file,) = write_parquet(make_bronze(make_hours([1, 1])), str(tmp_path), BRONZE, 3)
     parquet = pq.ParquetFile(tmp_path / file.path)
     assert parquet.schema_arrow.names == [n for n in BRONZE.schema.names if n not in BRONZE.partition_columns]
     group = parquet.metadata.row_group(0)
@@ -111,7 +117,7 @@ def test_a_parquet_file_has_all_columns_but_those_of_the_partition_in_zstd(tmp_p
 
 
 def test_a_file_is_described_by_its_name_and_size(tmp_path: Path):
-    (file,) = write_parquet(make_bronze(make_hours([1])), f"file://{tmp_path}", BRONZE, 42)
+    (file,) = write_parquet(make_bronze(make_hours([1])), str(tmp_path), BRONZE, 42)
     assert file.size == (tmp_path / file.path).stat().st_size
     assert Path(file.path).name.startswith("part-00000042-")
     assert file.path.endswith(".zstd.parquet")
@@ -119,16 +125,14 @@ def test_a_file_is_described_by_its_name_and_size(tmp_path: Path):
 
 def test_two_calls_never_write_the_same_file(tmp_path: Path):
     rows = make_bronze(make_hours([1]))
-    names = [f.path for _ in range(2) for f in write_parquet(rows, f"file://{tmp_path}", BRONZE, 3)]
+    names = [f.path for _ in range(2) for f in write_parquet(rows, str(tmp_path), BRONZE, 3)]
     assert len(set(names)) == 2
 
 
 def test_a_table_whose_path_has_spaces_and_signs_is_written_and_read(tmp_path: Path):
     rows = make_bronze(make_hours([1]))
-    folder = tmp_path / "a b % ü #1"
-    path = create_table(folder, BRONZE)
-    TableLog(path).commit(write_parquet(rows, path, BRONZE, 3), "app", 3)
-    assert read_rows(DeltaTable(path).to_pyarrow_table()) == read_rows(rows)
+    table = write_bronze(tmp_path / "a b % ü #1", rows)
+    assert read_rows(table.to_pyarrow_table()) == read_rows(rows)
 
 
 def stats_of(rows: pa.Table) -> dict[str, Any]:
@@ -168,7 +172,8 @@ def test_a_kafka_timestamp_that_no_calendar_has_is_written_without_bounds(tmp_pa
 
 
 LONG = ["a" * 64, "a" * 65, "a" * 64 + "\U0010ffff", "a" * 64 + "\U0010ffffb", "é" * 100, "\uffff" * 70, "😀" * 65]
-IDS = st.builds(lambda start, end: start + end, st.sampled_from(["", "a" * 63, "é" * 64, "\U0010ffff" * 64]), st.text())
+STARTS = st.sampled_from(["", "a" * 63, "é" * 64, "\U0010ffff" * 64])
+IDS = st.builds(str.__add__, STARTS, st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
 
 
 @pytest.mark.parametrize("text", LONG)
@@ -178,7 +183,7 @@ def test_a_long_string_is_within_its_bounds(text: str):
     assert low.encode() <= text.encode() <= high.encode()
 
 
-@given(st.lists(IDS.filter(lambda text: text.isprintable() or text.isascii()), min_size=1, max_size=5))
+@given(st.lists(IDS, min_size=1, max_size=5))
 def test_all_strings_are_within_their_bounds_in_the_order_of_their_bytes(texts: list[str]):
     stats = collect_stats(pa.table({"event_id": texts}), ("event_id",))
     low, high = stats["minValues"]["event_id"].encode(), stats["maxValues"]["event_id"].encode()
@@ -192,10 +197,11 @@ def test_a_string_of_ordinary_characters_has_bounds_of_at_most_65():
 
 
 def test_the_log_has_the_statistics_that_were_collected(tmp_path: Path):
-    table = write_bronze(tmp_path / "b", make_bronze(make_hours([1, 1]), offsets=[5, 6]))
-    (action,) = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    assert (action["num_records"], action["min._kafka_offset"], action["max._kafka_offset"]) == (2, 5, 6)
-    assert action["null_count._kafka_offset"] == 0
+    rows = make_bronze(make_hours([1, 1]), offsets=[5, 6])
+    write_bronze(tmp_path, rows)
+    lines = (tmp_path / "_delta_log" / f"{1:020d}.json").read_text().splitlines()
+    (added,) = [json.loads(line)["add"] for line in lines if "add" in json.loads(line)]
+    assert json.loads(added["stats"]) == stats_of(rows)
 
 
 def make_task(folder: Path, with_dlq: bool = True) -> BatchTask:
@@ -211,8 +217,7 @@ def make_batches(count: int, size: int = 20) -> Iterator[pa.RecordBatch]:
 
 
 def read_offsets(path: str, files: list[Any]) -> list[int]:
-    TableLog(path).commit(files, "app", 3)
-    return sorted(DeltaTable(path).to_pyarrow_table(columns=["_kafka_offset"])["_kafka_offset"].to_pylist())
+    return sorted(commit_files(path, files).to_pyarrow_table(columns=["_kafka_offset"])["_kafka_offset"].to_pylist())
 
 
 def test_a_task_writes_each_record_to_one_of_the_two_tables(tmp_path: Path):

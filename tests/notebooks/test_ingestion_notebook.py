@@ -1,0 +1,112 @@
+"""The ingestion notebook as it is scheduled (papermill), as CI runs it (nbmake), and what it records."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from deltalake import DeltaTable
+
+from bronze.notebook import read_result
+from sandbox.kafka import KafkaSandbox
+from sandbox.produce import produce
+from tests.conftest import ROOT
+
+NOTEBOOK = ROOT / "notebooks" / "ingestion.ipynb"
+
+
+@pytest.fixture
+def parameters(kafka: KafkaSandbox, tmp_path: Path) -> dict[str, Any]:
+    """The notebook's parameters for a topic and a lake of its own, on the tests' broker."""
+    paths = {name: str(tmp_path / name) for name in ("checkpoint_path", "output_path", "dlq_path")}
+    topic = f"notebook-{tmp_path.name}"
+    return {**paths, "use_sandbox": False, "kafka_brokers": kafka.brokers, "kafka_topic": topic}
+
+
+def execute(parameters: dict[str, Any], output: Path) -> dict[str, Any]:
+    papermill.execute_notebook(NOTEBOOK, output, parameters, kernel_name="python3", progress_bar=False)
+    return read_result(output)
+
+
+def test_small_and_large_runs_record_what_was_produced_and_nothing_twice(
+    parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path
+):
+    produce(kafka.brokers, parameters["kafka_topic"], 200, 0.02)
+    small = execute(parameters, tmp_path / "small.ipynb")
+    assert (small["records"], small["invalid"], small["batches"]) == (200, 4, 1)
+    produce(kafka.brokers, parameters["kafka_topic"], 6_000, 0.02)
+    large = execute({**parameters, "max_offsets_per_trigger": 1_500}, tmp_path / "large.ipynb")
+    assert (large["records"], large["invalid"]) == (6_000, 120)
+    assert (large["bronze_rows"], large["dlq_rows"]) == (6_076, 124)
+    assert large["batches"] >= 4
+
+
+def test_the_executed_notebook_shows_tables_and_plots_and_no_warnings(
+    parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path
+):
+    produce(kafka.brokers, parameters["kafka_topic"], 300, 0.05)
+    execute(parameters, tmp_path / "out.ipynb")
+    outputs = [o for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells for o in cell.get("outputs", [])]
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 4
+    assert kinds.count("text/html") == 4
+    assert [o["text"] for o in outputs if o.get("name") == "stderr"] == []
+
+
+def test_without_a_dlq_and_without_records_it_ends_well(
+    parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path
+):
+    kafka.create_topic(parameters["kafka_topic"], 2)
+    result = execute({**parameters, "dlq_path": ""}, tmp_path / "out.ipynb")
+    assert (result["records"], result["bronze_rows"]) == (0, 0)
+
+
+def run_papermill(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), *arguments, "--no-progress-bar"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_a_parameter_file_serves_papermill_s_command(parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path):
+    produce(kafka.brokers, parameters["kafka_topic"], 100, 0.01)
+    production = yaml.safe_load((ROOT / "notebooks" / "params" / "production.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**production, **parameters}))
+    done = run_papermill(str(tmp_path / "out.ipynb"), "-f", str(tmp_path / "mine.yaml"))
+    assert done.returncode == 0, done.stderr
+    assert read_result(tmp_path / "out.ipynb")["records"] == 100
+
+
+def test_the_production_file_fails_until_brokers_are_filled_in(tmp_path: Path):
+    done = run_papermill(str(tmp_path / "out.ipynb"), "-f", str(ROOT / "notebooks" / "params" / "production.yaml"))
+    assert done.returncode == 1
+    assert "--kafka-brokers is required" in done.stderr
+    assert (tmp_path / "out.ipynb").exists()
+
+
+def test_brokers_beside_the_sandbox_are_refused(tmp_path: Path):
+    done = run_papermill(str(tmp_path / "out.ipynb"), "-p", "kafka_brokers", "broker:9092")
+    assert done.returncode == 1
+    assert "use_sandbox is true, but kafka_brokers is 'broker:9092'" in done.stderr
+
+
+def test_nbmake_runs_it_with_no_change_on_a_fresh_sandbox(tmp_path: Path):
+    """A copy of the checkout: its sandbox, checkpoint and tables are all made below its own data folder."""
+    for name in ("notebooks", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "notebooks").unlink()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / NOTEBOOK.name).write_text(NOTEBOOK.read_text())
+    environment = {**os.environ, "SANDBOX_PORT": "0", "SANDBOX_DATA_DIR": str(tmp_path / "data" / "sandbox")}
+    command = [sys.executable, "-m", "pytest", "--nbmake", "notebooks", "-q", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stdout
+        assert "1 passed" in done.stdout
+        rows = [DeltaTable(str(tmp_path / "data" / name)).count() for name in ("bronze", "dlq")]
+        assert rows == [19_800, 200]
+    finally:
+        KafkaSandbox(tmp_path / "data" / "sandbox").stop()

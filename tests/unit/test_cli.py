@@ -1,0 +1,193 @@
+"""The command line: its flags are the configuration's fields, and it answers without Spark where it can."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+import pytest
+
+from bronze.cli import build_parser, main
+from bronze.config import IngestConfig
+
+OPTIONS = {field.name: field for field in fields(IngestConfig)}
+PATHS = ["--checkpoint-path", "/lake/c", "--output-path", "/lake/b"]
+REQUIRED = ["--kafka-brokers", "localhost:9092", *PATHS]
+WITHOUT_JAVA = {**os.environ, "PATH": "", "JAVA_HOME": "/nonexistent"}
+
+
+def run_bronze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bronze.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=WITHOUT_JAVA, timeout=60)
+
+
+def squeeze(text: str) -> str:
+    """Without white space: help texts are wrapped, also after a hyphen."""
+    return "".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    shown = run_bronze("ingest", "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    return shown.stdout
+
+
+def parse(*arguments: str) -> dict[str, Any]:
+    given = vars(build_parser().parse_args(["ingest", *arguments]))
+    assert given.pop("command") == "ingest"
+    return given
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse(*arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_help_has_the_flag_and_the_help_text_of_each_field(option: Field[Any], help_text: str):
+    assert f"--{option.name.replace('_', '-')}" in help_text
+    assert squeeze(option.metadata["help"]) in squeeze(help_text)
+
+
+def test_the_flags_are_the_fields_and_the_way_to_accept_data_loss(help_text: str):
+    flags = set(re.findall(r"^\s+(--[a-z-]+)", help_text, re.MULTILINE))
+    assert flags == {f"--{name.replace('_', '-')}" for name in OPTIONS} | {"--accept-data-loss"}
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_help_names_the_default_of_each_field_that_has_one(option: Field[Any], help_text: str):
+    assert option.default is not MISSING
+    if type(option.default) is not bool and option.default:
+        assert squeeze(f"{option.metadata['help']} (default: {option.default})") in squeeze(help_text)
+
+
+def test_help_names_the_exit_codes(help_text: str):
+    assert squeeze("exit codes: 0 done or stopped as asked; 1 ") in squeeze(help_text)
+
+
+def test_help_comes_within_a_second():
+    def measure() -> float:
+        started = time.perf_counter()
+        run_bronze("ingest", "--help")
+        return time.perf_counter() - started
+
+    assert min(measure() for _ in range(3)) < 1
+
+
+@pytest.mark.parametrize("arguments", [["ingest", "--help"], ["ingest", *REQUIRED, "--startup-timeout", "0"]])
+def test_help_and_bad_values_are_answered_without_the_large_libraries(arguments: list[str]):
+    code = f"""
+import sys
+from bronze.cli import main
+try:
+    main({arguments})
+except SystemExit:
+    pass
+print(sorted({{"pyspark", "pyarrow", "pandas", "deltalake", "py4j"}} & set(sys.modules)), file=sys.stderr)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert shown.stderr.splitlines()[-1] == "[]"
+
+
+def test_flags_not_given_are_left_to_the_configuration():
+    assert parse(*REQUIRED) == {
+        "kafka_brokers": "localhost:9092",
+        "checkpoint_path": "/lake/c",
+        "output_path": "/lake/b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["--kafka-topic", "mine"], "kafka_topic", "mine"),
+        (["--dlq-path=/lake/dlq"], "dlq_path", "/lake/dlq"),
+        (["--dlq-path", ""], "dlq_path", ""),
+        (["--trigger-interval", "30 seconds"], "trigger_interval", "30 seconds"),
+        (["--max-offsets-per-trigger", "500"], "max_offsets_per_trigger", 500),
+        (["--startup-timeout", "5"], "startup_timeout", 5),
+        (["--writer", "delta-spark"], "writer", "delta-spark"),
+        (["--available-now"], "available_now", True),
+        (["--with-metrics"], "with_metrics", True),
+        (["--fail-on-data-loss"], "fail_on_data_loss", True),
+        (["--accept-data-loss"], "fail_on_data_loss", False),
+    ],
+)
+def test_a_flag_sets_its_field(arguments: list[str], name: str, value: Any):
+    given = parse(*REQUIRED, *arguments)
+    assert given[name] == value
+    assert getattr(IngestConfig(**given), name) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: --kafka-brokers, --checkpoint-path, --output-path"),
+        (PATHS, "required: --kafka-brokers"),
+        ([*REQUIRED, "--unknown"], "unrecognized arguments: --unknown"),
+        ([*REQUIRED, "stray"], "unrecognized arguments: stray"),
+        ([*REQUIRED, "--dlq", "/lake/d"], "unrecognized arguments: --dlq /lake/d"),
+        ([*REQUIRED, "--available"], "unrecognized arguments: --available"),
+        ([*REQUIRED, "--dlq_path", "/lake/d"], "unrecognized arguments: --dlq_path"),
+        ([*REQUIRED, "--max-offsets-per-trigger", "many"], "argument --max-offsets-per-trigger: invalid int value"),
+        ([*REQUIRED, "--startup-timeout", "1.5"], "argument --startup-timeout: invalid int value: '1.5'"),
+        ([*REQUIRED, "--writer", "fast"], "argument --writer: invalid choice: 'fast'"),
+        ([*REQUIRED, "--dlq-path"], "argument --dlq-path: expected one argument"),
+        ([*REQUIRED, "--available-now=yes"], "argument --available-now: ignored explicit argument 'yes'"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    shown = refuse(capsys, *arguments)
+    assert shown.startswith("usage: bronze ")
+    assert message in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["digest"]])
+def test_a_command_is_required(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(arguments)
+    assert ended.value.code == 2
+    assert "command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--startup-timeout", "0"], "--startup-timeout: expected a number of seconds above 0, got 0"),
+        (["--max-offsets-per-trigger", "-1"], "--max-offsets-per-trigger: expected a number of records, or 0, got -1"),
+        (["--kafka-brokers", " "], "--kafka-brokers is required: Kafka bootstrap servers"),
+        (["--kafka-topic", ""], "--kafka-topic is required: Kafka topic to read"),
+        (["--starting-offsets", "{"], "--starting-offsets: expected earliest, latest or JSON"),
+        (["--dlq-path", "/lake/b/dlq"], "--dlq-path: expected a path outside --output-path (/lake/b)"),
+        (["--kafka-config", "/no/such"], "--kafka-config: expected a readable Kafka properties file, got '/no/such'"),
+    ],
+)
+def test_a_bad_value_is_one_message_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["ingest", *REQUIRED, *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"bronze: {message}")
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_a_bad_value_ends_the_process_with_code_2_where_there_is_no_java():
+    ended = run_bronze("ingest", *REQUIRED, "--startup-timeout", "0")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr == "bronze: --startup-timeout: expected a number of seconds above 0, got 0\n"
+
+
+def test_an_unknown_flag_ends_the_process_with_code_2():
+    ended = run_bronze("ingest", *REQUIRED, "--unknown")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("error: unrecognized arguments: --unknown\n")

@@ -1,0 +1,246 @@
+"""The rules that the project keeps: pins that agree, small modules, notebooks without logic or outputs."""
+
+import ast
+import json
+import re
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from io import StringIO
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import papermill
+import pytest
+import yaml
+
+from bronze.config import IngestConfig
+
+ROOT = Path(__file__).parents[2]
+LIB = ROOT / "lib"
+MODULES = sorted(p for p in LIB.rglob("*.py") if ".egg-info" not in str(p))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PARAMS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
+CONFIG_FIELDS = {field.name: field for field in fields(IngestConfig)}
+PARAMETER = re.compile(r"(?P<name>\w+): (?P<type>str|int|float|bool) = (?P<value>[^#=]+)  # (?P<help>[^#=]+)")
+# `#` opens a comment for papermill wherever it stands, and `=` ends a value; hence no such signs in either.
+
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(LIB)))
+each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def read_project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def read_environment() -> tuple[dict[str, str], list[str]]:
+    """Conda's packages with their versions, and what pip installs."""
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = dict((entry.split("=", 1) + [""])[:2] for entry in listed if isinstance(entry, str))
+    (pip,) = [entry["pip"] for entry in listed if isinstance(entry, dict)]
+    return conda, pip
+
+
+def test_both_environments_have_the_oldest_supported_python():
+    assert read_project()["requires-python"] == f">={read_environment()[0]['python']}"
+
+
+def test_conda_brings_a_java_that_spark_runs_on():
+    assert int(read_environment()[0]["openjdk"]) >= 17
+
+
+def test_conda_installs_this_project_with_all_its_extras_and_nothing_beside():
+    _, (installed,) = read_environment()
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", installed)
+    assert extras is not None
+    assert set(extras[1].split(",")) == set(read_project()["optional-dependencies"])
+
+
+def test_every_requirement_is_bounded():
+    project = read_project()
+    for requirement in chain(project["dependencies"], *project["optional-dependencies"].values()):
+        assert re.search(r"==|<", requirement), requirement
+
+
+def read_phony() -> list[str]:
+    return re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+
+
+@pytest.mark.parametrize("target", read_phony())
+def test_every_make_target_has_a_line_of_help(target: str):
+    assert re.search(rf"^{re.escape(target)}:[^#\n]*## \S", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_make_target_with_help_is_phony():
+    assert set(re.findall(r"^([a-z-]+):[^#\n]*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) == set(read_phony())
+
+
+def list_functions(module: Path) -> Iterator[tuple[str, int]]:
+    """Each function of a module and its lines."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@each_module
+def test_a_module_has_at_most_250_lines(module: Path):
+    assert len(module.read_text().splitlines()) <= 250
+
+
+@each_module
+def test_a_function_has_at_most_60_lines(module: Path):
+    assert [name for name, lines in list_functions(module) if lines > 60] == []
+
+
+def test_half_of_all_functions_have_at_most_20_lines():
+    assert median(lines for module in MODULES for _, lines in list_functions(module)) <= 20
+
+
+def count_code(module: Path) -> int:
+    """Lines that hold code: neither blank, nor comment, nor docstring."""
+    source = module.read_text()
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = [token for token in tokenize.generate_tokens(StringIO(source).readline) if token.type not in skipped]
+    lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(lines)
+
+
+def test_the_product_has_less_than_2500_lines_of_code():
+    assert sum(count_code(module) for module in MODULES if module.parent.name == "bronze") < 2_500
+
+
+def list_imports(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_bronze_never_imports_the_sandbox():
+    modules = [module for module in MODULES if module.parent.name == "bronze"]
+    assert len(modules) > 10
+    assert [m.name for m in modules for name in list_imports(m) if name.split(".")[0] == "sandbox"] == []
+
+
+@pytest.mark.parametrize("word", ["quarantine", r"dead[\s_-]?letter", "reject"])
+def test_the_dlq_has_one_name(word: str):
+    files = [*MODULES, *NOTEBOOKS, *PARAMS]
+    assert [str(file) for file in files if re.search(word, file.read_text(), re.IGNORECASE)] == []
+
+
+def read_cells(notebook: Path, kind: str = "code") -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def has_parameters(cell: dict[str, Any]) -> bool:
+    return "parameters" in cell["metadata"].get("tags", [])
+
+
+def read_parameters(notebook: Path) -> dict[str, re.Match[str]]:
+    """The lines of the parameters cell by name; each must have the one form."""
+    (cell,) = filter(has_parameters, read_cells(notebook))
+    lines = "".join(cell["source"]).splitlines()
+    found = {line: PARAMETER.fullmatch(line) for line in lines}
+    assert [line for line, match in found.items() if not match] == []
+    return {match["name"]: match for match in found.values() if match}
+
+
+def test_there_are_notebooks_and_parameter_files():
+    assert NOTEBOOKS
+    assert PARAMS
+
+
+@each_notebook
+def test_a_notebook_has_one_parameters_cell(notebook: Path):
+    assert sum(map(has_parameters, read_cells(notebook))) == 1
+
+
+@each_notebook
+def test_every_parameter_is_a_name_a_type_a_literal_and_a_help_text(notebook: Path):
+    for parameter in read_parameters(notebook).values():
+        assert type(ast.literal_eval(parameter["value"])).__name__ == parameter["type"]
+
+
+@each_notebook
+def test_papermill_sees_every_parameter_with_its_type_default_and_help(notebook: Path):
+    seen = papermill.inspect_notebook(str(notebook))
+    written = read_parameters(notebook)
+    assert list(seen) == list(written)
+    for name, parameter in written.items():
+        assert seen[name]["inferred_type_name"] == parameter["type"]
+        assert (seen[name]["default"], seen[name]["help"]) == (parameter["value"], parameter["help"])
+
+
+@each_notebook
+def test_a_parameter_that_is_an_option_has_its_type_and_help(notebook: Path):
+    shared = {name: p for name, p in read_parameters(notebook).items() if name in CONFIG_FIELDS}
+    for name, parameter in shared.items():
+        field = CONFIG_FIELDS[name]
+        assert (parameter["type"], parameter["help"]) == (type(field.default).__name__, field.metadata["help"])
+
+
+def test_the_ingestion_notebook_has_every_option():
+    assert set(CONFIG_FIELDS) <= set(read_parameters(ROOT / "notebooks" / "ingestion.ipynb"))
+
+
+@pytest.mark.parametrize("file", PARAMS, ids=lambda p: p.stem)
+def test_a_parameter_file_sets_only_parameters_of_its_notebooks_with_their_types(file: Path):
+    mentioned = [n for n in NOTEBOOKS if f"notebooks/{n.name}" in file.read_text()]
+    assert mentioned
+    for notebook in mentioned:
+        written = read_parameters(notebook)
+        for name, value in yaml.safe_load(file.read_text()).items():
+            assert name in written, f"{notebook.name} has no parameter {name}"
+            assert type(value).__name__ == written[name]["type"]
+
+
+@each_notebook
+def test_code_cells_are_short_and_hold_no_logic(notebook: Path):
+    logic = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.AsyncFor, ast.While, ast.Lambda)
+    for cell in read_cells(notebook):
+        source = "".join(cell["source"])
+        assert has_parameters(cell) or len(source.splitlines()) <= 12
+        assert [node for node in ast.walk(ast.parse(source)) if isinstance(node, logic)] == []
+
+
+@each_notebook
+def test_a_notebook_runs_on_the_kernel_that_every_installation_has(notebook: Path):
+    assert json.loads(notebook.read_text())["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@each_notebook
+def test_a_notebook_has_no_outputs_and_no_execution_counts(notebook: Path):
+    for cell in read_cells(notebook):
+        assert (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+@each_notebook
+def test_a_notebook_begins_with_a_title_and_the_command_that_runs_it(notebook: Path):
+    first = json.loads(notebook.read_text())["cells"][0]
+    text = "".join(first["source"])
+    assert first["cell_type"] == "markdown"
+    assert text.startswith("# ")
+    assert f"papermill notebooks/{notebook.name} " in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "name = 1  # no type",
+        "name: str = 1",
+        'name: str | None = ""  # a union',
+        "name: list = []  # another type",
+        'name: str = "a=b"  # an equals sign in the value',
+        'name: str = "a"  # 1 = 2',
+        'name: str = "#1"  # a hash in the value',
+    ],
+)
+def test_the_form_of_a_parameter_leaves_nothing_else(line: str):
+    assert not PARAMETER.fullmatch(line)
