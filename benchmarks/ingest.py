@@ -1,0 +1,120 @@
+"""Seconds per batch of both writers, beside a plain from_json and append of the same records, in one run.
+
+    python benchmarks/ingest.py [--batches 3] [--records 100000] [--rounds 2]
+
+Each way reads the same topic of sample events (1 % invalid) from a broker of its own, batch by batch. The first batch
+of each run warms up and is left out. The plain way parses with from_json and appends to a partitioned Delta table; it
+checks nothing, has no DLQ, keeps no origin but the raw value, and is not safe when a batch is repeated by another query.
+"""
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming import StreamingQueryListener
+
+from bronze.config import IngestConfig
+from bronze.schema import get_event_schema
+from bronze.session import get_session
+from bronze.stream import run
+from sandbox.kafka import KafkaSandbox
+from sandbox.produce import produce
+
+TOPIC = "benchmark"
+
+
+class BatchTimes(StreamingQueryListener):
+    """Collects what Spark itself says each batch took, planning and offset log included."""
+
+    def __init__(self):
+        self.seconds: list[float] = []
+
+    def onQueryStarted(self, event):  # noqa: N802
+        pass
+
+    def onQueryProgress(self, event):  # noqa: N802
+        if event.progress.numInputRows or event.progress.durationMs.get("addBatch"):
+            self.seconds.append(event.progress.durationMs["triggerExecution"] / 1000)
+
+    def onQueryIdle(self, event):  # noqa: N802
+        pass
+
+    def onQueryTerminated(self, event):  # noqa: N802
+        pass
+
+
+def run_ours(spark: SparkSession, brokers: str, folder: Path, limit: int, writer: str) -> int:
+    """The product, with DLQ and metrics; returns the records that are in the tables, each position once."""
+    paths = {name: str(folder / name) for name in ("checkpoint_path", "output_path", "dlq_path")}
+    config = IngestConfig(
+        kafka_brokers=brokers,
+        kafka_topic=TOPIC,
+        max_offsets_per_trigger=limit,
+        available_now=True,
+        with_metrics=True,
+        writer=writer,
+        **paths,
+    )
+    run(config, spark)
+    tables = [spark.read.format("delta").load(paths[name]) for name in ("output_path", "dlq_path")]
+    positions = [table.select("_kafka_partition", "_kafka_offset") for table in tables]
+    both = positions[0].unionAll(positions[1])
+    assert both.count() == both.distinct().count()
+    return both.count()
+
+
+def run_plain(spark: SparkSession, brokers: str, folder: Path, limit: int) -> int:
+    """from_json and a partitioned append, as in most tutorials; returns the rows written."""
+    options = {"kafka.bootstrap.servers": brokers, "subscribe": TOPIC, "startingOffsets": "earliest"}
+    records = spark.readStream.format("kafka").options(**options, maxOffsetsPerTrigger=limit).load()
+    text = F.col("value").cast("string")
+    parsed = records.select(F.from_json(text, get_event_schema()).alias("event"), text.alias("_raw_value"))
+    time_of_event = F.try_to_timestamp("event_timestamp")
+    rows = parsed.select("event.*", "_raw_value").withColumns(
+        {"_event_date": F.to_date(time_of_event), "_event_hour": F.hour(time_of_event)}
+    )
+    writer = rows.writeStream.format("delta").partitionBy("_event_date", "_event_hour").trigger(availableNow=True)
+    writer.option("checkpointLocation", str(folder / "ck")).start(str(folder / "plain")).awaitTermination()
+    return spark.read.format("delta").load(str(folder / "plain")).count()
+
+
+WAYS: dict[str, Callable[[SparkSession, str, Path, int], int]] = {
+    "direct": lambda *given: run_ours(*given, "direct"),
+    "delta-spark": lambda *given: run_ours(*given, "delta-spark"),
+    "plain from_json": run_plain,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=3)
+    parser.add_argument("--records", type=int, default=100_000, help="per batch")
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    times, listener, spark = defaultdict(list), BatchTimes(), get_session("benchmark")
+    spark.streams.addListener(listener)
+    with tempfile.TemporaryDirectory() as folder, KafkaSandbox(Path(folder, "kafka"), port=0) as kafka:
+        print(produce(kafka.brokers, TOPIC, given.batches * given.records, 0.01))
+        for number in range(given.rounds):
+            for name, way in WAYS.items():
+                listener.seconds.clear()
+                target = Path(folder, f"{number}-{name.replace(' ', '-')}")
+                rows = way(spark, kafka.brokers, target, given.records)
+                time.sleep(1)  # the listener is told a moment later
+                times[name] += listener.seconds[1:]
+                print(f"round {number} {name}: {rows:,} rows, batches {[round(s, 1) for s in listener.seconds]}")
+        spark.stop()
+    base = median(times["plain from_json"])
+    print(f"\n{'way':<16} {'median s':>8} {'of plain':>8}")
+    for name, seconds in times.items():
+        print(f"{name:<16} {median(seconds):>8.2f} {median(seconds) / base:>8.2f}")
+
+
+if __name__ == "__main__":
+    main()
