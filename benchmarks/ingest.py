@@ -4,7 +4,7 @@
 
 Each way reads the same topic of sample events (1 % invalid) from a broker of its own, batch by batch. The first batch
 of each run warms up and is left out. The plain way parses with from_json and appends to a partitioned Delta table; it
-checks nothing, has no DLQ, keeps no origin but the raw value, and is not safe when a batch is repeated by another query.
+checks nothing, has no DLQ and keeps no origin but the raw value.
 """
 
 import argparse
