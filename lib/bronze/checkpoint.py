@@ -10,6 +10,8 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from bronze.errors import CheckpointUnreadable
+
 # First and end (exclusive) offset per Kafka partition.
 PlannedOffsets = dict[int, tuple[int, int]]
 
@@ -20,8 +22,14 @@ def has_checkpoint(spark: SparkSession, checkpoint_path: str) -> bool:
 
 
 def read_planned_offsets(spark: SparkSession, checkpoint_path: str, batch_id: int, topic: str) -> PlannedOffsets:
-    """The offsets that a batch covers, per partition; the batch must have been planned."""
+    """The offsets that a batch covers, per partition.
+
+    Raises:
+        CheckpointUnreadable: The checkpoint does not say; without its answer the overlap guard would be blind.
+    """
     ends = _read_offsets(spark, f"{checkpoint_path}/offsets/{batch_id}", topic)
+    if not ends:
+        raise CheckpointUnreadable(f"{checkpoint_path}/offsets/{batch_id}", topic)
     before = f"offsets/{batch_id - 1}" if batch_id else "sources/0/0"
     starts = _read_offsets(spark, f"{checkpoint_path}/{before}", topic)
     # A partition that was added since starts at its first record.

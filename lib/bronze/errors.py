@@ -161,6 +161,18 @@ class ExecutorDependencyMissing(BronzeError):
         )
 
 
+class CheckpointUnreadable(BronzeError):
+    """Raised when a file of the checkpoint is missing, cut off or of another topic."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, topic: str):
+        super().__init__(
+            f"{path} names no offsets of {topic}: the checkpoint is of another topic, or damaged. Start with a new "
+            "--checkpoint-path; what is in the tables already is left out then"
+        )
+
+
 class AppendConflict(BronzeError):
     """Raised when others kept appending to the table while a batch was to be committed."""
 

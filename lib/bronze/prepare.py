@@ -1,7 +1,7 @@
 """All that is checked before anything is written; then what the first batch needs."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -45,7 +45,7 @@ class Checked:
     """What is known after all was checked and nothing was written; ``dlq`` is None where none is configured."""
 
     topic: Topic
-    client_properties: dict[str, str]
+    client_properties: dict[str, str] = field(repr=False)  # may hold secrets
     checkpoint_path: str
     bronze: CheckedTable
     dlq: CheckedTable | None

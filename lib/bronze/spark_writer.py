@@ -64,7 +64,7 @@ class SparkWriter:
             encoded = rows.where(F.col("result").isNotNull()).select("result").collect()
             result = merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in encoded)
             for name, path in self._paths.items():
-                if path:
+                if path and (name == "bronze" or result.invalid):
                     options = {} if guarded else {"txnAppId": app_id, "txnVersion": task.batch_id}
                     _append_rows(rows, name, path, options)
         finally:

@@ -132,6 +132,27 @@ def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
     assert not theirs.has_changed()
 
 
+def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wrote(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    """The version check passes, then another commits: only Delta's own conflict of the transactions is left."""
+    lake.ingest()
+    topic.produce(make_events(20) + BAD, partition=0)
+    loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+    winner.append(read_batch(lake, topic), make_task(lake), "winner", dict, guarded=False)
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    original, has_lost = TableLog._read_version, []
+    monkeypatch.setattr(TableLog, "_read_version", lambda log: original(log) if has_lost else 0)
+
+    def look_up():
+        has_lost.append(True)
+        return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
+
+    loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up, guarded=False)
+    assert has_lost
+    assert len(lake.positions()) == len(set(lake.positions())) == 28
+
+
 def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
     lake.ingest()
     topic.produce(make_events(5))
@@ -198,3 +219,27 @@ def wait_for_tables(lake: Lake, seconds: float = 60) -> None:
     while not DeltaTable.is_deltatable(lake.config.dlq_path):
         assert time.monotonic() < end, "the ingestion made no tables"
         time.sleep(0.1)
+
+
+def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lake: Lake):
+    topic.produce(make_events(30))
+    flags = [flag for flag in list_flags(lake.config, "direct") if flag != "--available-now"]
+    command = [*flags, "--trigger-interval", "1 second", "--with-metrics"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        wait_for_rows(lake, 30)
+        topic.produce(make_events(20, first=30))
+        wait_for_rows(lake, 50)
+        process.send_signal(signal.SIGINT)
+        printed, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Stopping, as asked" in log
+    assert "50 records in 2 batches: 50 valid, 0 invalid" in printed
+    assert lake.ingest().total == 0
+
+
+def wait_for_rows(lake: Lake, rows: int, seconds: float = 90) -> None:
+    wait_for_tables(lake)
+    end = time.monotonic() + seconds
+    while DeltaTable(lake.config.output_path).count() < rows:
+        assert time.monotonic() < end, f"fewer than {rows} rows"
+        time.sleep(0.2)
