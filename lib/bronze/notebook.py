@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 
 from bronze.config import IngestConfig
 from bronze.logs import configure_logging
@@ -16,9 +17,13 @@ RESULT_MIME = "application/vnd.bronze.result+json"
 
 
 def set_up_notebook() -> None:
-    """Make the checkout the working directory, and show the product's log on standard output, which is not red."""
+    """Make the checkout the working directory, and show the product's log on standard output, which is not red.
+
+    Values in tables are cut only when they are longer than 120 characters.
+    """
     enter_project()
     configure_logging(sys.stdout)
+    pd.set_option("display.max_colwidth", 120)  # an error's detail names its field at the end
 
 
 def enter_project(marker: str = "pyproject.toml") -> Path:

@@ -152,9 +152,9 @@ def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig)
 
 def _preview(spark: SparkSession, path: str, columns: tuple[str, ...], count: int) -> pd.DataFrame:
     rows = spark.read.format("delta").load(path).orderBy(F.desc("_ingested_at"), "_kafka_partition", "_kafka_offset")
-    selected = [F.col(name).alias(name) for name in columns]
+    selected = [F.col(name).alias(name.rpartition(".")[2]) for name in columns]
     frame = _collect(rows.select(*selected).limit(count))
-    return frame.map(lambda value: value[:60] + "…" if isinstance(value, str) and len(value) > 60 else value)
+    return frame.map(lambda value: value[:200] + "…" if isinstance(value, str) and len(value) > 200 else value)
 
 
 def _count(rows: DataFrame, column: str) -> DataFrame:

@@ -147,7 +147,7 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec, topic: Topic, 
         spark.sql(create_table_statement(spec, path, properties=properties))
     elif not properties.items() <= state.properties.items():
         ((key, value),) = properties.items()
-        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('{key}' = '{value}')")
+        spark.sql(f"ALTER TABLE delta.`{path.replace('`', '``')}` SET TBLPROPERTIES ('{key}' = '{value}')")
 
 
 def _topic_property(topic: str) -> str:
