@@ -10,6 +10,7 @@ from typing import Protocol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from bronze.checkpoint import PlannedOffsets
 from bronze.transforms import OffsetRanges
 from bronze.writer import BatchResult, BatchTask
 
@@ -68,33 +69,47 @@ class TableWriter(Protocol):
         task: BatchTask,
         app_id: str,
         find_present: Callable[[], OffsetRanges],
-        guarded: bool,
     ) -> BatchResult:
         """Append a batch to both tables."""
+
+
+class OverlapGuard(Protocol):
+    """What knows which offsets a batch covers, and which of them are in the tables."""
+
+    def read_planned(self, batch_id: int) -> PlannedOffsets:
+        """First and end offset of a batch, per partition."""
+
+    def find_highest(self) -> dict[int, int]:
+        """The highest offset in the tables, per partition."""
+
+    def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
+        """Which of the planned offsets are in the tables."""
 
 
 class BatchProcessor:
     """The function that Spark calls with each batch.
 
-    An offset may be in the tables already in the first batch after any start (a crash between the two commits, a
-    deleted checkpoint) and after others appended (a backfill). Only then are the tables asked; otherwise the guard
+    Offsets may be in the tables already after any start (a crash between the two commits, a deleted or restored
+    checkpoint) and after others appended (a backfill). So the highest offsets in the tables are read at the start and
+    whenever others appended, and a batch that starts at or below them is looked up; for any other batch the guard
     costs a comparison.
     """
 
     def __init__(
         self,
         writer: TableWriter,
-        find_present: Callable[[int], OffsetRanges],
+        guard: OverlapGuard,
         bronze_path: str,
         dlq_path: str = "",
         with_metrics: bool = False,
         are_tables_new: bool = False,
     ):
         self._writer = writer
-        self._find_present = find_present
+        self._guard = guard
         self._paths = {"bronze_path": bronze_path, "dlq_path": dlq_path}
         self._with_metrics = with_metrics
-        self._must_look = not are_tables_new
+        # Offsets of this query's own batches only ever rise, so they need not be added.
+        self._highest: dict[int, int] | None = {} if are_tables_new else None
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 
@@ -108,22 +123,23 @@ class BatchProcessor:
 
     def _process(self, batch: DataFrame, batch_id: int) -> None:
         started = time.time()
-        must_look = self._writer.has_changed() or self._must_look
-        present = self._find_present(batch_id) if must_look else {}
+        if self._writer.has_changed() or self._highest is None:
+            self._highest = self._guard.find_highest()
+        planned = self._guard.read_planned(batch_id)
+        present = self._guard.find_present(planned) if overlaps(planned, self._highest) else {}
         task = BatchTask(batch_id, int(started * 1000) * 1000, **self._paths, present=present)
-        # A batch that is looked up may be in one table only, and then its number says nothing.
         query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId") or ""
         result = self._writer.append(
-            batch.transform(select_records),
-            task,
-            query_id,
-            lambda: self._find_present(batch_id),
-            guarded=must_look,
+            batch.transform(select_records), task, query_id, lambda: self._guard.find_present(planned)
         )
-        self._must_look = False
         metrics = describe_batch(batch_id, result, time.time() - started)
         self.summary.add(metrics)
         log_batch(metrics, self._with_metrics)
+
+
+def overlaps(planned: PlannedOffsets, highest: dict[int, int]) -> bool:
+    """Whether any partition of a batch starts at or below the highest offset in the tables."""
+    return any(first < end and first <= highest.get(partition, -1) for partition, (first, end) in planned.items())
 
 
 def select_records(batch: DataFrame) -> DataFrame:

@@ -101,7 +101,6 @@ class DirectWriter:
         task: BatchTask,
         app_id: str,
         find_present: Callable[[], OffsetRanges],
-        guarded: bool,
     ) -> BatchResult:
         """Write a batch and commit it to both tables.
 
@@ -112,7 +111,6 @@ class DirectWriter:
             task: What the tasks need; ``present`` as of the last ``has_changed``.
             app_id: Application of the Delta transactions, the streaming query's id.
             find_present: Looks up anew which of the batch's offsets are in the tables.
-            guarded: Not needed here: nothing is ever skipped by its batch number.
 
         Raises:
             AppendConflict: Others kept committing first.
@@ -125,6 +123,8 @@ class DirectWriter:
                 return first
             except _ConflictError as conflict:
                 log.info("Batch %d: others appended to %s, attempt %d", task.batch_id, conflict, attempt)
+                if attempt == ATTEMPTS:
+                    break
             time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
             self.has_changed()
             present = find_present()

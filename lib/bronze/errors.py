@@ -173,6 +173,18 @@ class CheckpointUnreadable(BronzeError):
         )
 
 
+class CheckpointOfOtherTables(BronzeError):
+    """Raised when the checkpoint exists and the bronze table does not: what was read before would be missing in it."""
+
+    exit_code = 2
+
+    def __init__(self, checkpoint_path: str, output_path: str):
+        super().__init__(
+            f"the checkpoint {checkpoint_path} says that records were ingested, but there is no table at "
+            f"{output_path}; correct --output-path, or give a new --checkpoint-path to ingest from the start"
+        )
+
+
 class AppendConflict(BronzeError):
     """Raised when others kept appending to the table while a batch was to be committed."""
 

@@ -40,6 +40,16 @@ def find_present(spark: SparkSession, tables: Sequence[str], topic: str, planned
     return present
 
 
+def find_highest(spark: SparkSession, tables: Sequence[str], topic: str) -> dict[int, int]:
+    """The highest offset of the topic in any of the tables, per partition; no entry where there is none."""
+    positions = [
+        spark.read.format("delta").load(table).where(F.col("_kafka_topic") == topic).transform(select_position)
+        for table in tables
+    ]
+    counted = reduce(DataFrame.unionAll, positions).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))
+    return {row[0]: row[1] for row in counted.collect()}
+
+
 def _is_between(partition: int, first: int, end: int) -> Column:
     return (F.col("_kafka_partition") == partition) & F.col("_kafka_offset").between(first, end - 1)
 

@@ -7,13 +7,13 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.batch import BatchProcessor
-from bronze.checkpoint import has_checkpoint, read_planned_offsets
+from bronze.checkpoint import PlannedOffsets, has_checkpoint, read_planned_offsets
 from bronze.commit import DirectWriter
 from bronze.config import IngestConfig
-from bronze.errors import InvalidOption, JarsMissing, WriterUnsuitable
+from bronze.errors import CheckpointOfOtherTables, InvalidOption, JarsMissing, WriterUnsuitable
 from bronze.jars import get_spark_packages
 from bronze.kafka import Topic, check_starting_offsets, describe_topic, read_client_properties
-from bronze.positions import find_present
+from bronze.positions import find_highest, find_present
 from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
 from bronze.spark_writer import SparkWriter
 from bronze.tables import (
@@ -88,7 +88,7 @@ def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
             check_topic_id(state, topic, paths[option])
     tables = [CheckedTable(paths[option], spec, states[option]) for option, (_, spec) in options.items()]
     checkpoint_path = qualify_path(spark, config.checkpoint_path)
-    _warn_of_ignored_offsets(spark, config, checkpoint_path)
+    _check_checkpoint(spark, config, checkpoint_path, tables[0])
     return Checked(
         topic,
         read_client_properties(spark, config),
@@ -105,18 +105,36 @@ def create_tables(spark: SparkSession, checked: Checked) -> None:
         create_table(spark, table.path, table.spec, checked.topic, table.state)
 
 
+@dataclass(frozen=True)
+class TableGuard:
+    """The overlap guard of one query: what the checkpoint plans, what the tables hold."""
+
+    spark: SparkSession
+    tables: list[str]
+    topic: str
+    checkpoint_path: str
+
+    def read_planned(self, batch_id: int) -> PlannedOffsets:
+        """First and end offset of a batch, per partition."""
+        return read_planned_offsets(self.spark, self.checkpoint_path, batch_id, self.topic)
+
+    def find_highest(self) -> dict[int, int]:
+        """The highest offset in the tables, per partition."""
+        return find_highest(self.spark, self.tables, self.topic)
+
+    def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
+        """Which of the planned offsets are in the tables."""
+        return find_present(self.spark, self.tables, self.topic, planned)
+
+
 def make_processor(spark: SparkSession, config: IngestConfig, checked: Checked) -> BatchProcessor:
     """What Spark calls with each batch, on existing tables."""
     paths = [table.path for table in checked.tables]
     bronze_path, dlq_path = paths[0], paths[1] if checked.dlq else ""
 
-    def find_batch_present(batch_id: int) -> OffsetRanges:
-        planned = read_planned_offsets(spark, checked.checkpoint_path, batch_id, checked.topic.name)
-        return find_present(spark, paths, checked.topic.name, planned)
-
     return BatchProcessor(
         checked.make_writer(bronze_path, dlq_path),
-        find_batch_present,
+        TableGuard(spark, paths, checked.topic.name, checked.checkpoint_path),
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,
@@ -177,8 +195,13 @@ def choose_writer(config: IngestConfig, tables: list[CheckedTable]) -> type[Dire
     return DirectWriter
 
 
-def _warn_of_ignored_offsets(spark: SparkSession, config: IngestConfig, checkpoint_path: str) -> None:
-    if config.starting_offsets and has_checkpoint(spark, checkpoint_path):
+def _check_checkpoint(spark: SparkSession, config: IngestConfig, checkpoint_path: str, bronze: CheckedTable) -> None:
+    """Refuse a checkpoint without its table: all that was read before would be missing from a new one."""
+    if not has_checkpoint(spark, checkpoint_path):
+        return
+    if bronze.state is None:
+        raise CheckpointOfOtherTables(config.checkpoint_path, config.output_path)
+    if config.starting_offsets:
         log.warning(
             "Warning: --starting-offsets %s is ignored, because the checkpoint %s exists and says where to go on",
             config.starting_offsets,

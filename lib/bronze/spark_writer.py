@@ -1,12 +1,10 @@
 """The delta-spark writer, for tables that the direct writer cannot append to: two ordinary Delta appends.
 
-The same decoding in the same tasks; the rows go back to Spark, are kept while both tables are written, and Delta
-skips a batch of the same query that it has already.
+The same decoding in the same tasks; the rows go back to Spark and are kept while both tables are written.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -47,17 +45,15 @@ class SparkWriter:
         task: BatchTask,
         app_id: str,
         find_present: Callable[[], OffsetRanges],
-        guarded: bool,
     ) -> BatchResult:
         """Decode a batch once and append it to both tables.
 
         Args:
             batch: Kafka records.
             task: What the tasks need.
-            app_id: Application of the Delta transactions, the streaming query's id.
+            app_id: Not needed here. Delta would skip a batch of the same query whose number it has (txnVersion), and
+                after a restored checkpoint that number may mean other records; ``task.present`` alone decides.
             find_present: Not needed here.
-            guarded: The batch's offsets were looked up in the tables, so ``task.present`` alone decides: Delta
-                would skip a batch whose number it has, although part of it may be missing.
         """
         rows = batch.mapInArrow(partial(_split_task, task=task), _ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -65,16 +61,15 @@ class SparkWriter:
             result = merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in encoded)
             for name, path in self._paths.items():
                 if path and (name == "bronze" or result.invalid):
-                    options = {} if guarded else {"txnAppId": app_id, "txnVersion": task.batch_id}
-                    _append_rows(rows, name, path, options)
+                    _append_rows(rows, name, path)
         finally:
             rows.unpersist()
         return result
 
 
-def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, Any]) -> None:
+def _append_rows(rows: DataFrame, name: str, path: str) -> None:
     selected = rows.where(F.col(name).isNotNull()).select(f"{name}.*")
-    selected.write.format("delta").mode("append").options(**options).save(path)
+    selected.write.format("delta").mode("append").save(path)
 
 
 def _split_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:

@@ -17,7 +17,7 @@ from bronze.batch import select_records
 from bronze.checkpoint import read_planned_offsets
 from bronze.commit import DirectWriter, TableLog
 from bronze.config import IngestConfig
-from bronze.errors import AppendConflict, QueryFailed
+from bronze.errors import AppendConflict, CheckpointOfOtherTables, QueryFailed
 from bronze.positions import find_present
 from bronze.writer import BatchTask
 from sandbox.events import generate_events
@@ -78,6 +78,47 @@ def test_a_lost_checkpoint_beside_a_half_committed_batch_loses_nothing(
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
 
 
+def test_a_lost_checkpoint_doubles_nothing_in_any_of_many_batches(topic: Topic, any_lake: Lake):
+    for partition in range(3):
+        topic.produce(make_events(20) + BAD, partition)
+    any_lake.ingest()
+    topic.produce(make_events(10, first=20))
+    shutil.rmtree(any_lake.config.checkpoint_path)
+    summary = any_lake.ingest(max_offsets_per_trigger=12)
+    assert (summary.present, summary.valid) == (84, 10)
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 94
+
+
+def test_a_checkpoint_restored_from_a_backup_loses_and_doubles_nothing(topic: Topic, any_lake: Lake, tmp_path: Path):
+    topic.produce(make_events(40))
+    shutil.copytree(start_checkpoint(any_lake), tmp_path / "backup")
+    any_lake.ingest(max_offsets_per_trigger=10)
+    shutil.rmtree(any_lake.config.checkpoint_path)
+    shutil.copytree(tmp_path / "backup", any_lake.config.checkpoint_path)
+    topic.produce(make_events(20, first=40))
+    any_lake.ingest()
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 60
+
+
+def start_checkpoint(lake: Lake) -> str:
+    """Run one small batch, so that a checkpoint is there to be copied."""
+    lake.ingest(max_offsets_per_trigger=10)
+    for batch in range(1, 20):
+        forget_commits(lake, batch)
+        for name in (str(batch), f".{batch}.crc"):
+            Path(lake.config.checkpoint_path, "offsets", name).unlink(missing_ok=True)
+    return lake.config.checkpoint_path
+
+
+def test_a_checkpoint_without_its_table_is_refused(topic: Topic, lake: Lake):
+    topic.produce(make_events(5))
+    lake.ingest()
+    shutil.rmtree(lake.config.output_path)
+    with pytest.raises(CheckpointOfOtherTables, match="there is no table at"):
+        lake.ingest()
+    assert not Path(lake.config.output_path).exists()
+
+
 def test_planned_offsets_are_those_of_the_batch(topic: Topic, lake: Lake):
     for partition in range(3):
         topic.produce(make_events(4), partition)
@@ -118,7 +159,7 @@ def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lak
         return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
 
     for number, writer in enumerate((first, second)):
-        writer.append(read_batch(lake, topic), make_task(lake), f"app-{number}", look_up, guarded=False)
+        writer.append(read_batch(lake, topic), make_task(lake), f"app-{number}", look_up)
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
 
@@ -126,7 +167,7 @@ def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
     lake.ingest()
     topic.produce(make_events(5))
     ours, theirs = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
-    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict, guarded=False)
+    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict)
     assert ours.has_changed()
     assert not ours.has_changed()
     assert not theirs.has_changed()
@@ -139,7 +180,7 @@ def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wr
     lake.ingest()
     topic.produce(make_events(20) + BAD, partition=0)
     loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
-    winner.append(read_batch(lake, topic), make_task(lake), "winner", dict, guarded=False)
+    winner.append(read_batch(lake, topic), make_task(lake), "winner", dict)
     tables = [lake.config.output_path, lake.config.dlq_path]
     original, has_lost = TableLog._read_version, []
     monkeypatch.setattr(TableLog, "_read_version", lambda log: original(log) if has_lost else 0)
@@ -148,7 +189,7 @@ def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wr
         has_lost.append(True)
         return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
 
-    loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up, guarded=False)
+    loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up)
     assert has_lost
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
@@ -161,7 +202,7 @@ def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, mo
     monkeypatch.setattr(TableLog, "has_changed", lambda log: setattr(log, "_seen", -1) or False)
     writer.has_changed()
     with pytest.raises(AppendConflict, match="5 attempts"):
-        writer.append(read_batch(lake, topic), make_task(lake), "app", dict, guarded=False)
+        writer.append(read_batch(lake, topic), make_task(lake), "app", dict)
     assert lake.bronze.count() == 0
 
 

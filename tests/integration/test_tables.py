@@ -69,11 +69,11 @@ def test_the_log_gets_checkpoints(topic: Topic, any_lake: Lake):
     assert any_lake.bronze.count() == 120
 
 
-def test_each_commit_carries_the_query_s_id_and_batch(topic: Topic, any_lake: Lake):
+def test_each_commit_carries_the_query_s_id_and_batch(topic: Topic, lake: Lake):
     topic.produce(make_events(30), partition=0)
-    any_lake.ingest(max_offsets_per_trigger=10)
-    query_id = json.loads(Path(any_lake.config.checkpoint_path, "metadata").read_text())["id"]
-    assert DeltaTable(any_lake.config.output_path).transaction_version(query_id) == 2
+    lake.ingest(max_offsets_per_trigger=10)
+    query_id = json.loads(Path(lake.config.checkpoint_path, "metadata").read_text())["id"]
+    assert DeltaTable(lake.config.output_path).transaction_version(query_id) == 2
 
 
 def test_a_path_with_other_files_is_refused(lake: Lake):
