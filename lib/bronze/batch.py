@@ -102,14 +102,13 @@ class BatchProcessor:
         bronze_path: str,
         dlq_path: str = "",
         with_metrics: bool = False,
-        are_tables_new: bool = False,
     ):
         self._writer = writer
         self._guard = guard
         self._paths = {"bronze_path": bronze_path, "dlq_path": dlq_path}
         self._with_metrics = with_metrics
         # Offsets of this query's own batches only ever rise, so they need not be added.
-        self._highest: dict[int, int] | None = {} if are_tables_new else None
+        self._highest: dict[int, int] | None = None
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 

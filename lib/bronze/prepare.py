@@ -138,7 +138,6 @@ def make_processor(spark: SparkSession, config: IngestConfig, checked: Checked) 
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,
-        are_tables_new=not any(table.state for table in checked.tables),
     )
 
 
