@@ -4,11 +4,19 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+# The first Python that can make the environment; where none can, the first there is, and setup says what it lacks.
+PYTHONS := python3.11 python3.12 python3.13 python3
+ifndef PYTHON
+PYTHON := $(shell for p in $(PYTHONS); do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+PYTHON := $(or $(PYTHON),$(firstword $(foreach p,$(PYTHONS),$(shell command -v $(p) 2>/dev/null))))
+endif
 CONDA ?= $(firstword $(foreach c,micromamba mamba conda,$(shell command -v $(c) 2>/dev/null)))
 USE_CONDA ?=
 BIN := .venv/bin
 READY := .venv/.ready
+# From environment.yml it has a Java of its own, which Spark's scripts look for on PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Parameters of the targets below: make produce COUNT=1000, make ingest ARGS="--with-metrics"
 COUNT ?= 20000
@@ -16,10 +24,14 @@ TOPIC ?= api-usage-events.v1
 PORT ?= 9092
 DATA ?= data
 ARGS ?=
+NOTEBOOK ?= ingestion
+PARAMS ?=
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
 
 TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq-path $(DATA)/dlq
+RUN = $(BIN)/python -m bronze.run_notebook notebooks
+PLACES = -p kafka_topic $(TOPIC) -p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq
 SOURCE = --kafka-brokers 127.0.0.1:$(PORT) --kafka-topic $(TOPIC)
 
 help: ## Show this help
@@ -60,13 +72,20 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 
 ##@ Demo
 
-demo: setup ## Kafka, 20,000 sample events, ingestion by papermill, tables in data/, notebook in runs/
+demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
-	@mkdir -p runs
-	$(BIN)/papermill notebooks/ingestion.ipynb runs/ingestion.ipynb -p kafka_topic $(TOPIC) \
-		-p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq -p checkpoint_path $(DATA)/checkpoint
-	@$(BIN)/python -m bronze.notebook runs/ingestion.ipynb
+	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(RUN)/backfill.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(RUN)/dlq_inspection.ipynb $(PLACES)
+	$(RUN)/table_monitoring.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(BIN)/bronze audit $(SOURCE) $(TABLES)
+	@printf '%s\n' '' 'Try next:' \
+		'  make demo          again: as many new events, nothing twice' \
+		'  make lab           the notebooks in JupyterLab' \
+		'  make submit        the same ingestion by spark-submit' \
+		'  make audit         prove once more that every record is there once' \
+		'  make sandbox-down  stop Kafka'
 
 lab: setup ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
@@ -91,6 +110,12 @@ submit: setup ## The same by spark-submit of lib/bronze_ingestion.py on local[2]
 	PYSPARK_PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/spark-submit --master 'local[2,4]' \
 		--packages $$($(BIN)/python -m bronze.jars --packages) \
 		lib/bronze_ingestion.py $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
+
+audit: setup ## Prove that every record is exactly once in bronze or in the DLQ
+	$(BIN)/bronze audit $(SOURCE) $(TABLES) $(ARGS)
+
+notebook: setup ## Run NOTEBOOK by papermill with PARAMS="-p name value": unknown names fail
+	$(BIN)/python -m bronze.run_notebook notebooks/$(NOTEBOOK).ipynb $(PARAMS)
 
 ##@ Test
 
@@ -122,4 +147,4 @@ clean: ## Remove tables, runs and caches; .venv stays (the sandbox is stopped fi
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup env-archive demo lab sandbox-up sandbox-down produce ingest submit test test-unit test-notebooks lint format strip clean
+.PHONY: help setup env-archive demo lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks lint format strip clean

@@ -117,6 +117,10 @@ class Lake:
     def dlq(self) -> DataFrame:
         return self.read(self.config.dlq_path)
 
+    def list_checkpoint(self, folder: str) -> list[Path]:
+        """Files of a folder of the checkpoint."""
+        return sorted(Path(self.config.checkpoint_path, folder).iterdir())
+
     def positions(self) -> list[tuple[int, int]]:
         """(partition, offset) of every row of both tables, sorted; a doubled one is there twice."""
         tables = [self.bronze, self.dlq] if self.config.dlq_path else [self.bronze]

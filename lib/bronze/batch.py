@@ -10,8 +10,9 @@ from typing import Protocol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from bronze.checkpoint import PlannedOffsets
-from bronze.transforms import OffsetRanges
+from bronze.errors import QueryFailed
+from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, select_overlap
+from bronze.storage_errors import TopicTruncated
 from bronze.writer import BatchResult, BatchTask
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,12 @@ class TableWriter(Protocol):
 class OverlapGuard(Protocol):
     """What knows which offsets a batch covers, and which of them are in the tables."""
 
+    @property
+    def topic(self) -> str:
+        """Name of the Kafka topic."""
+
     def read_planned(self, batch_id: int) -> PlannedOffsets:
         """First and end offset of a batch, per partition."""
-
-    def find_highest(self) -> dict[int, int]:
-        """The highest offset in the tables, per partition."""
 
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables."""
@@ -90,9 +92,8 @@ class BatchProcessor:
     """The function that Spark calls with each batch.
 
     Offsets may be in the tables already after any start (a crash between the two commits, a deleted or restored
-    checkpoint) and after others appended (a backfill). So the highest offsets in the tables are read at the start and
-    whenever others appended, and a batch that starts at or below them is looked up; for any other batch the guard
-    costs a comparison.
+    checkpoint) and after others appended (a backfill). So what the tables hold from the next offsets on is looked up
+    at the start and whenever others appended; for any other batch the guard costs a comparison.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class BatchProcessor:
         self._paths = {"bronze_path": bronze_path, "dlq_path": dlq_path}
         self._with_metrics = with_metrics
         # Offsets of this query's own batches only ever rise, so they need not be added.
-        self._highest: dict[int, int] | None = None
+        self._present: OffsetRanges = {}
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 
@@ -122,23 +123,42 @@ class BatchProcessor:
 
     def _process(self, batch: DataFrame, batch_id: int) -> None:
         started = time.time()
-        if self._writer.has_changed() or self._highest is None:
-            self._highest = self._guard.find_highest()
         planned = self._guard.read_planned(batch_id)
-        present = self._guard.find_present(planned) if overlaps(planned, self._highest) else {}
-        task = BatchTask(batch_id, int(started * 1000) * 1000, **self._paths, present=present)
-        query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId") or ""
+        task = BatchTask(batch_id, int(started * 1000) * 1000, **self._paths, present=self._find_overlap(planned))
         result = self._writer.append(
-            batch.transform(select_records), task, query_id, lambda: self._guard.find_present(planned)
+            batch.transform(select_records),
+            task,
+            read_query_id(batch),
+            lambda: self._look_up(planned),
         )
         metrics = describe_batch(batch_id, result, time.time() - started)
         self.summary.add(metrics)
         log_batch(metrics, self._with_metrics)
 
+    def _find_overlap(self, planned: PlannedOffsets) -> OffsetRanges:
+        """Which of the planned offsets the tables have; a partition that is new to the query is looked up too.
 
-def overlaps(planned: PlannedOffsets, highest: dict[int, int]) -> bool:
-    """Whether any partition of a batch starts at or below the highest offset in the tables."""
-    return any(first < end and first <= highest.get(partition, -1) for partition, (first, end) in planned.items())
+        Raises:
+            TopicTruncated: The topic now ends before what was read, and Spark was told to accept data loss.
+        """
+        if backwards := {p: (end, first) for p, (first, end) in planned.items() if end < first}:
+            raise TopicTruncated(self._guard.topic, backwards)
+        if self._writer.has_changed() or not planned.keys() <= self._present.keys():
+            return self._look_up(planned)
+        return select_overlap(self._present, planned)
+
+    def _look_up(self, planned: PlannedOffsets) -> OffsetRanges:
+        """Look up what the tables have from a plan on, for later batches too, as what others append may reach."""
+        self._present = self._guard.find_present({p: (first, MAX_OFFSET) for p, (first, _) in planned.items()})
+        return select_overlap(self._present, planned)
+
+
+def read_query_id(batch: DataFrame) -> str:
+    """The id of the streaming query, the same as in its checkpoint's metadata: the application id of its commits."""
+    query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+    if not query_id:
+        raise QueryFailed("Spark does not tell the query's id; unset PYSPARK_PIN_THREAD")
+    return query_id
 
 
 def select_records(batch: DataFrame) -> DataFrame:
@@ -150,9 +170,8 @@ def select_records(batch: DataFrame) -> DataFrame:
 
 def describe_batch(batch_id: int, result: BatchResult, seconds: float) -> BatchMetrics:
     """The counts of a batch, from what its tasks returned."""
-    total, invalid = sum(result.partitions.values()), sum(result.invalid.values())
-    valid = total - invalid - result.present
-    return BatchMetrics(batch_id, total, valid, invalid, result.present, seconds, result.partitions, result.invalid)
+    counts = (result.total, result.valid, sum(result.invalid.values()), result.present)
+    return BatchMetrics(batch_id, *counts, seconds, result.partitions, result.invalid)
 
 
 def log_batch(batch: BatchMetrics, with_metrics: bool) -> None:

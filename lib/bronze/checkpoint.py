@@ -1,24 +1,70 @@
-"""What Spark's checkpoint folder says: which offsets a batch covers.
+"""What Spark's checkpoint folder says: which offsets a batch covers, where the query goes on, and whose it is.
 
-Spark writes ``offsets/<batch>`` before it runs a batch and ``commits/<batch>`` after it; both name the exclusive
-end offset of every partition. ``sources/0/0`` has the offsets that the first batch starts at.
+Spark writes ``offsets/<batch>`` before it runs a batch and ``commits/<batch>`` after it; an offsets file names the
+exclusive end offset of every partition. ``sources/0/0`` has the offsets that the first batch starts at, ``metadata``
+the query's id. ``bronze.json`` is ours: the tables that the checkpoint belongs to.
 """
 
 import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.errors import CheckpointUnreadable
+from bronze.offsets import PlannedOffsets
+from bronze.storage_errors import CheckpointOfOtherTopic, CheckpointUnreadable
 
-# First and end (exclusive) offset per Kafka partition.
-PlannedOffsets = dict[int, tuple[int, int]]
+_BINDING = "bronze.json"
 
 
-def has_checkpoint(spark: SparkSession, checkpoint_path: str) -> bool:
-    """Whether a query has planned a batch there, so that Spark goes on from it and ignores startingOffsets."""
-    return bool(_read_lines(spark, f"{checkpoint_path}/sources/0/0"))
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a checkpoint.
+
+    Attributes:
+        query_id: Id of the streaming query, the application id of its commits.
+        planned: Newest batch that was planned; None before the first.
+        committed: Newest batch that Spark knows to be done; None before the first.
+        begins: Offset at which the first batch began, per partition.
+        starts: Offset at which the next batch starts, per partition; a planned batch that is not done runs again.
+        ends: Exclusive end offset of the newest planned batch, per partition.
+    """
+
+    query_id: str
+    planned: int | None
+    committed: int | None
+    begins: dict[int, int]
+    starts: dict[int, int]
+    ends: dict[int, int]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the newest planned batch is done, as far as Spark knows."""
+        return self.planned is None or (self.committed is not None and self.committed >= self.planned)
+
+
+def read_checkpoint(spark: SparkSession, checkpoint_path: str, topic: str) -> Checkpoint | None:
+    """What a checkpoint says; None where no query has planned a batch, so that startingOffsets still count.
+
+    Raises:
+        CheckpointUnreadable: A file that Spark needs is missing or cut off.
+        CheckpointOfOtherTopic: Its offsets are those of another topic.
+    """
+    source = f"{checkpoint_path}/sources/0/0"
+    planned, committed = (_find_newest(spark, f"{checkpoint_path}/{name}") for name in ("offsets", "commits"))
+    if planned is None and committed is None and not _read_lines(spark, source):
+        return None
+    if committed is not None and committed > (-1 if planned is None else planned):
+        raise CheckpointUnreadable(f"{checkpoint_path}/offsets/{committed}", "missing, though its batch is committed")
+    query_id = _read_json(spark, f"{checkpoint_path}/metadata").get("id", "")
+    begins = _read_offsets(spark, source, topic)
+    if planned is None:
+        return Checkpoint(query_id, None, committed, begins, begins, begins)
+    ends = _read_offsets(spark, f"{checkpoint_path}/offsets/{planned}", topic)
+    before = {p: first for p, (first, _) in read_planned_offsets(spark, checkpoint_path, planned, topic).items()}
+    state = Checkpoint(query_id, planned, committed, begins, before, ends)
+    return replace(state, starts=ends) if state.is_done else state
 
 
 def read_planned_offsets(spark: SparkSession, checkpoint_path: str, batch_id: int, topic: str) -> PlannedOffsets:
@@ -26,34 +72,86 @@ def read_planned_offsets(spark: SparkSession, checkpoint_path: str, batch_id: in
 
     Raises:
         CheckpointUnreadable: The checkpoint does not say; without its answer the overlap guard would be blind.
+        CheckpointOfOtherTopic: Its offsets are those of another topic.
     """
     ends = _read_offsets(spark, f"{checkpoint_path}/offsets/{batch_id}", topic)
-    if not ends:
-        raise CheckpointUnreadable(f"{checkpoint_path}/offsets/{batch_id}", topic)
     before = f"offsets/{batch_id - 1}" if batch_id else "sources/0/0"
     starts = _read_offsets(spark, f"{checkpoint_path}/{before}", topic)
     # A partition that was added since starts at its first record.
     return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
 
 
+def read_binding(spark: SparkSession, checkpoint_path: str) -> dict[str, str]:
+    """The tables that a checkpoint belongs to; empty where it was not written by this product.
+
+    Raises:
+        CheckpointUnreadable: The file is damaged.
+    """
+    path = f"{checkpoint_path}/{_BINDING}"
+    return _read_json(spark, path) if _read_lines(spark, path) else {}
+
+
+def write_binding(spark: SparkSession, checkpoint_path: str, binding: dict[str, str]) -> None:
+    """Note in a checkpoint which tables it belongs to, before the query that uses it starts."""
+    file_system, path = _open_file_system(spark, f"{checkpoint_path}/{_BINDING}")
+    _, scratch = _open_file_system(spark, f"{checkpoint_path}/.{_BINDING}.tmp")
+    stream = file_system.create(scratch, True)
+    try:
+        stream.write(bytearray(json.dumps(binding, indent=2).encode()))
+    finally:
+        stream.close()
+    file_system.delete(path, False)
+    file_system.rename(scratch, path)
+
+
 def _read_offsets(spark: SparkSession, path: str, topic: str) -> dict[int, int]:
+    by_topic = _read_json(spark, path)
+    if topic not in by_topic:
+        raise CheckpointOfOtherTopic(path, topic, list(by_topic))
+    return {int(partition): offset for partition, offset in by_topic[topic].items()}
+
+
+def _read_json(spark: SparkSession, path: str) -> dict[str, Any]:
+    """The last line of one of Spark's log files; the ones before are its version and the batch's settings."""
     lines = _read_lines(spark, path)
-    offsets = json.loads(lines[-1]).get(topic, {}) if lines else {}
-    return {int(partition): offset for partition, offset in offsets.items()}
+    try:
+        found = json.loads("".join(lines) if path.endswith(_BINDING) else lines[-1])
+    except (IndexError, ValueError):
+        raise CheckpointUnreadable(path, "damaged" if lines else "missing or empty") from None
+    if not isinstance(found, dict):
+        raise CheckpointUnreadable(path, "damaged")
+    return found
+
+
+def _open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """The file system on which Spark keeps its checkpoint, whatever it is, and the path on it."""
+    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    return hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), hadoop_path
+
+
+def _find_newest(spark: SparkSession, folder: str) -> int | None:
+    """The highest batch that has a file in a folder."""
+    file_system, path = _open_file_system(spark, folder)
+    if not file_system.exists(path):
+        return None
+    names = [status.getPath().getName() for status in file_system.listStatus(path)]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def _read_lines(spark: SparkSession, path: str) -> list[str]:
-    """The lines of a file on whatever file system Spark keeps its checkpoint; none where there is no file."""
-    jvm: Any = spark._jvm
-    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-    file_system = hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    """The lines of a file; none where there is no file."""
+    file_system, hadoop_path = _open_file_system(spark, path)
     try:
         stream = file_system.open(hadoop_path)
+        try:
+            text = spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")  # type: ignore[union-attr]
+        finally:
+            stream.close()
     except Py4JJavaError as error:
-        if "FileNotFoundException" in str(error.java_exception):
+        kind = error.java_exception.getClass().getSimpleName()
+        if kind == "FileNotFoundException":
             return []
+        if kind == "ChecksumException":
+            raise CheckpointUnreadable(path, "damaged (its checksum does not fit)") from None
         raise
-    try:
-        return jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8").splitlines()
-    finally:
-        stream.close()
+    return text.splitlines()

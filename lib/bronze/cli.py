@@ -1,19 +1,53 @@
-"""The command ``bronze``: its flags are the fields of the configuration, its exit codes those of the errors."""
+"""The command ``bronze``: its flags are the fields of a configuration, its exit codes those of the errors."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import Field, fields
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
-from bronze.config import IngestConfig
+from bronze.config import Config, IngestConfig
 from bronze.errors import BronzeError
 from bronze.logs import configure_logging
+from bronze.operations import (
+    AuditConfig,
+    BackfillConfig,
+    CheckpointConfig,
+    CreateTablesConfig,
+    MaintainConfig,
+    ReplayConfig,
+    StatusConfig,
+)
 
 _EXIT_CODES = """
 exit codes: 0 done or stopped as asked; 1 the query, Kafka or storage failed; 2 bad arguments, configuration or
-table; 3 Kafka deleted records before they were read
+table; 3 Kafka deleted records before they were read; 5 the audit found something; 6 an alert is firing; 130
+interrupted before the query ran
 """
+
+
+class Command(NamedTuple):
+    """One command; the ``main`` of its module takes the configuration and returns the exit code."""
+
+    module: str
+    config: type[Config]
+    help: str
+
+
+COMMANDS = {
+    "ingest": Command("bronze.stream", IngestConfig, "move a topic's records into bronze and the DLQ"),
+    "backfill": Command("bronze.backfill", BackfillConfig, "add what the tables lack of a range of offsets or of time"),
+    "audit": Command("bronze.audit", AuditConfig, "prove that every record is there once, or name those that are not"),
+    "checkpoint": Command(
+        "bronze.checkpoint_report", CheckpointConfig, "say what a checkpoint holds, and whether the tables agree"
+    ),
+    "replay": Command("bronze.replay", ReplayConfig, "append to bronze the DLQ records that are valid by now"),
+    "status": Command("bronze.status", StatusConfig, "measure tables, lag and delays, and say which alerts fire"),
+    "maintain": Command("bronze.maintain", MaintainConfig, "compact closed hours, vacuum, delete replayed DLQ records"),
+    "create-tables": Command("bronze.create_tables", CreateTablesConfig, "print or run the DDL of both tables"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,14 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Kafka to a Delta Lake bronze table: every record exactly once in bronze or in the DLQ.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    ingest = commands.add_parser(
-        "ingest",
-        help="move a topic's records into bronze and the DLQ",
-        epilog=_EXIT_CODES,
-        allow_abbrev=False,
-    )
-    for option in fields(IngestConfig):
-        _add_flag(ingest, option)
+    for name, command in COMMANDS.items():
+        flags = commands.add_parser(name, help=command.help, epilog=_EXIT_CODES, allow_abbrev=False)
+        for option in fields(command.config):
+            _add_flag(flags, option)
     return parser
 
 
@@ -59,27 +89,33 @@ def _add_flag(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
 def _describe_value(option: Field[Any]) -> str | None:
     if option.metadata.get("choices"):
         return None
-    return "N" if isinstance(option.default, int) else option.name.rpartition("_")[2].upper()
+    return "N" if isinstance(option.default, int | float) else option.name.rpartition("_")[2].upper()
+
+
+def _is_no_interrupted_call(record: logging.LogRecord) -> bool:
+    """False for the traceback that py4j logs, on the root logger, of a call that an interrupt breaks off."""
+    return "while sending command" not in record.getMessage()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; a known condition is one message, without a traceback."""
     given = vars(build_parser().parse_args(arguments))
-    given.pop("command")
+    command = COMMANDS[given.pop("command")]
     configure_logging()
+    logging.getLogger().addFilter(_is_no_interrupted_call)
     try:
-        config = IngestConfig(**given)
-        from bronze.stream import run  # only now: --help and bad arguments answer without Spark
+        config = command.config(**given)
+        module = import_module(command.module)  # only now: bad arguments answer without Spark
+        from bronze.failures import explain_failures
 
-        summary = run(config)
+        with explain_failures():
+            return module.main(config)
     except BronzeError as error:
         print(f"bronze: {error}", file=sys.stderr)
         return error.exit_code
-    print(
-        f"{summary.total:,} records in {summary.batch_count:,} batches: {summary.valid:,} valid, "
-        f"{summary.invalid:,} invalid" + (f", {summary.present:,} in the tables already" if summary.present else "")
-    )
-    return 0
+    except KeyboardInterrupt:
+        print("bronze: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130  # as a shell reports it
 
 
 if __name__ == "__main__":

@@ -4,21 +4,24 @@ The DLQ is committed before bronze. A crash between the two leaves a batch that 
 and the overlap guard then leaves out what is in the tables already.
 """
 
+import json
 import logging
 import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 from pyspark.sql import DataFrame
 
-from bronze.errors import AppendConflict
 from bronze.files import DataFile
-from bronze.tables import to_local_path
-from bronze.transforms import OffsetRanges
+from bronze.offsets import OffsetRanges
+from bronze.storage_errors import AppendConflict, FileNotSeen, TableChanged
+from bronze.tables import is_watched, to_local_path
 from bronze.writer import BatchResult, BatchTask, write_batch
 
 log = logging.getLogger(__name__)
@@ -34,29 +37,51 @@ class _ConflictError(Exception):
 
 
 class TableLog:
-    """The log of one table: has anybody else appended, and the commit of new files."""
+    """The log of one table: has anybody else appended, and the commit of new files.
+
+    ``has_changed`` notices every foreign commit, also of writers that are not ours. What makes a commit fail is only
+    the shared transaction, so OPTIMIZE and DELETE are in nobody's way.
+    """
 
     def __init__(self, path: str):
         self.path = path
         self._table = DeltaTable(path)
+        self._shape = self._describe_shape()
         self._seen = self._read_version()
+        self._commits = self._table.version()
 
     def _read_version(self) -> int:
         # A handle stays at the version it was opened at, even after its own commit.
         self._table.update_incremental()
+        if self._describe_shape() != self._shape:
+            raise TableChanged(self.path)
         return self._table.transaction_version(SHARED_APP_ID) or 0
+
+    def _describe_shape(self) -> tuple[object, ...]:
+        """What was checked at the start: another identity, schema, constraint or feature must be checked anew."""
+        metadata, features = self._table.metadata(), self._table.protocol().writer_features
+        properties = {k: v for k, v in metadata.configuration.items() if is_watched(k)}
+        # A handle goes on as if nothing was when the table is deleted and made anew; its folder is another then.
+        folder = Path(self.path, "_delta_log")
+        has_log = (folder / f"{self._table.version():020}.json").is_file()
+        identity = (metadata.id, folder.stat().st_ino) if has_log else ()
+        return identity, json.loads(self._table.schema().to_json()), metadata.partition_columns, properties, features
 
     def has_changed(self) -> bool:
         """Whether anybody appended since this was last asked, other than through this object."""
-        before, self._seen = self._seen, self._read_version()
-        return before != self._seen
+        before, self._seen = (self._seen, self._commits), self._read_version()
+        self._commits = self._table.version()
+        return before != (self._seen, self._commits)
 
-    def commit(self, files: list[DataFile], app_id: str, batch_id: int) -> None:
-        """Append files in one transaction; no files, no commit."""
-        if not files:
-            return
+    def check_unchanged(self) -> None:
+        """Raise the conflict that a commit would, before any table is committed to."""
         if self._read_version() != self._seen:
             raise _ConflictError(self.path)
+
+    def commit(self, files: list[DataFile], app_id: str, batch_id: int) -> None:
+        """Append files in one transaction; without files, it tells other writers that there was a batch."""
+        self.check_unchanged()
+        self._check_files(files)
         transactions = [Transaction(app_id, batch_id), Transaction(SHARED_APP_ID, self._seen + 1)]
         try:
             self._table.create_write_transaction(
@@ -70,6 +95,14 @@ class TableLog:
             log.info("Commit to %s failed: %s", self.path, error)
             raise _ConflictError(self.path) from error
         self._seen += 1
+        self._commits += 1
+
+    def _check_files(self, files: list[DataFile]) -> None:
+        """On a cluster, an executor's ``file:`` path is its own disk unless it is mounted from a shared one."""
+        for file in files:
+            path = Path(self.path, file.path)
+            if not path.is_file() or path.stat().st_size != file.size:
+                raise FileNotSeen(str(path))
 
 
 def _describe_addition(file: DataFile) -> AddAction:
@@ -115,20 +148,50 @@ class DirectWriter:
         Raises:
             AppendConflict: Others kept committing first.
         """
-        first = result = write_batch(batch, task)
+        result = write_batch(batch, task)
+        committed: dict[str, BatchResult] = {}
+        path = ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                for name, table in self._logs.items():
-                    table.commit(getattr(result, name), app_id, task.batch_id)
-                return first
+                self._commit(result, committed, app_id, task.batch_id)
+                return _count_committed(committed)
             except _ConflictError as conflict:
-                log.info("Batch %d: others appended to %s, attempt %d", task.batch_id, conflict, attempt)
-                if attempt == ATTEMPTS:
-                    break
-            time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
-            self.has_changed()
-            present = find_present()
-            if present != task.present:
-                task = replace(task, present=present)
-                result = write_batch(batch, task)
-        raise AppendConflict(task.bronze_path, ATTEMPTS)
+                path = str(conflict)
+                log.info("Batch %d: others appended to %s, attempt %d", task.batch_id, path, attempt)
+            if attempt < ATTEMPTS:
+                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+                self.has_changed()
+                task, result = _leave_out(batch, task, result, find_present())
+        raise AppendConflict(path, ATTEMPTS)
+
+    def _commit(self, result: BatchResult, committed: dict[str, BatchResult], app_id: str, batch_id: int) -> None:
+        """Commit to each table that was not committed to yet.
+
+        A batch that is invalid throughout is committed to bronze too, without files: a writer with another DLQ, or
+        none, watches bronze only.
+        """
+        for table in self._logs.values():
+            table.check_unchanged()
+        for name, table in self._logs.items():
+            if name not in committed:
+                if getattr(result, name) or (name == "bronze" and result.dlq):
+                    table.commit(getattr(result, name), app_id, batch_id)
+                committed[name] = result
+
+
+def _leave_out(
+    batch: DataFrame, task: BatchTask, result: BatchResult, present: OffsetRanges
+) -> tuple[BatchTask, BatchResult]:
+    """Write the batch again without what others appended meanwhile; as it was where that is nothing."""
+    if present == task.present:
+        return task, result
+    task = replace(task, present=present)
+    return task, write_batch(batch, task)
+
+
+def _count_committed(committed: dict[str, BatchResult]) -> BatchResult:
+    """The counts of what each table got, where an attempt that lost had counted more."""
+    bronze = committed["bronze"]
+    invalid = committed.get("dlq", bronze).invalid
+    present = bronze.total - bronze.valid - sum(invalid.values())
+    return msgspec.structs.replace(bronze, invalid=invalid, present=present)

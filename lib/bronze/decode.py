@@ -174,14 +174,14 @@ def _integer(bits: int) -> Any:
     return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
 
 
-def _python_type(data_type: T.DataType, name: str) -> Any:
+def to_python_type(data_type: T.DataType, name: str) -> Any:
     """The type that msgspec decodes a Spark type into; it is strict about each."""
     match data_type:
         case T.StructType(fields=fields):
-            members = {f.name: _python_type(f.dataType, f.name) | None for f in fields}
+            members = {f.name: to_python_type(f.dataType, f.name) | None for f in fields}
             return TypedDict(name, members, total=False)  # type: ignore[operator]
         case T.ArrayType(elementType=element):
-            return list[_python_type(element, name)]  # type: ignore[misc]
+            return list[to_python_type(element, name)]  # type: ignore[misc]
         case T.MapType():
             return dict[str, msgspec.Raw]
         case T.IntegerType():
@@ -204,6 +204,6 @@ def _find_maps(schema: T.StructType, owner: str = "") -> Iterator[tuple[str, str
             yield from _find_maps(field.dataType, field.name)
 
 
-_DECODER = msgspec.json.Decoder(_python_type(get_event_schema(), "Event"))
+_DECODER = msgspec.json.Decoder(to_python_type(get_event_schema(), "Event"))
 _JSON_STRING = msgspec.json.Decoder(str)
 _MAP_FIELDS = list(_find_maps(get_bronze_schema()))  # others are checked, but reading them costs a quarter more

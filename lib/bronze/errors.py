@@ -21,6 +21,18 @@ class JavaNotFound(BronzeError):
         )
 
 
+class PackageMissing(BronzeError):
+    """Raised when the Python of the driver lacks a package whose version decides which jars fit."""
+
+    exit_code = 2
+
+    def __init__(self, package: str):
+        super().__init__(
+            f"the driver's Python has no package {package!r}; install this project into it (pip install .), also where "
+            "spark-submit is that of a Spark distribution, and set PYSPARK_DRIVER_PYTHON to it"
+        )
+
+
 class JarsNotResolved(BronzeError):
     """Raised when Maven Central does not deliver the jars."""
 
@@ -70,6 +82,28 @@ class PartitionsUnknown(BronzeError):
         )
 
 
+class RangeMissing(BronzeError):
+    """Raised when a backfill is not told what to add."""
+
+    exit_code = 2
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no range is given: name it by --starting-offsets and --ending-offsets, or by --start-timestamp and "
+            "--end-timestamp; --starting-offsets earliest is all that Kafka holds"
+        )
+
+
+class RangeAmbiguous(BronzeError):
+    """Raised when a backfill is given a range both by offsets and by time."""
+
+    exit_code = 2
+
+    def __init__(self, by_offsets: Sequence[str], by_time: Sequence[str]):
+        one, other = (", ".join(f"--{name.replace('_', '-')}" for name in names) for names in (by_offsets, by_time))
+        super().__init__(f"the range is given twice, by offsets ({one}) and by time ({other}); leave one of them empty")
+
+
 class UnknownTopic(BronzeError):
     """Raised when the broker has no such topic."""
 
@@ -98,46 +132,6 @@ class KafkaUnavailable(BronzeError):
         )
 
 
-class NotADeltaTable(BronzeError):
-    """Raised when a table's path has files in it, but no Delta table."""
-
-    exit_code = 2
-
-    def __init__(self, option: str, path: str):
-        super().__init__(f"--{option}: {path} holds files but is no Delta table; give an empty or a new path")
-
-
-class TableMismatch(BronzeError):
-    """Raised when an existing table does not have the columns or the partitioning it must have."""
-
-    exit_code = 2
-
-    def __init__(self, option: str, path: str, differences: list[str]):
-        listed = "\n  ".join(differences)
-        super().__init__(f"--{option}: the table at {path} does not fit; give another path, or migrate it:\n  {listed}")
-
-
-class TopicRecreated(BronzeError):
-    """Raised when the topic was deleted and made anew since the table was: its offsets mean other records."""
-
-    exit_code = 2
-
-    def __init__(self, topic: str, path: str, known: str, found: str):
-        super().__init__(
-            f"topic {topic} was deleted and recreated since {path} was made (topic id {found}, the table has {known}); "
-            "its offsets mean other records now. Give new --output-path, --dlq-path and --checkpoint-path."
-        )
-
-
-class WriterUnsuitable(BronzeError):
-    """Raised when the direct writer is asked for on a table that it cannot append to correctly."""
-
-    exit_code = 2
-
-    def __init__(self, reason: str):
-        super().__init__(f"--writer direct cannot be used: {reason}; use --writer auto or delta-spark")
-
-
 class JarsMissing(BronzeError):
     """Raised when Spark runs without the Kafka source or without Delta Lake."""
 
@@ -150,49 +144,18 @@ class JarsMissing(BronzeError):
 
 
 class ExecutorDependencyMissing(BronzeError):
-    """Raised when the Python of an executor cannot import what the tasks need."""
+    """Raised when the Python of an executor cannot import what the tasks need, or this package itself."""
 
     exit_code = 2
 
     def __init__(self, module: str):
-        super().__init__(
-            f"the executors' Python has no module {module!r}; pack the environment with `make env-archive` and submit "
+        cure = (
+            "run lib/bronze_ingestion.py by spark-submit, which sends it, or submit with --py-files and a zip of it"
+            if module.partition(".")[0] == "bronze"
+            else "pack the environment with `make env-archive` and submit "
             "with --archives dist/bronze-env.tar.gz#env --conf spark.executorEnv.PYTHONPATH=env"
         )
-
-
-class CheckpointUnreadable(BronzeError):
-    """Raised when a file of the checkpoint is missing, cut off or of another topic."""
-
-    exit_code = 2
-
-    def __init__(self, path: str, topic: str):
-        super().__init__(
-            f"{path} names no offsets of {topic}: the checkpoint is of another topic, or damaged. Start with a new "
-            "--checkpoint-path; what is in the tables already is left out then"
-        )
-
-
-class CheckpointOfOtherTables(BronzeError):
-    """Raised when the checkpoint exists and the bronze table does not: what was read before would be missing in it."""
-
-    exit_code = 2
-
-    def __init__(self, checkpoint_path: str, output_path: str):
-        super().__init__(
-            f"the checkpoint {checkpoint_path} says that records were ingested, but there is no table at "
-            f"{output_path}; correct --output-path, or give a new --checkpoint-path to ingest from the start"
-        )
-
-
-class AppendConflict(BronzeError):
-    """Raised when others kept appending to the table while a batch was to be committed."""
-
-    def __init__(self, path: str, attempts: int):
-        super().__init__(
-            f"could not commit to {path} in {attempts} attempts, because other writers kept committing first; "
-            "nothing was lost, run the same command again"
-        )
+        super().__init__(f"the executors' Python has no module {module!r}; {cure}")
 
 
 class DataLoss(BronzeError):
@@ -201,8 +164,32 @@ class DataLoss(BronzeError):
     exit_code = 3
 
     def __init__(self, reason: str):
+        self.reason = reason
         super().__init__(
-            f"Kafka has deleted records before they were read: {reason}; go on without them with --accept-data-loss"
+            f"Kafka has deleted records before they were read: {reason}. Go on without them with --accept-data-loss"
+        )
+
+
+class OffsetsOutOfRange(BronzeError):
+    """Raised when JSON offsets are not among those that Kafka holds."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, topic: str, outside: Sequence[str]):
+        super().__init__(f"--{name.replace('_', '-')}: {topic} does not hold {'; '.join(outside)}")
+
+
+class RecordUnreadable(BronzeError):
+    """Raised when Spark cannot read a record, because its Kafka timestamp does not fit into Spark's."""
+
+    def __init__(self, topic: str, partition: int, offset: int, timestamp: int):
+        super().__init__(
+            f"Spark cannot read the record at partition {partition}, offset {offset} of {topic}: its Kafka timestamp "
+            f"{timestamp} is beyond what Spark can hold. It is in the batch that the checkpoint has planned (its "
+            "newest offsets file), so the same command ends here every time. The way on: first a new --checkpoint-path "
+            "with --starting-offsets at that batch's start and --max-offsets-per-trigger 1 ingests what lies before "
+            "the record and ends here again; then another new --checkpoint-path with --starting-offsets that name "
+            f"{offset + 1} for partition {partition} and -2 for the others. The tables leave out what they have"
         )
 
 
@@ -210,4 +197,49 @@ class QueryFailed(BronzeError):
     """Raised when the streaming query ended with an error; nothing is lost, the next start resumes."""
 
     def __init__(self, reason: str):
-        super().__init__(f"the query failed: {reason}; run the same command again to resume")
+        super().__init__(f"failed: {reason}; nothing was lost, run the same command again to go on")
+
+
+class NotebookMissing(BronzeError):
+    """Raised when there is no such notebook or parameter file."""
+
+    exit_code = 2
+
+    def __init__(self, path: str):
+        super().__init__(f"there is no file {path}")
+
+
+class FileUnreadable(BronzeError):
+    """Raised when a notebook or a parameter file is not what it should be."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, expected: str, error: Exception):
+        super().__init__(f"{path} is no {expected}: {' '.join(str(error).split())[:200]}")
+
+
+class UnknownParameter(BronzeError):
+    """Raised when a notebook is given a parameter that it does not have."""
+
+    exit_code = 2
+
+    def __init__(self, notebook: str, unknown: Sequence[str], known: Sequence[str]):
+        super().__init__(f"{notebook} has no parameter {', '.join(unknown)}; it has: {', '.join(known)}")
+
+
+class InvalidParameter(BronzeError):
+    """Raised when a notebook's parameter is given a value of another type."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, value: object, kind: str):
+        super().__init__(f"parameter {name}: expected a value of type {kind}, got {value!r}")
+
+
+class AlertsFiring(BronzeError):
+    """Raised when an alert fires and that is to fail the run."""
+
+    exit_code = 6
+
+    def __init__(self, firing: Sequence[str]):
+        super().__init__(f"{len(firing)} of the alerts are firing: " + "; ".join(firing))

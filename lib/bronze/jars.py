@@ -12,33 +12,45 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bronze.errors import BronzeError, JarsNotResolved, JavaNotFound
+from bronze.errors import BronzeError, JarsNotResolved, JavaNotFound, PackageMissing
 
 SCALA = "2.13"
 MINIMUM_JAVA = 17
+_CONDA_BIN = str(Path(sys.prefix, "bin"))
 
 
 def get_spark_packages() -> list[str]:
-    """Maven coordinates of what Spark needs beyond pyspark: the Kafka source and Delta Lake."""
-    spark = version("pyspark")
+    """Maven coordinates of what Spark needs beyond pyspark: the Kafka source and Delta Lake.
+
+    Raises:
+        PackageMissing: The driver's Python lacks pyspark or delta-spark, whose versions decide.
+    """
+    spark = _read_version("pyspark")
     spark_minor = ".".join(spark.split(".")[:2])
     return [
         f"org.apache.spark:spark-sql-kafka-0-10_{SCALA}:{spark}",
-        f"io.delta:delta-spark_{spark_minor}_{SCALA}:{version('delta-spark')}",
+        f"io.delta:delta-spark_{spark_minor}_{SCALA}:{_read_version('delta-spark')}",
     ]
 
 
+def _read_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise PackageMissing(package) from None
+
+
 def find_java() -> str:
-    """Path of the ``java`` that Spark would start: that of JAVA_HOME, else the one on PATH.
+    """Path of the ``java`` of JAVA_HOME, else the one on PATH, else that of a conda environment beside its Python.
 
     Raises:
         JavaNotFound: There is none, or it is older than 17.
     """
     home = os.environ.get("JAVA_HOME")
-    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java") or shutil.which("java", path=_CONDA_BIN)
     try:
         printed = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=True).stderr
     except (OSError, subprocess.CalledProcessError):

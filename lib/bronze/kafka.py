@@ -6,39 +6,44 @@ security settings mean the same to both, and what is checked at the start is wha
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.config import IngestConfig, parse_starting_offsets
+from bronze.config import IngestConfig, KafkaConfig
 from bronze.errors import (
     InvalidKafkaConfig,
     JarsMissing,
     KafkaUnavailable,
+    OffsetsOutOfRange,
     PartitionsMissing,
     PartitionsUnknown,
     UnknownTopic,
 )
 from bronze.jars import get_spark_packages
+from bronze.offsets import PlannedOffsets
+from bronze.parsing import parse_starting_offsets
 
 log = logging.getLogger(__name__)
 _ATTEMPT_MS = 5_000
+Answer = TypeVar("Answer")
+_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID: what old brokers answer
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as Kafka knows it; the id is another when a topic of the same name is made anew."""
+    """A topic as Kafka knows it; the id is another when a topic of the same name is made anew, empty where unknown."""
 
     name: str
     topic_id: str
     partitions: tuple[int, ...]
 
 
-def read_client_properties(spark: SparkSession, config: IngestConfig) -> dict[str, str]:
+def read_client_properties(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
     """Kafka client properties: those of the file, and the brokers. The values may be secrets: never log them."""
     properties: dict[str, str] = {}
     if config.kafka_config:
@@ -53,7 +58,7 @@ def read_client_properties(spark: SparkSession, config: IngestConfig) -> dict[st
     return {**properties, "bootstrap.servers": config.kafka_brokers}
 
 
-def describe_topic(spark: SparkSession, config: IngestConfig) -> Topic:
+def describe_topic(spark: SparkSession, config: KafkaConfig) -> Topic:
     """Look the topic up, waiting for the broker up to ``startup_timeout`` seconds.
 
     Raises:
@@ -62,32 +67,117 @@ def describe_topic(spark: SparkSession, config: IngestConfig) -> Topic:
         KafkaUnavailable: No broker answered in time.
         UnknownTopic: Kafka has no such topic.
     """
-    started = time.monotonic()
     with _open_admin(spark, config) as admin:
-        while True:
-            try:
-                return _describe_once(spark, admin, config)
-            except Py4JJavaError as error:
-                reason = _read_reason(error)
-                _raise_if_final(config, reason)
-                waited = time.monotonic() - started
-                if waited >= config.startup_timeout:
-                    raise KafkaUnavailable(config.kafka_brokers, config.startup_timeout, reason) from None
-                log.warning("Kafka at %s does not answer, waited %d s: %s", config.kafka_brokers, waited, reason)
+        return _ask(config, lambda: _describe_once(spark, admin, config))
 
 
-def check_starting_offsets(config: IngestConfig, topic: Topic) -> None:
-    """Refuse JSON offsets that do not name the topic's partitions, all of them and no others.
+def _ask(config: KafkaConfig, question: Callable[[], Answer]) -> Answer:
+    """Ask again until Kafka answers, up to ``startup_timeout`` seconds, unless waiting would not cure it."""
+    started = time.monotonic()
+    while True:
+        try:
+            return question()
+        except Py4JJavaError as error:
+            reason = _read_reason(error)
+            _raise_if_final(config, reason)
+            waited = time.monotonic() - started
+            if waited >= config.startup_timeout:
+                raise KafkaUnavailable(config.kafka_brokers, config.startup_timeout, reason) from None
+            log.warning("Kafka at %s does not answer, waited %d s: %s", config.kafka_brokers, waited, reason)
+            time.sleep(1)  # some errors come at once
+
+
+def list_offsets(spark: SparkSession, config: KafkaConfig, topic: Topic) -> PlannedOffsets:
+    """What Kafka holds now: the earliest offset and the end (exclusive; open transactions are beyond it).
+
+    Raises:
+        KafkaUnavailable: Kafka does not answer.
+    """
+    spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
+    with _open_admin(spark, config) as admin:
+        earliest = _list_once(spark, config, admin, topic, spec.earliest())
+        latest = _list_once(spark, config, admin, topic, spec.latest())
+    return {partition: (earliest[partition], latest[partition]) for partition in topic.partitions}
+
+
+def find_offsets_at(spark: SparkSession, config: KafkaConfig, topic: Topic, timestamp_ms: int) -> dict[int, int]:
+    """The first offset whose Kafka timestamp is at or after a time, per partition; -1 where there is none.
+
+    Raises:
+        KafkaUnavailable: Kafka does not answer.
+    """
+    spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
+    with _open_admin(spark, config) as admin:
+        return _list_once(spark, config, admin, topic, spec.forTimestamp(timestamp_ms))
+
+
+def find_timestamps(spark: SparkSession, config: KafkaConfig, topic: Topic) -> dict[int, tuple[int, int]]:
+    """Kafka timestamp of the earliest record and the newest timestamp, ms since 1970; -1 where there is no record.
+
+    Raises:
+        KafkaUnavailable: Kafka does not answer.
+    """
+    spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
+    with _open_admin(spark, config) as admin:
+        first = _look_up(spark, config, admin, topic, spec.forTimestamp(0))
+        newest = _look_up(spark, config, admin, topic, spec.maxTimestamp())
+    return {p: (first[p].timestamp(), newest[p].timestamp()) for p in topic.partitions}
+
+
+def read_topic_settings(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
+    """The topic's settings, such as ``retention.ms``; empty where Kafka does not tell this client."""
+    jvm = _jvm(spark)
+    kind = jvm.org.apache.kafka.common.config.ConfigResource.Type.TOPIC
+    resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, config.kafka_topic)
+    with _open_admin(spark, config) as admin:
+        try:
+            found = admin.describeConfigs(jvm.java.util.Collections.singletonList(resource)).all().get()
+        except Py4JJavaError as error:
+            log.warning("Warning: Kafka does not tell the settings of %s: %s", config.kafka_topic, _read_reason(error))
+            return {}
+        return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
+
+
+def _list_once(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any) -> dict[int, int]:
+    found = _look_up(spark, config, admin, topic, spec)
+    return {partition: info.offset() for partition, info in found.items()}
+
+
+def _look_up(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any) -> dict[int, Any]:
+    """Offset and timestamp of one record of each partition."""
+    jvm = _jvm(spark)
+    asked = {p: jvm.org.apache.kafka.common.TopicPartition(topic.name, p) for p in topic.partitions}
+    request = jvm.java.util.HashMap()
+    for topic_partition in asked.values():
+        request.put(topic_partition, spec)
+    committed = jvm.org.apache.kafka.common.IsolationLevel.READ_COMMITTED
+    options = jvm.org.apache.kafka.clients.admin.ListOffsetsOptions(committed)
+    found = _ask(config, lambda: admin.listOffsets(request, options).all().get())
+    return {partition: found.get(topic_partition) for partition, topic_partition in asked.items()}
+
+
+def check_starting_offsets(config: IngestConfig, topic: Topic, held: PlannedOffsets) -> None:
+    """Refuse JSON offsets that do not name the topic's partitions, all of them, with offsets that Kafka holds.
 
     Raises:
         PartitionsMissing: Some are not named.
         PartitionsUnknown: Some named ones do not exist.
+        OffsetsOutOfRange: Kafka has deleted them, or not reached them.
     """
     offsets = parse_starting_offsets(config.starting_offsets, topic.name)
-    if offsets and (missing := sorted(set(topic.partitions) - set(offsets))):
+    if offsets is None:
+        return
+    if missing := sorted(set(topic.partitions) - set(offsets)):
         raise PartitionsMissing("starting_offsets", topic.name, missing)
     if unknown := sorted(set(offsets) - set(topic.partitions)):
         raise PartitionsUnknown("starting_offsets", topic.name, unknown)
+    outside = [
+        f"offset {offset} of partition {p} (it holds {held[p][0]} to {held[p][1] - 1})"
+        for p, offset in sorted(offsets.items())
+        if offset >= 0 and not held[p][0] <= offset <= held[p][1]
+    ]
+    if outside:
+        raise OffsetsOutOfRange("starting_offsets", topic.name, outside)
 
 
 def _jvm(spark: SparkSession) -> Any:
@@ -95,7 +185,7 @@ def _jvm(spark: SparkSession) -> Any:
 
 
 @contextmanager
-def _open_admin(spark: SparkSession, config: IngestConfig) -> Iterator[Any]:
+def _open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
     jvm = _jvm(spark)
     try:
         properties = jvm.java.util.Properties()
@@ -116,14 +206,26 @@ def _open_admin(spark: SparkSession, config: IngestConfig) -> Iterator[Any]:
         admin.close(jvm.java.time.Duration.ofSeconds(1))
 
 
-def _describe_once(spark: SparkSession, admin: Any, config: IngestConfig) -> Topic:
+def _describe_once(spark: SparkSession, admin: Any, config: KafkaConfig) -> Topic:
     names = _jvm(spark).java.util.Collections.singletonList(config.kafka_topic)
     found = admin.describeTopics(names).allTopicNames().get().get(config.kafka_topic)
     partitions = sorted(info.partition() for info in found.partitions())
-    return Topic(config.kafka_topic, found.topicId().toString(), tuple(partitions))
+    return Topic(config.kafka_topic, read_topic_id(found.topicId().toString(), config), tuple(partitions))
 
 
-def _raise_if_final(config: IngestConfig, reason: str) -> None:
+def read_topic_id(text: str, config: KafkaConfig) -> str:
+    """The topic's id as Kafka prints it; empty, with a warning, where the broker has none."""
+    if text != _NO_TOPIC_ID:
+        return text
+    log.warning(
+        "Warning: Kafka at %s has no topic ids; if %s is deleted and recreated, that cannot be noticed",
+        config.kafka_brokers,
+        config.kafka_topic,
+    )
+    return ""
+
+
+def _raise_if_final(config: KafkaConfig, reason: str) -> None:
     """What waiting does not cure."""
     kind = reason.partition(":")[0]
     if kind in ("UnknownTopicOrPartitionException", "InvalidTopicException"):

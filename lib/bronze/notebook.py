@@ -5,15 +5,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nbformat
 import pandas as pd
 
-from bronze.config import IngestConfig
+from bronze.config import Config, IngestConfig
 from bronze.logs import configure_logging
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 RESULT_MIME = "application/vnd.bronze.result+json"
+_LONG_TEXT = 40
 
 
 def set_up_notebook() -> None:
@@ -37,10 +39,18 @@ def enter_project(marker: str = "pyproject.toml") -> Path:
     return root
 
 
-def read_config(parameters: Mapping[str, Any], **others: Any) -> IngestConfig:
+def read_config(parameters: Mapping[str, Any], kind: type[AnyConfig] = IngestConfig, **others: Any) -> AnyConfig:  # type: ignore[assignment]
     """The configuration made of a notebook's parameters, ``globals()``; the other values replace theirs."""
-    given = {field.name: parameters[field.name] for field in fields(IngestConfig) if field.name in parameters}
-    return IngestConfig(**{**given, **others})
+    given = {field.name: parameters[field.name] for field in fields(kind) if field.name in parameters}
+    return kind(**{**given, **others})
+
+
+def wrap_cells(frame: pd.DataFrame) -> Any:
+    """A table whose long texts are shown whole, over several lines; HTML in them is shown as text."""
+    wide = [name for name in frame if frame[name].astype(str).str.len().max() > _LONG_TEXT]
+    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
+    styled = frame.style.hide(axis="index").format(escape="html").set_table_styles(left)
+    return styled.set_properties(subset=wide, **{"overflow-wrap": "anywhere", "min-width": "18em"})
 
 
 def record_result(**values: str | int | float | bool) -> None:
@@ -61,30 +71,15 @@ def read_result(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: The notebook has none.
     """
-    return _find_output(path)[RESULT_MIME]
+    if found := find_result(path):
+        return found[RESULT_MIME]
+    raise ValueError(f"{path} has no recorded result: it was not executed to its end")
 
 
-def _find_output(path: str | Path) -> dict[str, Any]:
+def find_result(path: str | Path) -> dict[str, Any]:
+    """The recorded result of an executed notebook by MIME type, for programs and as text; empty where there is none."""
     cells = nbformat.read(path, as_version=4).cells
     for output in (o for cell in reversed(cells) for o in cell.get("outputs", [])):
         if RESULT_MIME in output.get("data", {}):
             return output["data"]
-    raise ValueError(f"{path} has no recorded result: it was not executed to its end")
-
-
-def main() -> int:
-    """Print the recorded result of an executed notebook, and what to look at next."""
-    path = Path(sys.argv[1])
-    print(f"\nExecuted notebook: {path}\n\n{_find_output(path)['text/plain']}\n\n{_NEXT}")
-    return 0
-
-
-_NEXT = """Try next:
-  make demo          again: as many new events, nothing twice
-  make lab           the notebook in JupyterLab
-  make submit        the same ingestion by spark-submit
-  make sandbox-down  stop Kafka"""
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {}

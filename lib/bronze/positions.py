@@ -1,18 +1,21 @@
-"""Which positions (partition, offset) of a topic are in the tables already: the overlap guard's question."""
+"""Which positions (partition, offset) of a topic are in the tables: what the overlap guard and the audit ask.
 
+Offsets are collected as bitmaps, one bit each: a hundred million are 13 MB, and no sort of theirs leaves a partition.
+"""
+
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.checkpoint import PlannedOffsets
-from bronze.transforms import OffsetRanges
+from bronze.offsets import OffsetRanges, PlannedOffsets, list_runs
 
 
 def find_present(spark: SparkSession, tables: Sequence[str], topic: str, planned: PlannedOffsets) -> OffsetRanges:
-    """Look up which of the planned offsets are in any of the tables.
+    """Look up which of the planned offsets are in any of the tables; reads only files that may hold some.
 
     Args:
         spark: Session.
@@ -21,56 +24,70 @@ def find_present(spark: SparkSession, tables: Sequence[str], topic: str, planned
         planned: First and end (exclusive) offset per partition.
 
     Returns:
-        Inclusive ranges per partition, ascending; empty where nothing overlaps.
+        Ranges for each planned partition; an empty list where nothing is there.
     """
     asked = {partition: (first, end) for partition, (first, end) in planned.items() if first < end}
-    if not asked:
-        return {}
-    wanted = reduce(or_, (_is_between(partition, *offsets) for partition, offsets in asked.items()))
-    positions = [
-        spark.read.format("delta")
-        .load(table)
-        .where((F.col("_kafka_topic") == topic) & wanted)
-        .transform(select_position)
-        for table in tables
-    ]
-    present: OffsetRanges = {}
-    for row in reduce(DataFrame.unionAll, positions).transform(merge_ranges).collect():
-        present.setdefault(row["_kafka_partition"], []).append((row["first"], row["last"]))
-    return present
+    found: OffsetRanges = {}
+    if asked:
+        positions = [select_positions(spark, table, topic).where(is_within(asked)) for table in tables]
+        found = collect_ranges(reduce(DataFrame.unionAll, positions).transform(build_bitmaps))
+    return {partition: found.get(partition, []) for partition in planned}
 
 
-def find_highest(spark: SparkSession, tables: Sequence[str], topic: str) -> dict[int, int]:
-    """The highest offset of the topic in any of the tables, per partition; no entry where there is none."""
-    positions = [
-        spark.read.format("delta").load(table).where(F.col("_kafka_topic") == topic).transform(select_position)
-        for table in tables
-    ]
-    counted = reduce(DataFrame.unionAll, positions).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))
-    return {row[0]: row[1] for row in counted.collect()}
+def is_within(planned: PlannedOffsets) -> Column:
+    """Whether a row's position is one of the planned ones; Delta skips files by it."""
+    each = (
+        (F.col("_kafka_partition") == partition) & F.col("_kafka_offset").between(first, end - 1)
+        for partition, (first, end) in planned.items()
+    )
+    return reduce(or_, each, F.lit(False))
 
 
-def _is_between(partition: int, first: int, end: int) -> Column:
-    return (F.col("_kafka_partition") == partition) & F.col("_kafka_offset").between(first, end - 1)
-
-
-def select_position(rows: DataFrame) -> DataFrame:
-    """Columns ``_kafka_partition``, ``_kafka_offset``."""
+def select_positions(spark: SparkSession, table: str, topic: str) -> DataFrame:
+    """Columns ``_kafka_partition``, ``_kafka_offset`` of a table's rows of one topic."""
+    rows = spark.read.format("delta").load(table).where(F.col("_kafka_topic") == topic)
     return rows.select("_kafka_partition", "_kafka_offset")
 
 
-def merge_ranges(positions: DataFrame) -> DataFrame:
-    """Merge neighbouring offsets: columns ``_kafka_partition``, ``first``, ``last`` (inclusive), ascending.
+def build_bitmaps(positions: DataFrame, *keys: str) -> DataFrame:
+    """Columns of ``keys``, ``_kafka_partition``, ``bucket``, ``bits``, ``count`` (rows, also of doubled offsets).
 
-    Offsets less their rank are equal exactly within a run of neighbours.
+    Spark's own functions count from 1: offset 0 is bit 0 of bucket 1, hence ``+ 1`` and ``- 1``.
     """
-    by_offset = Window.partitionBy("_kafka_partition").orderBy("_kafka_offset")
-    run = F.col("_kafka_offset") - F.row_number().over(by_offset)
-    return (
-        positions.distinct()
-        .withColumn("run", run)
-        .groupBy("_kafka_partition", "run")
-        .agg(F.min("_kafka_offset").alias("first"), F.max("_kafka_offset").alias("last"))
-        .select("_kafka_partition", "first", "last")
-        .orderBy("_kafka_partition", "first")
+    bucket = F.bitmap_bucket_number(F.col("_kafka_offset") + 1) - 1
+    bit = F.bitmap_bit_position(F.col("_kafka_offset") + 1)
+    return positions.groupBy(*keys, "_kafka_partition", bucket.alias("bucket")).agg(
+        F.bitmap_construct_agg(bit).alias("bits"), F.count("*").alias("count")
     )
+
+
+def collect_ranges(bitmaps: DataFrame) -> OffsetRanges:
+    """Run the query of ``build_bitmaps``; the ranges of each partition that it has."""
+    by_partition: dict[int, list[tuple[int, bytearray]]] = defaultdict(list)
+    for partition, bucket, bits, _ in bitmaps.collect():
+        by_partition[partition].append((bucket, bits))
+    return {partition: list_runs(buckets) for partition, buckets in sorted(by_partition.items())}
+
+
+def mark_present(rows: DataFrame, tables: Sequence[str], topic: str, name: str) -> DataFrame:
+    """Add a boolean column: whether the row's position is in any of the tables.
+
+    The tables are read as bitmaps, which a join takes to the rows; so it is their few rows that are moved, and not
+    the tables' many. Reads only files that may hold some.
+
+    Args:
+        rows: Rows of one topic with ``_kafka_partition`` and ``_kafka_offset``.
+        tables: Paths of existing tables.
+        topic: Kafka topic.
+        name: Name of the new column.
+    """
+    bounds = rows.groupBy("_kafka_partition").agg(F.min("_kafka_offset"), F.max("_kafka_offset") + 1)
+    wanted = is_within({partition: (first, end) for partition, first, end in bounds.collect()})
+    positions = [select_positions(rows.sparkSession, table, topic).where(wanted) for table in tables]
+    bitmaps = reduce(DataFrame.unionAll, positions).transform(build_bitmaps).drop("count")
+    bucket = F.bitmap_bucket_number(F.col("_kafka_offset") + 1) - 1
+    bit = F.bitmap_bit_position(F.col("_kafka_offset") + 1)
+    byte = F.conv(F.hex(F.substring("bits", F.floor(bit / 8) + 1, 1)), 16, 10).cast("int")
+    is_present = F.coalesce(F.getbit(byte, bit % 8) == 1, F.lit(False))
+    joined = rows.withColumn("bucket", bucket).join(bitmaps, ["_kafka_partition", "bucket"], "left")
+    return joined.withColumn(name, is_present).drop("bucket", "bits")

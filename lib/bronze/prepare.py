@@ -1,43 +1,32 @@
 """All that is checked before anything is written; then what the first batch needs."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.batch import BatchProcessor
-from bronze.checkpoint import PlannedOffsets, has_checkpoint, read_planned_offsets
+from bronze.checkpoint import read_binding, read_planned_offsets, write_binding
 from bronze.commit import DirectWriter
-from bronze.config import IngestConfig
-from bronze.errors import CheckpointOfOtherTables, InvalidOption, JarsMissing, WriterUnsuitable
-from bronze.jars import get_spark_packages
-from bronze.kafka import Topic, check_starting_offsets, describe_topic, read_client_properties
-from bronze.positions import find_highest, find_present
-from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
+from bronze.config import IngestConfig, TablesConfig
+from bronze.errors import InvalidOption
+from bronze.kafka import Topic, describe_topic, list_offsets, read_client_properties
+from bronze.lookup import Lookup
+from bronze.offsets import OffsetRanges, PlannedOffsets
+from bronze.opening import CheckedTable, list_tables_with_positions, locate_tables
+from bronze.resume import check_start
 from bronze.spark_writer import SparkWriter
+from bronze.storage_errors import WriterUnsuitable
 from bronze.tables import (
-    TableState,
-    check_table,
     check_topic_id,
     create_table,
     find_obstacle,
     qualify_path,
-    read_table_state,
     to_local_path,
 )
-from bronze.transforms import OffsetRanges
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CheckedTable:
-    """A table that fits or does not exist yet (``state`` is None), with its path as Hadoop qualifies it."""
-
-    path: str
-    spec: TableSpec
-    state: TableState | None
 
 
 @dataclass(frozen=True)
@@ -57,52 +46,60 @@ class Checked:
         return [self.bronze, self.dlq] if self.dlq else [self.bronze]
 
 
-def check_local_tables(config: IngestConfig) -> None:
-    """Check the tables without Spark, where they are on the local file system.
-
-    Raises:
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
-    """
-    for option, (path, spec) in _list_tables(config).items():
-        if state := read_table_state(path, option):
-            check_table(state, spec, path, option)
-
-
 def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
     """Check session, arguments, Kafka and tables, and choose the writer.
 
     Raises:
         BronzeError: What does not fit.
     """
-    check_session(spark)
     check_trigger_interval(spark, config)
-    options = _list_tables(config)
-    paths = {option: qualify_path(spark, path) for option, (path, _) in options.items()}
-    states = {option: read_table_state(path, option, spark) for option, path in paths.items()}
     topic = describe_topic(spark, config)
-    check_starting_offsets(config, topic)
-    for option, state in states.items():
-        if state:
-            check_table(state, options[option][1], paths[option], option)
-            check_topic_id(state, topic, paths[option])
-    tables = [CheckedTable(paths[option], spec, states[option]) for option, (_, spec) in options.items()]
+    bronze, dlq = check_tables(spark, config, topic)
     checkpoint_path = qualify_path(spark, config.checkpoint_path)
-    _check_checkpoint(spark, config, checkpoint_path, tables[0])
-    return Checked(
-        topic,
-        read_client_properties(spark, config),
-        checkpoint_path,
-        bronze=tables[0],
-        dlq=tables[1] if config.dlq_path else None,
-        make_writer=choose_writer(config, tables),
-    )
+    check_start(spark, config, checkpoint_path, bronze, dlq, topic, list_offsets(spark, config, topic))
+    make_writer = choose_writer(config.writer, [bronze, dlq] if dlq else [bronze])
+    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, make_writer)
 
 
-def create_tables(spark: SparkSession, checked: Checked) -> None:
-    """Create the tables that are missing."""
-    for table in checked.tables:
-        create_table(spark, table.path, table.spec, checked.topic, table.state)
+def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
+    """Check that bronze, and the DLQ where one is configured, fit or do not exist yet.
+
+    Raises:
+        NotADeltaTable: A path holds something else.
+        TableMismatch: A table has other columns or another partitioning.
+        TopicRecreated: A table's rows came from another topic of the same name.
+    """
+    bronze, dlq = locate_tables(spark, config)
+    for table in filter(None, (bronze, dlq)):
+        if table.state:
+            check_topic_id(table.state, topic, table.path)
+    return bronze, dlq
+
+
+def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -> Checked:
+    """Create the tables that are missing, and bind the checkpoint to them.
+
+    Returns:
+        The same with the tables as they are now: another process may have made them meanwhile.
+    """
+    bronze, dlq = ensure_tables(spark, config, checked.topic, checked.bronze, checked.dlq)
+    assert bronze.state is not None
+    binding = {"topic": checked.topic.name, "output_path": bronze.path, "output_id": bronze.state.table_id}
+    if read_binding(spark, checked.checkpoint_path) != binding:
+        write_binding(spark, checked.checkpoint_path, binding)
+    return replace(checked, bronze=bronze, dlq=dlq)
+
+
+def ensure_tables(
+    spark: SparkSession, config: TablesConfig, topic: Topic, bronze: CheckedTable, dlq: CheckedTable | None
+) -> tuple[CheckedTable, CheckedTable | None]:
+    """Create the tables that are missing; both as they are then, because another process may have made them."""
+    for _ in range(2):  # a table that another process made meanwhile lacks the properties of ours
+        for table in filter(None, (bronze, dlq)):
+            known_dlq = dlq.path if dlq and table.spec is bronze.spec else ""
+            create_table(spark, table.path, table.spec, topic, table.state, known_dlq)
+        bronze, dlq = check_tables(spark, config, topic)
+    return bronze, dlq
 
 
 @dataclass(frozen=True)
@@ -118,48 +115,28 @@ class TableGuard:
         """First and end offset of a batch, per partition."""
         return read_planned_offsets(self.spark, self.checkpoint_path, batch_id, self.topic)
 
-    def find_highest(self) -> dict[int, int]:
-        """The highest offset in the tables, per partition."""
-        return find_highest(self.spark, self.tables, self.topic)
-
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables."""
-        return find_present(self.spark, self.tables, self.topic, planned)
+        return self._lookup.find_present(planned)
+
+    @cached_property
+    def _lookup(self) -> Lookup:
+        return Lookup(self.spark, self.tables, self.topic)
 
 
 def make_processor(spark: SparkSession, config: IngestConfig, checked: Checked) -> BatchProcessor:
     """What Spark calls with each batch, on existing tables."""
-    paths = [table.path for table in checked.tables]
-    bronze_path, dlq_path = paths[0], paths[1] if checked.dlq else ""
-
+    bronze_path, dlq_path = checked.bronze.path, checked.dlq.path if checked.dlq else ""
+    tables = list_tables_with_positions(spark, checked.bronze, dlq_path)
+    for path in tables[2:] if dlq_path else tables[1:]:
+        log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", path)
     return BatchProcessor(
         checked.make_writer(bronze_path, dlq_path),
-        TableGuard(spark, paths, checked.topic.name, checked.checkpoint_path),
+        TableGuard(spark, tables, checked.topic.name, checked.checkpoint_path),
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,
     )
-
-
-def _list_tables(config: IngestConfig) -> dict[str, tuple[str, TableSpec]]:
-    tables = {"output-path": (config.output_path, get_bronze_spec())}
-    if config.dlq_path:
-        tables["dlq-path"] = (config.dlq_path, get_dlq_spec())
-    return tables
-
-
-def check_session(spark: SparkSession) -> None:
-    """Refuse a session without Delta Lake or the Kafka source.
-
-    Raises:
-        JarsMissing: With the packages to submit with.
-    """
-    loader = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()  # type: ignore[union-attr]
-    try:
-        for name in ("io.delta.tables.DeltaTable", "org.apache.spark.sql.kafka010.KafkaSourceProvider"):
-            loader.loadClass(name)
-    except Py4JJavaError:
-        raise JarsMissing(get_spark_packages()) from None
 
 
 def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
@@ -175,34 +152,20 @@ def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
         raise InvalidOption("trigger_interval", config.trigger_interval, expected) from None
 
 
-def choose_writer(config: IngestConfig, tables: list[CheckedTable]) -> type[DirectWriter] | type[SparkWriter]:
+def choose_writer(writer: str, tables: list[CheckedTable]) -> type[DirectWriter] | type[SparkWriter]:
     """The direct writer wherever it can append correctly, unless delta-spark is asked for; says so in the log.
 
     Raises:
         WriterUnsuitable: The direct writer is asked for where it cannot.
     """
     obstacle = next(filter(None, (find_obstacle(table.path, table.state) for table in tables)), "")
-    if config.writer == "direct" and obstacle:
+    if writer == "direct" and obstacle:
         raise WriterUnsuitable(obstacle)
-    if config.writer == "delta-spark" or obstacle:
+    if writer == "delta-spark" or obstacle:
         log.info("Writer: delta-spark, because %s", obstacle or "--writer asks for it")
         return SparkWriter
     log.info(
         "Writer: direct, because %s",
-        "--writer asks for it" if config.writer == "direct" else "nothing is in its way",
+        "--writer asks for it" if writer == "direct" else "nothing is in its way",
     )
     return DirectWriter
-
-
-def _check_checkpoint(spark: SparkSession, config: IngestConfig, checkpoint_path: str, bronze: CheckedTable) -> None:
-    """Refuse a checkpoint without its table: all that was read before would be missing from a new one."""
-    if not has_checkpoint(spark, checkpoint_path):
-        return
-    if bronze.state is None:
-        raise CheckpointOfOtherTables(config.checkpoint_path, config.output_path)
-    if config.starting_offsets:
-        log.warning(
-            "Warning: --starting-offsets %s is ignored, because the checkpoint %s exists and says where to go on",
-            config.starting_offsets,
-            config.checkpoint_path,
-        )

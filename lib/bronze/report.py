@@ -2,21 +2,18 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 import matplotlib.dates as mdates
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bronze.batch import IngestSummary
-from bronze.config import IngestConfig
+from bronze.config import Config, IngestConfig
+from bronze.plots import INVALID, VALID, collect_frame, stack_bars, start_plot
 
-_VALID, _INVALID = "#2a6f97", "#c8553d"
 _SHOWN_BATCHES = 40
 _BRONZE_PREVIEW = (
     "event_timestamp",
@@ -68,16 +65,16 @@ def count_tables(rows: DataFrame) -> pd.DataFrame:
         F.date_format(F.min("_ingested_at"), "yyyy-MM-dd HH:mm:ss").alias("first ingested (UTC)"),
         F.date_format(F.max("_ingested_at"), "yyyy-MM-dd HH:mm:ss").alias("last ingested (UTC)"),
     )
-    return _collect(counted.orderBy(F.desc("table"))).set_index("table")
+    return collect_frame(counted.orderBy(F.desc("table"))).set_index("table")
 
 
 def plot_batches(rows: DataFrame) -> Figure:
     """Records of the latest batches, valid and invalid."""
-    counted = _collect(_count(rows, "_ingested_at").orderBy(F.desc("_ingested_at")).limit(_SHOWN_BATCHES))
+    counted = collect_frame(_count(rows, "_ingested_at").orderBy(F.desc("_ingested_at")).limit(_SHOWN_BATCHES))
     counted = counted.iloc[::-1]
-    figure, axes = _start_plot("Records per batch", "start of the batch (UTC)")
+    figure, axes = start_plot("Records per batch", "start of the batch (UTC)")
     labels = [f"{time:%H:%M:%S}" for time in counted["_ingested_at"]]
-    _stack_bars(axes, labels, counted)
+    stack_bars(axes, labels, counted)
     axes.tick_params(axis="x", rotation=60 if len(labels) > 8 else 0)
     return figure
 
@@ -85,9 +82,9 @@ def plot_batches(rows: DataFrame) -> Figure:
 def plot_error_types(rows: DataFrame) -> Figure:
     """Valid records, and invalid ones by error type (``in bronze`` where no DLQ is configured)."""
     name = F.when(F.col("_is_valid"), "valid").otherwise(F.coalesce("_error_type", F.lit("invalid, in bronze")))
-    counted = _collect(rows.groupBy(name.alias("name")).count().orderBy("count"))
-    figure, axes = _start_plot("Valid records, and invalid ones by error type", "records (logarithmic)", ylabel="")
-    colours = [_VALID if name == "valid" else _INVALID for name in counted["name"]]
+    counted = collect_frame(rows.groupBy(name.alias("name")).count().orderBy("count"))
+    figure, axes = start_plot("Valid records, and invalid ones by error type", "records (logarithmic)", ylabel="")
+    colours = [VALID if name == "valid" else INVALID for name in counted["name"]]
     bars = axes.barh(counted["name"], counted["count"], color=colours)
     axes.bar_label(bars, labels=[f"{count:,}" for count in counted["count"]], padding=4)
     if len(counted):
@@ -99,9 +96,9 @@ def plot_error_types(rows: DataFrame) -> Figure:
 
 def plot_partitions(rows: DataFrame) -> Figure:
     """Records per Kafka partition, valid and invalid."""
-    counted = _collect(_count(rows, "_kafka_partition").orderBy("_kafka_partition"))
-    figure, axes = _start_plot("Records per Kafka partition", "Kafka partition")
-    _stack_bars(axes, counted["_kafka_partition"], counted)
+    counted = collect_frame(_count(rows, "_kafka_partition").orderBy("_kafka_partition"))
+    figure, axes = start_plot("Records per Kafka partition", "Kafka partition")
+    stack_bars(axes, counted["_kafka_partition"], counted)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
     return figure
 
@@ -110,9 +107,9 @@ def plot_hours(rows: DataFrame) -> Figure:
     """Events per hour of their own timestamp."""
     hour = F.expr("make_timestamp(year(_event_date), month(_event_date), day(_event_date), _event_hour, 0, 0)")
     by_hour = rows.where("_event_date is not null").groupBy(hour.alias("hour")).count().orderBy("hour")
-    counted = _collect(by_hour)
-    figure, axes = _start_plot("Events per hour", "hour of the event (UTC)", ylabel="events")
-    axes.bar(counted["hour"], counted["count"], width=50 / (24 * 60), align="edge", color=_VALID)
+    counted = collect_frame(by_hour)
+    figure, axes = start_plot("Events per hour", "hour of the event (UTC)", ylabel="events")
+    axes.bar(counted["hour"], counted["count"], width=50 / (24 * 60), align="edge", color=VALID)
     if len(counted):
         locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
         axes.xaxis.set_major_locator(locator)
@@ -130,7 +127,7 @@ def preview_dlq(spark: SparkSession, config: IngestConfig, count: int = 10) -> p
     return _preview(spark, config.dlq_path, _DLQ_PREVIEW, count) if config.dlq_path else pd.DataFrame()
 
 
-def list_settings(config: IngestConfig) -> pd.DataFrame:
+def list_settings(config: Config) -> pd.DataFrame:
     """The configuration as a table; it holds no secrets, those are in the file that it names."""
     return pd.DataFrame({"value": asdict(config)}).rename_axis("parameter")
 
@@ -153,7 +150,7 @@ def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig)
 def _preview(spark: SparkSession, path: str, columns: tuple[str, ...], count: int) -> pd.DataFrame:
     rows = spark.read.format("delta").load(path).orderBy(F.desc("_ingested_at"), "_kafka_partition", "_kafka_offset")
     selected = [F.col(name).alias(name.rpartition(".")[2]) for name in columns]
-    frame = _collect(rows.select(*selected).limit(count))
+    frame = collect_frame(rows.select(*selected).limit(count))
     return frame.map(lambda value: value[:200] + "…" if isinstance(value, str) and len(value) > 200 else value)
 
 
@@ -161,25 +158,3 @@ def _count(rows: DataFrame, column: str) -> DataFrame:
     return rows.groupBy(column).agg(
         F.count_if("_is_valid").alias("valid"), F.count_if(~F.col("_is_valid")).alias("invalid")
     )
-
-
-def _collect(counted: DataFrame) -> pd.DataFrame:
-    return cast(pd.DataFrame, counted.toPandas())
-
-
-def _start_plot(title: str, xlabel: str, ylabel: str = "records") -> tuple[Figure, Axes]:
-    figure, axes = plt.subplots(figsize=(9, 3.8), layout="constrained")
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    if ylabel:
-        axes.yaxis.set_major_formatter(EngFormatter())
-    plt.close(figure)  # the cell shows the figure that is returned; pyplot would show it again
-    return figure, axes
-
-
-def _stack_bars(axes: Axes, labels: list[str] | pd.Series, counted: pd.DataFrame) -> None:
-    axes.bar(labels, counted["valid"], color=_VALID, label="valid")
-    axes.bar(labels, counted["invalid"], bottom=counted["valid"], color=_INVALID, label="invalid")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

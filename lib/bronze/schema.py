@@ -172,7 +172,7 @@ def get_dlq_spec() -> TableSpec:
     return TableSpec("DLQ", get_dlq_schema(), ("_dlq_date",), (*_POSITION, "_error_type", "_batch_id"))
 
 
-_POSITION = ("_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at")
+_POSITION = ("_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at")
 
 
 def create_table_statement(
@@ -190,12 +190,26 @@ def create_table_statement(
         f"`{f.name}` {f.dataType.simpleString()} COMMENT '{_escape(f.metadata['comment'])}'" for f in spec.schema
     )
     settings = {**spec.properties, **(properties or {})}
-    listed = ",\n  ".join(f"'{_escape(key)}' = '{_escape(value)}'" for key, value in settings.items())
+    listed = _list_properties(settings)
     return (
         f"CREATE TABLE IF NOT EXISTS {table or _quote_path(location)} (\n  {columns}\n)\nUSING DELTA\n"
         f"PARTITIONED BY ({', '.join(spec.partition_columns)})\nLOCATION '{_escape(location)}'\n"
         f"TBLPROPERTIES (\n  {listed}\n)"
     )
+
+
+def register_table_statement(location: str, table: str) -> str:
+    """The statement that makes an existing table known under a catalog's name, with its own columns and properties."""
+    return f"CREATE TABLE IF NOT EXISTS {table} USING DELTA LOCATION '{_escape(location)}'"
+
+
+def set_properties_statement(location: str, properties: dict[str, str]) -> str:
+    """The ``ALTER TABLE`` statement that sets properties of the table at a path."""
+    return f"ALTER TABLE {_quote_path(location)} SET TBLPROPERTIES ({_list_properties(properties)})"
+
+
+def _list_properties(properties: dict[str, str]) -> str:
+    return ",\n  ".join(f"'{_escape(key)}' = '{_escape(value)}'" for key, value in properties.items())
 
 
 def _quote_path(location: str) -> str:

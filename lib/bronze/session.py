@@ -16,7 +16,6 @@ _DELTA = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
-# What a batch needs whatever the session was made with; all can be set while it runs.
 _RUNTIME = {
     "spark.sql.session.timeZone": "UTC",
     # A batch of Arrow is complete at either; ten thousand records of 10 MB would be 100 GB.
@@ -60,11 +59,16 @@ def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
-    for key, value in _RUNTIME.items():
-        spark.conf.set(key, value)
+    apply_settings(spark)
     if is_submitted():
         ship_package(spark)
     return spark
+
+
+def apply_settings(spark: SparkSession) -> None:
+    """Set what a batch needs on a session that may have been made elsewhere; all can be set while it runs."""
+    for key, value in _RUNTIME.items():
+        spark.conf.set(key, value)
 
 
 def ship_package(spark: SparkSession) -> None:
@@ -76,7 +80,9 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def _describe_local() -> dict[str, str]:
-    find_java()
+    java = find_java()
+    if not shutil.which("java"):  # Spark's scripts look in JAVA_HOME and on PATH only
+        os.environ["JAVA_HOME"] = os.environ.get("JAVA_HOME") or str(Path(java).parents[1])
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     jars = resolve_jars(*get_spark_packages(), beside_spark=True)

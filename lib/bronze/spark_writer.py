@@ -4,17 +4,21 @@ The same decoding in the same tasks; the rows go back to Spark and are kept whil
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from bronze.offsets import OffsetRanges
 from bronze.schema import get_bronze_schema, get_dlq_schema
-from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, OffsetRanges, split_records
+from bronze.storage_errors import TableChanged
+from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, split_records
 from bronze.writer import BatchResult, BatchTask, describe_counts, merge_results
 
 _ROWS_SCHEMA = T.StructType(
@@ -30,14 +34,24 @@ _ROWS_ARROW = pa.schema(
 
 
 class SparkWriter:
-    """Appends batches to the tables by Spark's own Delta writer; nothing else may append meanwhile."""
+    """Appends batches to the tables by Spark's own Delta writer; a backfill or replay waits until it is stopped."""
 
     def __init__(self, bronze_path: str, dlq_path: str = ""):
-        self._paths = {"dlq": dlq_path, "bronze": bronze_path}
+        self._paths = {"dlq": dlq_path} if dlq_path else {}
+        self._paths["bronze"] = bronze_path
+        self._commits: dict[str, int] = {}
+        self._ids: dict[str, str] = {}
 
     def has_changed(self) -> bool:
-        """False: this writer cannot see other appends, so a backfill waits until the stream is stopped."""
-        return False
+        """Whether anybody else committed to a table since this was last asked; an append in between is not noticed."""
+        spark = SparkSession.active()
+        snapshots = {name: read_snapshot(spark, path) for name, path in self._paths.items()}
+        before, self._commits = self._commits, {name: s.version() for name, s in snapshots.items()}
+        ids = {name: s.metadata().id() for name, s in snapshots.items()}
+        for name in ids:
+            if ids[name] != self._ids.setdefault(name, ids[name]):
+                raise TableChanged(self._paths[name])
+        return before != self._commits
 
     def append(
         self,
@@ -48,28 +62,59 @@ class SparkWriter:
     ) -> BatchResult:
         """Decode a batch once and append it to both tables.
 
+        Delta skips an append whose number (txnVersion) the table has of the query (txnAppId), and lets only one of
+        two processes on one checkpoint commit it. After a checkpoint was restored from a backup, though, the number
+        may mean other records. So a table that has the number gets what is missing in it, without the number.
+
         Args:
             batch: Kafka records.
             task: What the tasks need.
-            app_id: Not needed here. Delta would skip a batch of the same query whose number it has (txnVersion), and
-                after a restored checkpoint that number may mean other records; ``task.present`` alone decides.
-            find_present: Not needed here.
+            app_id: Application of the Delta transactions, the streaming query's id.
+            find_present: Looks up anew which of the batch's offsets are in the tables.
         """
+        has_number = {
+            name: read_transaction_version(batch.sparkSession, path, app_id) >= task.batch_id
+            for name, path in self._paths.items()
+        }
+        if any(has_number.values()):
+            task = replace(task, present=find_present())
+        transaction = {"txnAppId": app_id, "txnVersion": str(task.batch_id)}
         rows = batch.mapInArrow(partial(_split_task, task=task), _ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             encoded = rows.where(F.col("result").isNotNull()).select("result").collect()
             result = merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in encoded)
             for name, path in self._paths.items():
-                if path and (name == "bronze" or result.invalid):
-                    _append_rows(rows, name, path)
+                if count_rows(result, name, task):
+                    _append_rows(rows, name, path, {} if has_number[name] else transaction)
+                    self._commits[name] = self._commits.get(name, -1) + 1
         finally:
             rows.unpersist()
         return result
 
 
-def _append_rows(rows: DataFrame, name: str, path: str) -> None:
+def count_rows(result: BatchResult, name: str, task: BatchTask) -> int:
+    """How many rows of a batch are for a table."""
+    invalid = sum(result.invalid.values())
+    if name == "dlq":
+        return invalid
+    return result.valid + (0 if task.dlq_path else invalid)
+
+
+def read_transaction_version(spark: SparkSession, path: str, app_id: str) -> int:
+    """The highest number that a table has of an application; -1 where it has none."""
+    version = read_snapshot(spark, path).transactions().get(app_id)
+    return version.get() if version.isDefined() else -1
+
+
+def read_snapshot(spark: SparkSession, path: str) -> Any:
+    """The newest state of a table, Delta's own ``Snapshot``."""
+    jvm: Any = spark._jvm
+    return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
+
+
+def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, str]) -> None:
     selected = rows.where(F.col(name).isNotNull()).select(f"{name}.*")
-    selected.write.format("delta").mode("append").save(path)
+    selected.write.format("delta").mode("append").options(**options).save(path)
 
 
 def _split_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:

@@ -4,7 +4,6 @@
 """
 
 import logging
-import re
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -14,8 +13,10 @@ from pyspark.sql.streaming import StreamingQuery
 
 from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
-from bronze.errors import BronzeError, DataLoss, ExecutorDependencyMissing, InvalidKafkaConfig, QueryFailed
-from bronze.prepare import Checked, check_all, check_local_tables, create_tables, make_processor
+from bronze.errors import InvalidKafkaConfig
+from bronze.failures import explain_failure, explain_failures
+from bronze.opening import open_session
+from bronze.prepare import Checked, check_all, create_tables, make_processor
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +37,29 @@ def run(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummar
     Raises:
         BronzeError: One of its subclasses, with an exit code and the cure.
     """
-    if spark is None:
-        check_local_tables(config)  # before a JVM starts
-        from bronze.session import get_session
+    with explain_failures():
+        return _run(config, spark)
 
-        spark = get_session()
+
+def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
+    spark = open_session(config, spark)
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
-    create_tables(spark, checked)
+    checked = create_tables(spark, config, checked)
     processor = make_processor(spark, config, checked)
     await_query(start_query(records, processor, config, checked.checkpoint_path), processor)
     return processor.summary
+
+
+def main(config: IngestConfig) -> int:
+    """The command ``bronze ingest``: run, and print what was ingested."""
+    summary = run(config)
+    present = f", {summary.present:,} in the tables already" if summary.present else ""
+    print(
+        f"{summary.total:,} records in {summary.batch_count:,} batches: "
+        f"{summary.valid:,} valid, {summary.invalid:,} invalid{present}"
+    )
+    return 0
 
 
 def read_topic(spark: SparkSession, config: IngestConfig, checked: Checked) -> DataFrame:
@@ -98,21 +111,3 @@ def await_query(query: StreamingQuery, processor: BatchProcessor) -> None:
         query.stop()
     except (StreamingQueryException, Py4JJavaError) as error:
         raise explain_failure(processor.error or error) from error
-
-
-def explain_failure(error: BaseException) -> BronzeError:
-    """The condition behind an error of the query, with its cure."""
-    if isinstance(error, BronzeError):
-        return error
-    text = str(error)
-    if missing := re.search(r"No module named '([^']+)'", text):
-        return ExecutorDependencyMissing(missing[1])
-    if "KAFKA_DATA_LOSS" in text or "Some data may have been lost" in text:
-        return DataLoss(_read_last_cause(text))
-    return QueryFailed(_read_last_cause(text))
-
-
-def _read_last_cause(text: str) -> str:
-    """The line of a stack trace that says what happened: the last cause, else the first line."""
-    causes = re.findall(r"^(?:Caused by: |[\w.]*(?:Error|Exception): )(.+)$", text, re.MULTILINE)
-    return causes[-1] if causes else text.strip().splitlines()[0] if text.strip() else type(text).__name__

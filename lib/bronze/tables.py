@@ -3,17 +3,20 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
-from bronze.errors import NotADeltaTable, TableMismatch, TopicRecreated
 from bronze.kafka import Topic
-from bronze.schema import TableSpec, create_table_statement
+from bronze.schema import TableSpec, create_table_statement, set_properties_statement
+from bronze.storage_errors import NotADeltaTable, TableMismatch, TopicRecreated
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +31,32 @@ _APPENDABLE = {
     "deletionVectors",
     "timestampNtz",
 }
+# Table properties of ours.
+OWN_PROPERTIES = "bronze."
+_DLQ_PATHS = f"{OWN_PROPERTIES}dlqPaths"
 _COMPUTED = ("delta.generationExpression", "delta.invariants", "delta.identity.start", "CURRENT_DEFAULT")
 
 
 @dataclass(frozen=True)
 class TableState:
-    """What is known of an existing table."""
+    """What is known of an existing table; ``obstacle`` is why deltalake cannot open it."""
 
+    table_id: str
     schema: T.StructType
     partition_columns: tuple[str, ...]
     properties: dict[str, str]
     writer_features: tuple[str, ...]
+    obstacle: str = ""
+
+    @property
+    def dlq_paths(self) -> list[str]:
+        """The DLQs that invalid records of a bronze table ever went to."""
+        return json.loads(self.properties.get(_DLQ_PATHS, "[]"))
+
+
+def is_watched(key: str) -> bool:
+    """Whether a change of a table property under a running writer means that the table must be checked anew."""
+    return not key.startswith(OWN_PROPERTIES) or key == _DLQ_PATHS
 
 
 def qualify_path(spark: SparkSession, path: str) -> str:
@@ -69,11 +87,25 @@ def read_table_state(path: str, option: str, spark: SparkSession | None = None) 
     if local is None:
         return _read_through_spark(spark, path) if spark else None
     if DeltaTable.is_deltatable(local):
-        return _read_local(local)
+        try:
+            return _read_local(local)
+        except DeltaError as error:
+            log.debug("deltalake cannot open %s: %s", path, error)
+            found = _read_through_spark(spark, path) if spark else None
+            return found and replace(found, obstacle=f"deltalake cannot open {path}")
     folder = Path(local)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NotADeltaTable(option, path)
     return None
+
+
+def is_dlq(spark: SparkSession, path: str) -> bool:
+    """Whether there is a table with positions at a path that a DLQ once was at."""
+    try:
+        state = read_table_state(path, "dlq-path", spark)
+    except NotADeltaTable:
+        return False
+    return state is not None and {"_kafka_topic", "_error_type", "_kafka_offset"} <= set(state.schema.names)
 
 
 def _read_local(path: str) -> TableState:
@@ -81,7 +113,9 @@ def _read_local(path: str) -> TableState:
     metadata, protocol = table.metadata(), table.protocol()
     schema = T.StructType.fromJson(json.loads(table.schema().to_json()))
     features = tuple(protocol.writer_features or ())
-    return TableState(schema, tuple(metadata.partition_columns), dict(metadata.configuration), features)
+    return TableState(
+        str(metadata.id), schema, tuple(metadata.partition_columns), dict(metadata.configuration), features
+    )
 
 
 def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
@@ -93,7 +127,9 @@ def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
     detail = table.detail().first()
     assert detail is not None
     schema = table.toDF().schema
-    return TableState(schema, tuple(detail.partitionColumns), dict(detail.properties), tuple(detail.tableFeatures))
+    return TableState(
+        detail.id, schema, tuple(detail.partitionColumns), dict(detail.properties), tuple(detail.tableFeatures)
+    )
 
 
 def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> None:
@@ -135,23 +171,42 @@ def check_topic_id(state: TableState, topic: Topic, path: str) -> None:
         TopicRecreated: The topic's id is not the one that the table was made for.
     """
     known = state.properties.get(_topic_property(topic.name))
-    if known and known != topic.topic_id:
+    if known and topic.topic_id and known != topic.topic_id:
         raise TopicRecreated(topic.name, path, known, topic.topic_id)
 
 
-def create_table(spark: SparkSession, path: str, spec: TableSpec, topic: Topic, state: TableState | None) -> None:
-    """Create the table where it is missing, and note the topic's id in it where it is not."""
+def create_table(
+    spark: SparkSession, path: str, spec: TableSpec, topic: Topic, state: TableState | None, dlq_path: str = ""
+) -> None:
+    """Create the table where it is missing, and note the topic's id in it, and in bronze the path of its DLQ.
+
+    A crash may leave invalid records in the DLQ of a batch that bronze lacks; whoever goes on from there must look
+    into that DLQ, also with another one configured or none.
+    """
+    known = state.dlq_paths if state else []
     properties = {_topic_property(topic.name): topic.topic_id}
+    if dlq_path:
+        properties[_DLQ_PATHS] = json.dumps(known if dlq_path in known else [*known, dlq_path])
     if state is None:
         log.info("Creating the %s table at %s", spec.name, path)
-        spark.sql(create_table_statement(spec, path, properties=properties))
-    elif not properties.items() <= state.properties.items():
-        ((key, value),) = properties.items()
-        spark.sql(f"ALTER TABLE delta.`{path.replace('`', '``')}` SET TBLPROPERTIES ('{key}' = '{value}')")
+        state = _create(spark, path, spec, create_table_statement(spec, path, properties=properties))
+    if state and not properties.items() <= state.properties.items():
+        spark.sql(set_properties_statement(path, properties))
+
+
+def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> TableState | None:
+    """Create a table; its state where another process made it at the same time, which Delta lets one of two do."""
+    try:
+        spark.sql(statement)
+    except (Py4JJavaError, PySparkException):
+        if state := read_table_state(path, spec.name, spark):
+            return state
+        raise
+    return None
 
 
 def _topic_property(topic: str) -> str:
-    return f"bronze.topicId.{topic}"
+    return f"{OWN_PROPERTIES}topicId.{topic}"
 
 
 def find_obstacle(path: str, state: TableState | None) -> str:
@@ -160,6 +215,10 @@ def find_obstacle(path: str, state: TableState | None) -> str:
         return f"{path} is not on a local file system"
     if state is None:
         return ""
+    if state.obstacle:
+        return state.obstacle
+    if required := list(_list_required(state.schema)):
+        return f"{path} has the NOT NULL column {required[0]}"
     if constraints := [key for key in state.properties if key.startswith("delta.constraints.")]:
         return f"{path} has the CHECK constraint {constraints[0].removeprefix('delta.constraints.')}"
     if state.properties.get("delta.columnMapping.mode", "none") != "none":
@@ -167,6 +226,14 @@ def find_obstacle(path: str, state: TableState | None) -> str:
     if computed := [f.name for f in state.schema if any(key in f.metadata for key in _COMPUTED)]:
         return f"{path} has the computed column {computed[0]}"
     return _describe_features(path, set(state.writer_features) - _APPENDABLE)
+
+
+def _list_required(schema: T.DataType, prefix: str = "") -> Iterator[str]:
+    """Columns that take no null; what is within arrays and maps of ours never is null."""
+    for column in schema if isinstance(schema, T.StructType) else ():
+        if not column.nullable:
+            yield prefix + column.name
+        yield from _list_required(column.dataType, f"{prefix}{column.name}.")
 
 
 def _describe_features(path: str, unknown: Iterable[str]) -> str:

@@ -15,14 +15,12 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from bronze.decode import Event, Invalid, decode
+from bronze.offsets import OffsetRanges
 from bronze.schema import get_bronze_schema, get_dlq_schema
 
 RECORD_COLUMNS = ("value", "key", "topic", "partition", "offset", "timestamp", "row_hash")
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
-
-# Offsets per Kafka partition, as inclusive (first, last) ranges in ascending order.
-OffsetRanges = dict[int, list[tuple[int, int]]]
 
 
 def _arrow_schema(schema: T.StructType) -> pa.Schema:
@@ -83,7 +81,7 @@ def split_records(
     """
     partitions = Counter({e["values"]: e["counts"] for e in records["partition"].value_counts().to_pylist()})
     kept = drop_present(records, present) if present else records
-    decoded = _decode_all(kept, ingested_at)
+    decoded = decode_all(kept, ingested_at)
     is_valid = pa.array([type(d) is Event for d in decoded], pa.bool_())
     invalid = [d for d in decoded if type(d) is Invalid]
     bad_rows = kept.filter(pc.invert(is_valid))
@@ -102,14 +100,15 @@ def drop_present(records: pa.RecordBatch, present: OffsetRanges) -> pa.RecordBat
     found = np.zeros(len(records), dtype=bool)
     for partition, ranges in present.items():
         mine = partitions == partition
-        if mine.any():
+        if ranges and mine.any():
             first, last = np.array(ranges, dtype=np.int64).T
             index = np.searchsorted(first, offsets[mine], side="right") - 1
             found[mine] = (index >= 0) & (offsets[mine] <= last[index])
     return records.filter(pa.array(~found)) if found.any() else records
 
 
-def _decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invalid]:
+def decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invalid]:
+    """Decode the column ``value`` of records, each with its ``timestamp``."""
     values = records["value"].to_pylist()
     timestamps = records["timestamp"].cast(pa.int64()).to_pylist()
     return [decode(value, timestamp, ingested_at) for value, timestamp in zip(values, timestamps, strict=True)]

@@ -15,8 +15,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from bronze.files import DataFile, write_parquet
+from bronze.offsets import OffsetRanges
 from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
-from bronze.transforms import Counts, OffsetRanges, split_records
+from bronze.transforms import Counts, split_records
 
 FLUSH_BYTES = 256 * 1024 * 1024
 
@@ -48,6 +49,16 @@ class BatchResult(msgspec.Struct):
     partitions: dict[int, int] = msgspec.field(default_factory=dict)
     invalid: dict[str, int] = msgspec.field(default_factory=dict)
     present: int = 0
+
+    @property
+    def total(self) -> int:
+        """Records that were read."""
+        return sum(self.partitions.values())
+
+    @property
+    def valid(self) -> int:
+        """Records that are valid and were not in the tables yet."""
+        return self.total - sum(self.invalid.values()) - self.present
 
 
 def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
@@ -86,6 +97,7 @@ def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Batch
     bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id, result.bronze)
     dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id, result.dlq)
     # Decoded events hold no cycles; looking for some in millions of dicts would cost half of the decoding.
+    collected = gc.isenabled()
     gc.disable()
     try:
         for records in batches:
@@ -99,7 +111,8 @@ def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Batch
         bronze.flush()
         dlq.flush()
     finally:
-        gc.enable()
+        if collected:
+            gc.enable()
     return merge_results([result, describe_counts(counts)])
 
 

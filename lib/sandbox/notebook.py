@@ -1,6 +1,12 @@
-"""Which broker a notebook uses: the sandbox's, or the one it is given."""
+"""What a notebook uses: the sandbox's broker and tables filled from it, or those that it is given."""
 
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from bronze.config import IngestConfig, TablesConfig
 from bronze.errors import BronzeError
+from bronze.stream import run
 
 
 class BrokersAmbiguous(BronzeError):
@@ -28,3 +34,24 @@ def choose_brokers(use_sandbox: bool, kafka_brokers: str, kafka_topic: str) -> s
     from sandbox.kafka import ensure_sandbox
 
     return ensure_sandbox(kafka_topic)
+
+
+def fill_tables(spark: SparkSession, use_sandbox: bool, config: TablesConfig, kafka_topic: str) -> None:
+    """On the sandbox, ingest its topic where there is no table yet, so that a notebook has something to show.
+
+    The checkpoint lies beside the bronze table, where the ingestion notebook has it. With ``use_sandbox`` false, and
+    where there are tables, nothing is done.
+    """
+    if not use_sandbox or Path(config.output_path).exists():
+        return
+    run(
+        IngestConfig(
+            kafka_brokers=choose_brokers(True, "", kafka_topic),
+            kafka_topic=kafka_topic,
+            checkpoint_path=str(Path(config.output_path).with_name("checkpoint")),
+            output_path=config.output_path,
+            dlq_path=config.dlq_path,
+            available_now=True,
+        ),
+        spark,
+    )

@@ -1,12 +1,20 @@
 """Wrong input ends with its exit code and one clear message, before anything is written."""
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from bronze.cli import main
-from tests.conftest import Lake, Topic, make_events
+from tests.conftest import ROOT, Lake, Topic, make_event, make_events
 
 
 @pytest.fixture
@@ -64,6 +72,34 @@ def test_partitions_that_do_not_exist_are_listed(bronze, topic: Topic, lake: Lak
     assert code == 2
     assert f"names partitions that {topic.name} does not have: 7" in message
     assert is_untouched(lake)
+
+
+def test_offsets_beyond_the_end_are_refused_with_what_there_is(bronze, topic: Topic, lake: Lake):
+    topic.produce(make_events(5), partition=1)
+    code, message = bronze("--starting-offsets", f'{{"{topic.name}": {{"0": 0, "1": 6, "2": -1}}}}')
+    assert code == 2
+    assert "does not hold offset 6 of partition 1 (it holds 0 to 4)" in message
+    assert is_untouched(lake)
+
+
+def delete_records(topic: Topic, partition: int, before: int) -> None:
+    """What retention does: the partition now starts at an offset."""
+    admin = AdminClient({"bootstrap.servers": topic.brokers})
+    for future in admin.delete_records([TopicPartition(topic.name, partition, before)]).values():
+        future.result()
+
+
+def test_records_that_kafka_deleted_unread_are_named_and_can_be_given_up(bronze, topic: Topic, lake: Lake, bronze_log):
+    topic.produce(make_events(10), partition=1)
+    bronze()
+    topic.produce(make_events(10), partition=1)
+    delete_records(topic, 1, before=15)
+    code, message = bronze()
+    assert code == 3
+    assert "deleted records before they were read: partition 1, offsets 10-14." in message
+    assert bronze("--accept-data-loss")[0] == 0
+    assert "Warning: data loss is accepted, Kafka no longer has partition 1, offsets 10-14" in bronze_log.messages
+    assert lake.positions() == [(1, offset) for offset in [*range(10), *range(15, 20)]]
 
 
 def test_an_interval_that_spark_cannot_read_is_refused(bronze, lake: Lake):
@@ -133,3 +169,91 @@ def test_what_the_cli_says_at_its_end(bronze, topic: Topic, capsys: pytest.Captu
     flags = [word for name in names for word in ("--" + name.replace("_", "-"), getattr(lake.config, name))]
     assert main(["ingest", *flags, "--available-now"]) == 0
     assert capsys.readouterr().out.strip() == "4 records in 1 batches: 3 valid, 1 invalid"
+
+
+@pytest.mark.parametrize("name", ["output_path", "dlq_path", "checkpoint_path"])
+def test_a_file_system_that_spark_lacks_is_named_with_its_package(bronze, lake: Lake, name: str):
+    code, message = bronze(**{name: "s3a://lake/somewhere"})
+    assert code == 2
+    flag = f"--{name.replace('_', '-')}"
+    assert message.startswith(f"{flag}: expected a path that Spark can use (no file system for scheme 's3a'; ")
+    assert "add --packages org.apache.hadoop:hadoop-aws:3." in message
+    assert is_untouched(lake)
+
+
+@pytest.mark.parametrize("path", ["foo://x", "foo://x/b", "gs://lake/b"])
+def test_an_unknown_scheme_is_a_wrong_argument(bronze, lake: Lake, path: str):
+    code, message = bronze(output_path=path)
+    assert code == 2
+    assert message.startswith("--output-path: expected a path that Spark can use (no file system for scheme '")
+    assert is_untouched(lake)
+
+
+@pytest.mark.parametrize("path", ["hdfs://no-such-host.invalid:9000/b", "hdfs:///b", "a:b"])
+def test_a_path_that_hadoop_cannot_use_is_a_wrong_argument(bronze, lake: Lake, path: str):
+    code, message = bronze(output_path=path)
+    assert code == 2
+    assert message.startswith("--output-path: expected a path that Spark can use (")
+    assert len(message.splitlines()) == 1
+    assert is_untouched(lake)
+
+
+@pytest.mark.parametrize("name", ["output_path", "dlq_path", "checkpoint_path"])
+@pytest.mark.parametrize("below", ["", "/a/b"])
+def test_a_path_that_is_or_lies_below_a_file_is_refused(bronze, lake: Lake, tmp_path: Path, name: str, below: str):
+    (tmp_path / "file").touch()
+    code, message = bronze(**{name: f"{tmp_path}/file{below}"})
+    assert code == 2
+    assert message.startswith(f"--{name.replace('_', '-')}: expected a folder, or a path below folders")
+    assert f"{tmp_path}/file is a file" in message
+    assert is_untouched(lake)
+
+
+def test_a_storage_that_does_not_answer_is_one_line_and_exit_1(bronze, lake: Lake):
+    code, message = bronze(output_path="hdfs://127.0.0.1:1/b")
+    assert code == 1
+    assert (
+        message == "failed: ConnectException: Connection refused; nothing was lost, run the same command again to go on"
+    )
+    assert is_untouched(lake)
+
+
+def test_json_offsets_of_no_partition_are_refused(bronze, topic: Topic, lake: Lake):
+    code, message = bronze("--starting-offsets", f'{{"{topic.name}": {{}}}}')
+    assert code == 2
+    assert f"must name every partition of {topic.name}; missing: 0, 1, 2" in message
+    assert is_untouched(lake)
+
+
+def test_the_message_of_an_unreadable_record_is_a_way_past_it_without_loss(
+    bronze, make_topic: Callable[..., Topic], lake: Lake
+):
+    topic = make_topic(1, **{"message.timestamp.after.max.ms": str(2**63 - 1)})
+    topic.produce(make_events(2))
+    producer = Producer({"bootstrap.servers": topic.brokers})
+    producer.produce(topic.name, make_event(), timestamp=2**63 - 1)
+    assert producer.flush(30) == 0
+    topic.produce(make_events(2, first=3))
+
+    code, message = bronze(kafka_topic=topic.name)
+    assert code == 1
+    assert f"partition 0, offset 2 of {topic.name}" in message
+    first, second = (f"{lake.config.checkpoint_path}-{number}" for number in (1, 2))
+    bronze("--max-offsets-per-trigger", "1", kafka_topic=topic.name, checkpoint_path=first)
+    offsets = json.dumps({topic.name: {"0": 3}})
+    assert bronze("--starting-offsets", offsets, kafka_topic=topic.name, checkpoint_path=second)[0] == 0
+    assert lake.positions() == [(0, 0), (0, 1), (0, 3), (0, 4)]
+
+
+def test_an_interrupt_while_a_broker_is_waited_for_leaves_no_traceback(lake: Lake):
+    flags = ["--kafka-brokers", "127.0.0.1:1", "--checkpoint-path", lake.config.checkpoint_path]
+    command = [sys.executable, "-m", "bronze.cli", "ingest", *flags, "--output-path", lake.config.output_path]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    said = ""
+    while "does not answer" not in said:
+        said += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said.count("bronze: interrupted; run the same command again to go on") == 1
+    assert "Traceback" not in said

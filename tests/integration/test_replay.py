@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,26 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from bronze import spark_writer
-from bronze.batch import select_records
+from bronze.batch import BatchProcessor, select_records
 from bronze.checkpoint import read_planned_offsets
 from bronze.commit import DirectWriter, TableLog
 from bronze.config import IngestConfig
-from bronze.errors import AppendConflict, CheckpointOfOtherTables, QueryFailed
+from bronze.errors import DataLoss, QueryFailed
 from bronze.positions import find_present
+from bronze.prepare import TableGuard
+from bronze.spark_writer import SparkWriter
+from bronze.storage_errors import (
+    AppendConflict,
+    CheckpointOfOtherTables,
+    CheckpointOfOtherTopic,
+    CheckpointUnreadable,
+    DlqMissing,
+    TopicTruncated,
+)
 from bronze.writer import BatchTask
 from sandbox.events import generate_events
 from tests.conftest import ROOT, Lake, Topic, make_events
+from tests.integration.test_configuration import delete_records
 from tests.integration.test_ingestion import BAD, START
 
 
@@ -114,9 +126,89 @@ def test_a_checkpoint_without_its_table_is_refused(topic: Topic, lake: Lake):
     topic.produce(make_events(5))
     lake.ingest()
     shutil.rmtree(lake.config.output_path)
-    with pytest.raises(CheckpointOfOtherTables, match="there is no table at"):
+    with pytest.raises(CheckpointOfOtherTables, match="there is no table"):
         lake.ingest()
     assert not Path(lake.config.output_path).exists()
+
+
+def test_a_checkpoint_of_another_table_is_refused(topic: Topic, lake: Lake, tmp_path: Path):
+    topic.produce(make_events(5))
+    lake.ingest()
+    lake.ingest(output_path=str(tmp_path / "other"), dlq_path="", checkpoint_path=str(tmp_path / "other-checkpoint"))
+    with pytest.raises(CheckpointOfOtherTables, match=r"records went into file:.*/bronze, table id"):
+        lake.ingest(output_path=str(tmp_path / "other"))
+
+
+def test_a_dlq_that_was_deleted_is_not_made_anew_under_its_checkpoint(topic: Topic, lake: Lake):
+    topic.produce(make_events(5) + BAD)
+    lake.ingest()
+    shutil.rmtree(lake.config.dlq_path)
+    with pytest.raises(DlqMissing, match="will not read its records again"):
+        lake.ingest()
+    shutil.rmtree(lake.config.checkpoint_path)
+    lake.ingest()
+    assert lake.dlq.count() == len(BAD)
+
+
+def test_tables_that_lack_the_last_batch_are_warned_of(topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture):
+    topic.produce(make_events(5))
+    lake.ingest()
+    lake.spark.sql(f"RESTORE TABLE delta.`{lake.config.output_path}` TO VERSION AS OF 0")
+    lake.ingest()
+    assert any("the tables have nothing of batch 0" in message for message in bronze_log.messages)
+
+
+def test_a_lost_checkpoint_does_not_hide_what_kafka_deleted(topic: Topic, lake: Lake, bronze_log):
+    topic.produce(make_events(10), partition=1)
+    lake.ingest()
+    topic.produce(make_events(10), partition=1)
+    delete_records(topic, 1, before=15)
+    shutil.rmtree(lake.config.checkpoint_path)
+    with pytest.raises(DataLoss, match="partition 1, offsets 10-14"):
+        lake.ingest()
+    lake.ingest(starting_offsets=f'{{"{topic.name}": {{"0": 0, "1": 17, "2": 0}}}}', fail_on_data_loss=False)
+    assert any("leaves out partition 1, offsets 15-16" in message for message in bronze_log.messages)
+
+
+def test_a_table_dropped_and_recreated_under_its_checkpoint_is_refused(topic: Topic, lake: Lake, tmp_path: Path):
+    topic.produce(make_events(5))
+    lake.ingest()
+    shutil.rmtree(lake.config.output_path)
+    lake.ingest(checkpoint_path=str(tmp_path / "other-checkpoint"))
+    with pytest.raises(CheckpointOfOtherTables, match="not into the table at"):
+        lake.ingest()
+
+
+def test_a_checkpoint_of_another_topic_is_refused(topic: Topic, make_topic, lake: Lake):
+    lake.ingest()
+    with pytest.raises(CheckpointOfOtherTopic, match=f"has the offsets of {topic.name}, not of"):
+        lake.ingest(kafka_topic=make_topic().name)
+
+
+def test_a_truncated_checkpoint_is_refused_by_the_name_of_its_file(topic: Topic, lake: Lake):
+    topic.produce(make_events(5))
+    lake.ingest()
+    Path(lake.config.checkpoint_path, "offsets", "0").write_text("v1\n")
+    with pytest.raises(CheckpointUnreadable, match="offsets/0 is damaged"):
+        lake.ingest()
+    Path(lake.config.checkpoint_path, "offsets", ".0.crc").unlink()
+    with pytest.raises(CheckpointUnreadable, match="offsets/0 is damaged"):
+        lake.ingest()
+
+
+def test_a_dlq_that_is_no_longer_given_still_counts(
+    topic: Topic, any_lake: Lake, monkeypatch: pytest.MonkeyPatch, bronze_log: pytest.LogCaptureFixture
+):
+    topic.produce(make_events(20) + BAD)
+    with monkeypatch.context() as broken:
+        break_bronze_commit(broken)
+        with pytest.raises(QueryFailed):
+            any_lake.ingest()
+    any_lake.ingest(dlq_path="")
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+    assert any(
+        "went to the DLQ" in message and "what it holds is left out" in message for message in bronze_log.messages
+    )
 
 
 def test_planned_offsets_are_those_of_the_batch(topic: Topic, lake: Lake):
@@ -134,10 +226,11 @@ def test_present_offsets_are_merged_into_ranges(topic: Topic, lake: Lake):
     tables = [lake.config.output_path, lake.config.dlq_path]
     assert find_present(lake.spark, tables, topic.name, {0: (2, 50), 1: (0, 9), 2: (0, 2)}) == {
         0: [(2, 7)],
+        1: [],
         2: [(0, 1)],
     }
-    assert find_present(lake.spark, tables, "another", {0: (0, 50)}) == {}
-    assert find_present(lake.spark, tables, topic.name, {0: (8, 50), 1: (5, 5)}) == {}
+    assert find_present(lake.spark, tables, "another", {0: (0, 50)}) == {0: []}
+    assert find_present(lake.spark, tables, topic.name, {0: (8, 50), 1: (5, 5)}) == {0: [], 1: []}
 
 
 def read_batch(lake: Lake, topic: Topic):
@@ -147,6 +240,34 @@ def read_batch(lake: Lake, topic: Topic):
 
 def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
     return BatchTask(batch_id, int(time.time() * 1000) * 1000, lake.config.output_path, lake.config.dlq_path)
+
+
+def test_a_topic_that_ends_before_what_was_read_ends_the_run(lake: Lake):
+    guard = TableGuard(lake.spark, [], "t", "")
+    processor = BatchProcessor(None, guard, "bronze")
+    with pytest.raises(TopicTruncated, match="partition 3 ends at 50, but was read to 100"):
+        processor._find_overlap({3: (100, 50)})
+
+
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_an_append_of_the_other_writer_is_noticed(topic: Topic, lake: Lake, make_writer):
+    lake.ingest()
+    topic.produce(make_events(5))
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    ours, theirs = make_writer(*tables), (SparkWriter if make_writer is DirectWriter else DirectWriter)(*tables)
+    ours.has_changed()
+    assert not ours.has_changed()
+    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict)
+    assert ours.has_changed()
+
+
+def test_a_batch_that_is_invalid_throughout_is_noticed_by_a_writer_without_its_dlq(topic: Topic, lake: Lake):
+    lake.ingest()
+    topic.produce(BAD)
+    without, ours = DirectWriter(lake.config.output_path), DirectWriter(lake.config.output_path, lake.config.dlq_path)
+    ours.append(read_batch(lake, topic), make_task(lake), "ours", dict)
+    assert lake.dlq.count() == len(BAD)
+    assert without.has_changed()
 
 
 def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lake):
@@ -171,6 +292,30 @@ def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
     assert ours.has_changed()
     assert not ours.has_changed()
     assert not theirs.has_changed()
+
+
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_a_batch_that_another_process_on_the_checkpoint_wrote_is_left_out(topic: Topic, lake: Lake, make_writer):
+    """Both looked before either wrote; the second finds the batch's number in the tables."""
+    lake.ingest()
+    topic.produce(make_events(20) + BAD, partition=0)
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    first, second = (make_writer(*tables) for _ in range(2))
+    for writer in (first, second):
+        look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
+        writer.append(read_batch(lake, topic), make_task(lake, batch_id=7), "query", look_up)
+    assert len(lake.positions()) == len(set(lake.positions())) == 28
+
+
+def test_counts_after_a_lost_race_are_those_of_what_was_committed(topic: Topic, lake: Lake):
+    lake.ingest()
+    topic.produce(make_events(20) + BAD, partition=0)
+    loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    winner.append(read_batch(lake, topic).where("offset < 25"), make_task(lake), "winner", dict)
+    look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
+    result = loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up)
+    assert (result.total, result.valid, sum(result.invalid.values()), result.present) == (28, 0, 3, 25)
 
 
 def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wrote(

@@ -1,6 +1,7 @@
 """delta-spark reads, maintains and describes what either writer wrote, and skips files by its statistics."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,17 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from bronze.errors import NotADeltaTable, TableMismatch, TopicRecreated, WriterUnsuitable
-from bronze.schema import get_bronze_schema, get_bronze_spec, get_dlq_schema
+from bronze.commit import TableLog
+from bronze.files import DataFile
+from bronze.schema import create_table_statement, get_bronze_schema, get_bronze_spec, get_dlq_schema
+from bronze.storage_errors import (
+    FileNotSeen,
+    NotADeltaTable,
+    TableChanged,
+    TableMismatch,
+    TopicRecreated,
+    WriterUnsuitable,
+)
 from tests.conftest import Lake, Topic, make_event, make_events
 
 
@@ -69,11 +79,48 @@ def test_the_log_gets_checkpoints(topic: Topic, any_lake: Lake):
     assert any_lake.bronze.count() == 120
 
 
-def test_each_commit_carries_the_query_s_id_and_batch(topic: Topic, lake: Lake):
-    topic.produce(make_events(30), partition=0)
-    lake.ingest(max_offsets_per_trigger=10)
-    query_id = json.loads(Path(lake.config.checkpoint_path, "metadata").read_text())["id"]
-    assert DeltaTable(lake.config.output_path).transaction_version(query_id) == 2
+def test_each_commit_carries_the_query_s_id_and_batch(topic: Topic, any_lake: Lake):
+    topic.produce(make_events(30) + [b"{"], partition=0)
+    any_lake.ingest(max_offsets_per_trigger=10)
+    query_id = json.loads(Path(any_lake.config.checkpoint_path, "metadata").read_text())["id"]
+    assert DeltaTable(any_lake.config.output_path).transaction_version(query_id) == 2
+    assert DeltaTable(any_lake.config.dlq_path).transaction_version(query_id) == 3
+
+
+def test_a_file_that_the_driver_does_not_see_is_not_committed(lake: Lake):
+    lake.ingest()
+    log = TableLog(lake.config.output_path)
+    missing = DataFile(
+        "_event_date=2026-01-31/part-0.parquet", 100, 0, {"_event_date": None, "_event_hour": None}, "{}"
+    )
+    with pytest.raises(FileNotSeen, match="nothing was committed"):
+        log.commit([missing], "app", 0)
+
+
+def test_a_table_that_is_altered_while_it_is_written_to_ends_the_run(lake: Lake):
+    lake.ingest()
+    log = TableLog(lake.config.output_path)
+    lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` SET TBLPROPERTIES ('bronze.note' = 'ours')")
+    assert not log.has_changed()
+    lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` ADD CONSTRAINT c CHECK (_kafka_offset >= 0)")
+    with pytest.raises(TableChanged, match="checked anew"):
+        log.commit([], "app", 0)
+
+
+def test_a_table_made_anew_while_it_is_written_to_ends_the_run(lake: Lake):
+    lake.ingest()
+    log = TableLog(lake.config.output_path)
+    shutil.rmtree(lake.config.output_path)
+    lake.spark.sql(create_table_statement(get_bronze_spec(), lake.config.output_path))
+    with pytest.raises(TableChanged):
+        log.has_changed()
+
+
+def test_a_column_that_takes_no_null_is_left_to_delta_spark(lake: Lake):
+    statement = create_table_statement(get_bronze_spec(), lake.config.output_path)
+    lake.spark.sql(statement.replace("`tenant_id` string", "`tenant_id` string NOT NULL"))
+    with pytest.raises(WriterUnsuitable, match="NOT NULL column tenant_id"):
+        lake.ingest(writer="direct")
 
 
 def test_a_path_with_other_files_is_refused(lake: Lake):

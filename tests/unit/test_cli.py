@@ -128,7 +128,7 @@ def test_a_flag_sets_its_field(arguments: list[str], name: str, value: Any):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required: --kafka-brokers, --checkpoint-path, --output-path"),
+        ([], "required: --kafka-brokers, --output-path, --checkpoint-path"),
         (PATHS, "required: --kafka-brokers"),
         ([*REQUIRED, "--unknown"], "unrecognized arguments: --unknown"),
         ([*REQUIRED, "stray"], "unrecognized arguments: stray"),
@@ -191,3 +191,14 @@ def test_an_unknown_flag_ends_the_process_with_code_2():
     ended = run_bronze("ingest", *REQUIRED, "--unknown")
     assert ended.returncode == 2
     assert ended.stderr.endswith("error: unrecognized arguments: --unknown\n")
+
+
+def test_an_interrupt_before_the_query_is_one_line_and_exit_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupt(config: IngestConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bronze.stream.run", interrupt)
+    assert main(["ingest", *REQUIRED]) == 130
+    assert capsys.readouterr().err == "bronze: interrupted; run the same command again to go on\n"

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from bronze.config import IngestConfig, parse_starting_offsets
+from bronze.config import IngestConfig
 from bronze.errors import BronzeError, InvalidOption, OptionMissing
+from bronze.parsing import parse_starting_offsets
 
 GIVEN = {"kafka_brokers": "localhost:9092", "checkpoint_path": "/lake/checkpoint", "output_path": "/lake/bronze"}
 TOPIC = "api-usage-events.v1"
@@ -88,14 +89,14 @@ def test_each_writer_is_accepted(writer: str):
 @pytest.mark.parametrize(
     ("text", "offsets"),
     [
-        ("", {}),
-        ("earliest", {}),
-        ("latest", {}),
+        ("", None),
+        ("earliest", None),
+        ("latest", None),
         (f'{{"{TOPIC}": {{"0": 23, "1": -2, "2": -1, "3": 0}}}}', {0: 23, 1: -2, 2: -1, 3: 0}),
         (f' {{ "{TOPIC}" : {{}} }} ', {}),
     ],
 )
-def test_starting_offsets_are_a_word_or_an_offset_of_each_partition(text: str, offsets: dict[int, int]):
+def test_starting_offsets_are_a_word_or_an_offset_of_each_partition(text: str, offsets: dict[int, int] | None):
     assert parse_starting_offsets(text, TOPIC) == offsets
 
 
@@ -126,6 +127,7 @@ def test_starting_offsets_are_a_word_or_an_offset_of_each_partition(text: str, o
         f'{{"{TOPIC}": {{"0": NaN}}}}',
         f"{{'{TOPIC}': {{'0': 1}}}}",
         f'{{"{TOPIC}": {{"0": 1}}',
+        "[" * 100_000,
     ],
 )
 def test_other_starting_offsets_are_refused_with_an_example_for_the_topic(text: str):
@@ -200,3 +202,23 @@ def test_every_parameter_has_a_plain_type_and_a_help_text_of_one_line(name: str)
     assert type(option.default) in (str, int, bool)
     assert option.metadata["help"].strip()
     assert not set("\n=#") & set(option.metadata["help"])
+
+
+@pytest.mark.parametrize("name", ["output_path", "dlq_path"])
+@pytest.mark.parametrize("path", ["/lake/a%20b", "file:/lake/a%2Fb", "data/%41"])
+def test_percent_escapes_in_the_path_of_a_local_table_are_refused(name: str, path: str):
+    flag = f"--{name.replace('_', '-')}"
+    assert refuse(**{name: path}).startswith(f"{flag}: expected a path without percent escapes such as %20")
+
+
+def test_percent_escapes_in_the_folder_that_a_path_is_relative_to_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a%20b").mkdir()
+    monkeypatch.chdir(tmp_path / "a%20b")
+    assert "a%20b/data/bronze" in refuse(output_path="data/bronze")
+
+
+@pytest.mark.parametrize("path", ["/lake/100%", "/lake/a%zz", "/lake/a b", "s3a://lake/a%20b"])
+def test_other_percent_signs_and_other_file_systems_are_accepted(path: str):
+    assert make_config(output_path=path).output_path == path

@@ -1,5 +1,6 @@
 """Files written from Arrow rows are, once committed, a Delta table with those rows."""
 
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -287,3 +288,13 @@ def test_a_task_holds_no_more_than_a_few_times_its_limit(tmp_path: Path, monkeyp
     finally:
         pa.set_memory_pool(default)
     assert 4 * MIB <= pool.max_memory() <= 20 * MIB
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_task_leaves_garbage_collection_as_it_was(tmp_path: Path, collected: bool):
+    (gc.enable if collected else gc.disable)()
+    try:
+        write_partition(iter([make_records([b"{"])]), BatchTask(3, INGESTED_AT, str(tmp_path / "b"), ""))
+        assert gc.isenabled() is collected
+    finally:
+        gc.enable()

@@ -1,0 +1,150 @@
+"""What an audit found, as text, as JSON and as a table."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+
+from bronze.offsets import count_offsets, describe_ranges
+
+# Why an offset has no row.
+DELETED = "deleted in Kafka (retention)"
+BEYOND = "beyond Kafka's end (the topic has lost records since)"
+ABORTED = "of aborted transactions"
+NO_RECORD = "where Kafka has no record (transaction marker, or compacted)"
+
+Ranges = list[tuple[int, int]]
+
+
+@dataclass
+class PartitionAudit:
+    """One Kafka partition: what the tables have of it, and what they should have.
+
+    Attributes:
+        partition: Kafka partition.
+        first: Lowest offset in the tables; None where they have none.
+        last: Highest offset in the tables.
+        bronze_rows: Rows in bronze, doubled ones included.
+        dlq_rows: Rows in the DLQ.
+        earliest: Earliest offset that Kafka holds.
+        end: Kafka's end, exclusive.
+        lag: Offsets that Kafka holds and the ingestion has not read yet.
+        in_both: Offsets in bronze and in the DLQ.
+        beyond_checkpoint: Offsets in the tables that the checkpoint does not say are done: a batch that runs again.
+        gaps: Offsets that were read and are in no table, not explained yet.
+        doubled: Finding: offsets that one table has more than once.
+        contradicting: Finding: offsets in both tables that were not replayed from the DLQ.
+        missing: Finding: offsets where Kafka has a record and the tables have none.
+        explained: Offsets without a row, by the reason.
+    """
+
+    partition: int
+    first: int | None
+    last: int | None
+    bronze_rows: int
+    dlq_rows: int
+    earliest: int
+    end: int
+    lag: int
+    in_both: Ranges = field(default_factory=list)
+    beyond_checkpoint: Ranges = field(default_factory=list)
+    gaps: Ranges = field(default_factory=list)
+    doubled: Ranges = field(default_factory=list)
+    contradicting: Ranges = field(default_factory=list)
+    missing: Ranges = field(default_factory=list)
+    explained: dict[str, Ranges] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> dict[str, Ranges]:
+        """What must not be, by its name; empty where all is well."""
+        named = {"doubled": self.doubled, "in both tables": self.contradicting, "missing": self.missing}
+        return {name: ranges for name, ranges in named.items() if ranges}
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The audit of all partitions of a topic."""
+
+    topic: str
+    partitions: Sequence[PartitionAudit]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every record is exactly once in bronze or exactly once in the DLQ, as far as it was read."""
+        return not any(audit.findings for audit in self.partitions)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per partition."""
+        rows = [
+            {
+                "partition": a.partition,
+                "first": a.first,
+                "last": a.last,
+                "bronze": a.bronze_rows,
+                "DLQ": a.dlq_rows,
+                "replayed": count_offsets(a.in_both) - count_offsets(a.contradicting),
+                "no record": sum(map(count_offsets, a.explained.values())),
+                "findings": sum(map(count_offsets, a.findings.values())),
+                "beyond checkpoint": count_offsets(a.beyond_checkpoint),
+                "Kafka earliest": a.earliest,
+                "Kafka end": a.end,
+                "lag": a.lag,
+            }
+            for a in self.partitions
+        ]
+        return pd.DataFrame(rows).astype({"first": "Int64", "last": "Int64"}).set_index("partition")
+
+    def to_text(self) -> str:
+        """The table, every explained gap, every finding with its exact offsets, and the verdict."""
+        table = self.to_frame().reset_index().to_string(index=False, na_rep="-")
+        return "\n".join([table, "", *self._list_explained(), *self._list_findings(), self.verdict])
+
+    @property
+    def unverifiable(self) -> int:
+        """Offsets that no table has and Kafka does not hold any more: whether there was a record, nobody can tell."""
+        return sum(count_offsets(a.explained.get(reason, [])) for a in self.partitions for reason in (DELETED, BEYOND))
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line."""
+        rows = sum(a.bronze_rows for a in self.partitions), sum(a.dlq_rows for a in self.partitions)
+        counted = f"{rows[0]:,} in bronze, {rows[1]:,} in the DLQ"
+        if replayed := sum(count_offsets(a.in_both) - count_offsets(a.contradicting) for a in self.partitions):
+            counted += f" of which {replayed:,} are replayed"
+        if self.is_complete:
+            lag = sum(a.lag for a in self.partitions)
+            doubt = (
+                f"; {self.unverifiable:,} offsets without a row can no longer be checked" if self.unverifiable else ""
+            )
+            return f"Complete: every record of {self.topic} that was read is there once ({counted}){doubt}; lag {lag:,}"
+        offsets = sum(count_offsets(ranges) for a in self.partitions for ranges in a.findings.values())
+        return f"NOT complete: {offsets:,} offsets of {self.topic} are missing or doubled ({counted})"
+
+    def _list_explained(self) -> list[str]:
+        return [
+            f"partition {a.partition}: {count_offsets(ranges):,} offsets without a row, {reason}: "
+            + describe_ranges(ranges)
+            for a in self.partitions
+            for reason, ranges in a.explained.items()
+        ]
+
+    def _list_findings(self) -> list[str]:
+        return [
+            f"FINDING partition {a.partition}: {count_offsets(ranges):,} offsets {name}: "
+            + describe_ranges(ranges, shown=1_000)
+            for a in self.partitions
+            for name, ranges in a.findings.items()
+        ]
+
+    def to_json(self) -> str:
+        """All of it, for programs."""
+        return json.dumps(
+            {
+                "topic": self.topic,
+                "complete": self.is_complete,
+                "verdict": self.verdict,
+                "unverifiable": self.unverifiable,
+                "partitions": [asdict(audit) for audit in self.partitions],
+            }
+        )

@@ -1,0 +1,86 @@
+"""What went wrong, in one line: the condition behind an error of Spark, its tasks or its JVM, with the cure.
+
+Spark hands on whole stack traces, Java's and Python's in one another. The line that a person needs is the innermost.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deltalake.exceptions import DeltaError
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
+from bronze.errors import (
+    BronzeError,
+    DataLoss,
+    ExecutorDependencyMissing,
+    QueryFailed,
+    RecordUnreadable,
+)
+
+log = logging.getLogger(__name__)
+
+_TRACEBACK = "Traceback (most recent call last):"
+_MAX_LENGTH = 500
+_UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
+
+
+@contextmanager
+def explain_failures() -> Iterator[None]:
+    """Turn what Spark, Delta or the file system raise into one clear line.
+
+    Raises:
+        BronzeError: The condition, with its cure.
+    """
+    try:
+        yield
+    except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:
+        raise explain_failure(error) from error
+
+
+def explain_failure(error: BaseException) -> BronzeError:
+    """The condition behind an error, with its cure; the whole text goes to the log at DEBUG."""
+    if isinstance(error, BronzeError):
+        return error
+    text, reason = str(error), read_reason(error)
+    log.debug("The failure in full: %s: %s", type(error).__name__, text)
+    if _TRACEBACK in text and (module := re.search(r"ModuleNotFoundError: No module named '([^']+)'", reason)):
+        return ExecutorDependencyMissing(module[1])
+    if record := _UNREADABLE.search(text):
+        topic, *numbers = record.groups()
+        return RecordUnreadable(topic, *map(int, numbers))
+    if "KAFKA_DATA_LOSS" in text or "Some data may have been lost" in text:
+        lost = re.search(r"^Reason: (.+)$", text, re.MULTILINE)
+        return DataLoss(lost[1] if lost else reason)
+    return QueryFailed(reason)
+
+
+def read_reason(error: BaseException) -> str:
+    """The one line that says what happened, as ``Type: message``.
+
+    That is the last of the innermost Python traceback, where it is not merely Java's error arriving in Python; else
+    the innermost Java cause that has a message; else the error's own first line.
+    """
+    text = str(error)
+    candidates = [_read_python_error(text), *reversed(re.findall(r"^Caused by: (\S+: .+)$", text, re.MULTILINE))]
+    if text.startswith("An error occurred while calling "):  # py4j's own line
+        candidates += re.findall(r"^: (.+)$", text, re.MULTILINE)[:1]
+    line = next(filter(None, candidates), "") or _read_first_line(error)
+    line = re.sub(r"^(?:\w+[.$])+(?=\w)", "", line)  # the packages of the type
+    return line if len(line) <= _MAX_LENGTH else line[:_MAX_LENGTH] + "…"
+
+
+def _read_python_error(text: str) -> str:
+    """The last line of the innermost traceback; empty where there is none, or where Java says more."""
+    _, found, traceback = text.rpartition(_TRACEBACK)
+    raised = re.search(r"^\S.*$", traceback, re.MULTILINE) if found else None  # its frames are indented
+    return raised[0] if raised and "Py4JJavaError" not in raised[0] else ""
+
+
+def _read_first_line(error: BaseException) -> str:
+    name = type(error).__name__
+    # Spark wraps what ended the query in a sentence of its own.
+    text = re.sub(r"^\[STREAM_FAILED\] Query \[.*?\] terminated with exception: ", "", str(error).strip())
+    return f"{name}: {text.splitlines()[0]}" if text else name

@@ -1,0 +1,130 @@
+"""Why an offset has no row: Kafka deleted it, has no record there, or the record is missing in the tables."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, SparkSession
+
+from bronze.audit_report import ABORTED, BEYOND, DELETED, NO_RECORD, PartitionAudit
+from bronze.config import KafkaConfig
+from bronze.kafka import read_client_properties
+from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, clip_ranges, count_offsets, subtract_ranges
+from bronze.positions import build_bitmaps, collect_ranges
+
+log = logging.getLogger(__name__)
+
+# Gaps that are nearer than this to one another are read as one; a Kafka read of its own costs more.
+_NEAR = 100_000
+# Reads of Kafka at the most for one audit.
+_READS = 20
+
+
+def explain_gaps(spark: SparkSession, config: KafkaConfig, audits: Sequence[PartitionAudit]) -> None:
+    """Move the gaps of each partition into ``explained`` or ``missing``; reads Kafka only around the gaps."""
+    for audit in audits:
+        if deleted := clip_ranges(audit.gaps, 0, audit.earliest):
+            audit.explained[DELETED] = deleted
+        if beyond := clip_ranges(audit.gaps, audit.end, MAX_OFFSET):
+            audit.explained[BEYOND] = beyond
+        audit.gaps = clip_ranges(audit.gaps, audit.earliest, audit.end)
+    open_gaps = {audit.partition: audit.gaps for audit in audits if audit.gaps}
+    if not open_gaps:
+        return
+    committed = _read_within(spark, config, open_gaps, "read_committed")
+    without = {p: subtract_ranges(ranges, committed.get(p, [])) for p, ranges in open_gaps.items()}
+    written = _read_within(spark, config, {p: r for p, r in without.items() if r}, "read_uncommitted")
+    for audit in audits:
+        _explain(audit, without.get(audit.partition, []), written.get(audit.partition, []))
+
+
+def _explain(audit: PartitionAudit, without: list[tuple[int, int]], written: list[tuple[int, int]]) -> None:
+    audit.missing = subtract_ranges(audit.gaps, without)
+    never_written = subtract_ranges(without, written)
+    reasons = {
+        ABORTED: subtract_ranges(without, never_written),
+        NO_RECORD: never_written,
+    }
+    audit.explained |= {reason: ranges for reason, ranges in reasons.items() if ranges}
+    audit.gaps = []
+
+
+def _read_within(spark: SparkSession, config: KafkaConfig, gaps: OffsetRanges, isolation: str) -> OffsetRanges:
+    """The offsets at which Kafka has records, in and around gaps."""
+    found: OffsetRanges = {}
+    for planned in plan_reads(gaps):
+        log.info("Audit: looking in Kafka for %s offsets that no table has", f"{_count(gaps, planned):,}")
+        for partition, ranges in read_positions(spark, config, planned, isolation).items():
+            found.setdefault(partition, []).extend(ranges)
+    return found
+
+
+def _count(gaps: OffsetRanges, planned: PlannedOffsets) -> int:
+    return sum(count_offsets(clip_ranges(gaps[p], *span)) for p, span in planned.items())
+
+
+def plan_reads(gaps: OffsetRanges, near: int = _NEAR, reads: int = _READS) -> list[PlannedOffsets]:
+    """Cover gaps by a few reads, each of one span in a partition; near gaps share a span.
+
+    Args:
+        gaps: Ascending ranges per partition.
+        near: Gaps with no more offsets between them are read as one.
+        reads: At the most; with more, ``near`` is doubled until they are enough.
+    """
+    spans = {partition: _join_near(ranges, near) for partition, ranges in gaps.items() if ranges}
+    count = max(map(len, spans.values()), default=0)
+    if count > reads:
+        return plan_reads(gaps, near * 2, reads)
+    return [{p: joined[n] for p, joined in spans.items() if n < len(joined)} for n in range(count)]
+
+
+def _join_near(ranges: Sequence[tuple[int, int]], near: int) -> list[tuple[int, int]]:
+    """First and end (exclusive) offsets of spans."""
+    joined: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if joined and first - joined[-1][1] <= near:
+            joined[-1] = (joined[-1][0], last + 1)
+        else:
+            joined.append((first, last + 1))
+    return joined
+
+
+def read_positions(spark: SparkSession, config: KafkaConfig, planned: PlannedOffsets, isolation: str) -> OffsetRanges:
+    """The offsets within a plan at which Kafka has a record, by a read of the topic."""
+    return collect_ranges(
+        read_topic_once(spark, config, planned, isolation).transform(select_offsets).transform(build_bitmaps)
+    )
+
+
+def select_offsets(records: DataFrame) -> DataFrame:
+    """Kafka's columns under the tables' names: ``_kafka_partition``, ``_kafka_offset``."""
+    return records.selectExpr("partition AS _kafka_partition", "offset AS _kafka_offset")
+
+
+def read_topic_once(
+    spark: SparkSession, config: KafkaConfig, planned: PlannedOffsets, isolation: str, **others: str
+) -> DataFrame:
+    """The planned records of a topic, not as a stream; of partitions that are not planned, none.
+
+    Args:
+        spark: Session.
+        config: Where Kafka is.
+        planned: What to read.
+        isolation: read_committed or read_uncommitted.
+        others: More options of Spark's source.
+
+    Raises:
+        PySparkException: Kafka deleted some of them meanwhile.
+    """
+    properties = {f"kafka.{key}": value for key, value in read_client_properties(spark, config).items()}
+    ends = {str(partition): end for partition, (_, end) in planned.items()}
+    starts = {str(partition): first for partition, (first, _) in planned.items()}
+    options = {
+        **properties,
+        "assign": json.dumps({config.kafka_topic: list(planned)}),
+        "startingOffsets": json.dumps({config.kafka_topic: starts}),
+        "endingOffsets": json.dumps({config.kafka_topic: ends}),
+        "kafka.isolation.level": isolation,
+        **others,
+    }
+    return spark.read.format("kafka").options(**options).load()

@@ -1,0 +1,104 @@
+"""What is measured in the tables' rows, aggregated in Spark: counts and delays over time, and how far they reach.
+
+Of the rows, only those ingested within the report's hours are read, and only the columns that are needed.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import reduce
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from bronze.offsets import PlannedOffsets
+from bronze.plots import collect_frame
+from bronze.positions import is_within, select_positions
+
+_PERCENTILES = (0.5, 0.95, 0.99)
+# Points of a plot over time at the most.
+_POINTS = 300
+
+
+def choose_minutes(report_hours: int) -> int:
+    """Minutes that one point of a plot over time covers: 5 for a day."""
+    return next((m for m in (1, 5, 15) if report_hours * 60 <= _POINTS * m), 60)
+
+
+def measure_rows(
+    spark: SparkSession, tables: Mapping[str, str], topic: str, since: datetime, minutes: int
+) -> pd.DataFrame:
+    """Counts and ingest delays of the rows ingested since a time, and of all of them in a row without ``time``.
+
+    Args:
+        spark: Session.
+        tables: Path of ``bronze``, and of ``dlq`` where there is one.
+        topic: Kafka topic.
+        since: Naive UTC.
+        minutes: What one row covers.
+
+    Returns:
+        Columns ``time`` (naive UTC, start of the minutes), ``valid``, ``invalid``, ``p50``, ``p95``, ``p99``: seconds
+        from ``_kafka_timestamp`` to ``_ingested_at``, of records that have a Kafka timestamp.
+    """
+    width = minutes * 60
+    delay = (F.unix_micros("_ingested_at") - F.unix_micros("_kafka_timestamp")) / 1e6
+    rows = reduce(DataFrame.unionAll, (_select_rows(spark, name, path, topic, since) for name, path in tables.items()))
+    measured = (
+        rows.withColumn("time", F.timestamp_seconds(F.floor(F.unix_seconds("_ingested_at") / width) * width))
+        .withColumn("delay", F.when(F.unix_micros("_kafka_timestamp") > 0, delay))
+        .rollup("time")
+        .agg(
+            F.count_if("_is_valid").alias("valid"),
+            F.count_if(~F.col("_is_valid")).alias("invalid"),
+            F.percentile_approx("delay", list(_PERCENTILES)).alias("delays"),
+        )
+    )
+    delays = [F.col("delays")[n].alias(f"p{p * 100:.0f}") for n, p in enumerate(_PERCENTILES)]
+    return collect_frame(measured.select("time", "valid", "invalid", *delays).orderBy("time"))
+
+
+def _select_rows(spark: SparkSession, name: str, path: str, topic: str, since: datetime) -> DataFrame:
+    is_valid = F.col("_is_valid") if name == "bronze" else F.lit(False)
+    rows = spark.read.format("delta").load(path)
+    recent = rows.where(
+        (F.col("_kafka_topic") == topic) & (F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp"))
+    )
+    return recent.select("_ingested_at", "_kafka_timestamp", is_valid.alias("_is_valid"))
+
+
+def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) -> datetime | None:
+    """The newest ``event_timestamp`` in bronze (naive UTC), None where there is none; reads its newest hour only.
+
+    Args:
+        spark: Session.
+        path: Bronze.
+        partitions: Its partitions, as ``count_files`` has them.
+    """
+    hours = [(date, int(hour)) for date, hour in partitions[["_event_date", "_event_hour"]].dropna().to_numpy()]
+    if not hours:
+        return None
+    date, hour = max(hours)
+    rows = spark.read.format("delta").load(path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
+    # Spark reads RFC 3339, but with capital letters only.
+    newest = rows.select(F.max(F.upper("event_timestamp").try_cast("timestamp")).alias("newest"))
+    return _to_python(collect_frame(newest)["newest"].max())
+
+
+def _to_python(value: Any) -> datetime | None:
+    return None if pd.isna(value) else value.to_pydatetime()
+
+
+def find_next_offsets(spark: SparkSession, tables: list[str], topic: str, held: PlannedOffsets) -> dict[int, int]:
+    """The offset after the highest in the tables, per partition, as far as Kafka still holds it.
+
+    Args:
+        spark: Session.
+        tables: Paths of all tables that positions may be in.
+        topic: Kafka topic.
+        held: What Kafka holds; a partition of which the tables have nothing starts at the earliest.
+    """
+    positions = reduce(DataFrame.unionAll, (select_positions(spark, path, topic) for path in tables))
+    highest = positions.where(is_within(held)).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))
+    return {partition: first for partition, (first, _) in held.items()} | {p: last + 1 for p, last in highest.collect()}

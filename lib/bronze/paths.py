@@ -1,0 +1,59 @@
+"""Can the paths be used at all: does Spark know their file systems, are they below folders."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import IllegalArgumentException
+from pyspark.sql import SparkSession
+
+from bronze.config import TablesConfig
+from bronze.errors import InvalidOption
+from bronze.failures import read_reason
+from bronze.tables import qualify_path, to_local_path
+
+# What brings the file systems that Hadoop itself is made with, of Hadoop's own version.
+_MODULES = {"s3a": "hadoop-aws", "abfs": "hadoop-azure", "abfss": "hadoop-azure"}
+
+
+def check_folders(config: TablesConfig) -> None:
+    """Refuse a local path that is a file, or below one; needs no Spark.
+
+    Raises:
+        InvalidOption: Which it is.
+    """
+    for option, path in _list_paths(config):
+        local = Path(to_local_path(path) or "/")
+        if file := next((place for place in (local, *local.parents) if place.is_file()), None):
+            raise InvalidOption(option, path, f"a folder, or a path below folders; {file} is a file")
+
+
+def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
+    """Refuse a path whose file system Spark cannot reach.
+
+    Raises:
+        InvalidOption: The class path lacks its file system, Hadoop cannot read it, or does not know the host in it.
+    """
+    for option, path in _list_paths(config):
+        try:
+            qualify_path(spark, path)
+        except (Py4JJavaError, IllegalArgumentException) as error:
+            reason = read_reason(error)
+            if "No FileSystem for scheme" in reason or "ClassNotFoundException" in reason:
+                reason = f"no file system for scheme {path.partition(':')[0]!r}; {_name_cure(spark, path)}"
+            raise InvalidOption(option, path, f"a path that Spark can use ({reason})") from error
+
+
+def _list_paths(config: TablesConfig) -> Iterator[tuple[str, str]]:
+    for option in ("output_path", "dlq_path", "checkpoint_path"):
+        if path := getattr(config, option, ""):
+            yield option, path
+
+
+def _name_cure(spark: SparkSession, path: str) -> str:
+    module = _MODULES.get(path.partition(":")[0])
+    if not module:
+        return "correct it, or add its file system to --packages"
+    jvm: Any = spark._jvm
+    return f"add --packages org.apache.hadoop:{module}:{jvm.org.apache.hadoop.util.VersionInfo.getVersion()}"

@@ -1,0 +1,37 @@
+"""How all plots of the notebooks look."""
+
+from typing import cast
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from pyspark.sql import DataFrame
+
+VALID, INVALID = "#2a6f97", "#c8553d"
+
+
+def collect_frame(rows: DataFrame) -> pd.DataFrame:
+    """The rows of a small query as a pandas DataFrame."""
+    return cast(pd.DataFrame, rows.toPandas())
+
+
+def start_plot(title: str, xlabel: str, ylabel: str = "records") -> tuple[Figure, Axes]:
+    """An empty plot in the product's style; a cell shows the figure that it returns."""
+    figure, axes = plt.subplots(figsize=(9, 3.8), layout="constrained")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    if ylabel:
+        axes.yaxis.set_major_formatter(EngFormatter())
+    plt.close(figure)  # the cell shows the figure that is returned; pyplot would show it again
+    return figure, axes
+
+
+def stack_bars(axes: Axes, labels: list[str] | pd.Series, counted: pd.DataFrame) -> None:
+    """Bars of the columns ``valid`` and ``invalid``, one upon the other, with a legend beside them."""
+    axes.bar(labels, counted["valid"], color=VALID, label="valid")
+    axes.bar(labels, counted["invalid"], bottom=counted["valid"], color=INVALID, label="invalid")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -1,0 +1,201 @@
+"""The conditions of tables, checkpoints and Kafka's log that end a command, each with its exit code and the cure."""
+
+from collections.abc import Sequence
+
+from bronze.errors import BronzeError
+
+
+class NotADeltaTable(BronzeError):
+    """Raised when a table's path has files in it, but no Delta table."""
+
+    exit_code = 2
+
+    def __init__(self, option: str, path: str):
+        super().__init__(f"--{option}: {path} holds files but is no Delta table; give an empty or a new path")
+
+
+class TableMismatch(BronzeError):
+    """Raised when an existing table does not have the columns or the partitioning it must have."""
+
+    exit_code = 2
+
+    def __init__(self, option: str, path: str, differences: list[str]):
+        listed = "\n  ".join(differences)
+        super().__init__(f"--{option}: the table at {path} does not fit; give another path, or migrate it:\n  {listed}")
+
+
+class TopicRecreated(BronzeError):
+    """Raised when the topic was deleted and made anew since the table was: its offsets mean other records."""
+
+    exit_code = 2
+
+    def __init__(self, topic: str, path: str, known: str, found: str):
+        super().__init__(
+            f"topic {topic} was deleted and recreated since {path} was made (topic id {found}, the table has {known}); "
+            "its offsets mean other records now. Give new --output-path, --dlq-path and --checkpoint-path."
+        )
+
+
+class WriterUnsuitable(BronzeError):
+    """Raised when the direct writer is asked for on a table that it cannot append to correctly."""
+
+    exit_code = 2
+
+    def __init__(self, reason: str):
+        super().__init__(f"--writer direct cannot be used: {reason}; use --writer auto or delta-spark")
+
+
+class CheckpointUnreadable(BronzeError):
+    """Raised when a file of the checkpoint that Spark needs is missing or cut off."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, condition: str):
+        super().__init__(
+            f"{path} is {condition}, so the checkpoint does not say where to go on. Start with a new "
+            "--checkpoint-path and --starting-offsets earliest; what is in the tables already is left out then"
+        )
+
+
+class CheckpointOfOtherTopic(BronzeError):
+    """Raised when the checkpoint has the offsets of another topic."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, topic: str, found: Sequence[str]):
+        super().__init__(
+            f"{path} has the offsets of {', '.join(found) or 'no topic'}, not of {topic}; correct --checkpoint-path or "
+            "--kafka-topic, or give a new --checkpoint-path (what is in the tables already is left out then)"
+        )
+
+
+class CheckpointOfOtherTables(BronzeError):
+    """Raised when the checkpoint was used with another bronze table: what it left behind would be missing in this."""
+
+    exit_code = 2
+
+    def __init__(self, checkpoint_path: str, output_path: str, found: str):
+        super().__init__(
+            f"the checkpoint {checkpoint_path} says that records were ingested, but not into the table at "
+            f"{output_path} ({found}); correct --output-path, or give a new --checkpoint-path to ingest from the "
+            "start (what is in the tables already is left out then)"
+        )
+
+
+class TableChanged(BronzeError):
+    """Raised when a table's schema, properties or features changed, or it was replaced, while it was written to."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"{path} was altered or replaced since this run began; nothing was lost, run the same command again: "
+            "the table is checked anew"
+        )
+
+
+class FileNotSeen(BronzeError):
+    """Raised when the driver does not see a file that an executor wrote."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"an executor wrote {path}, but the driver does not see it, or not whole: is the path on a disk that all "
+            "nodes share? If not, use --writer delta-spark with a path on a shared file system; nothing was committed"
+        )
+
+
+class AppendConflict(BronzeError):
+    """Raised when others kept appending to the table while a batch was to be committed."""
+
+    def __init__(self, path: str, attempts: int):
+        super().__init__(
+            f"could not commit to {path} in {attempts} attempts, because other writers kept committing first; "
+            "nothing was lost, run the same command again"
+        )
+
+
+class TableMissing(BronzeError):
+    """Raised when a command needs a table that is not there."""
+
+    exit_code = 2
+
+    def __init__(self, option: str, path: str):
+        super().__init__(f"--{option}: there is no table at {path}; ingest first, or correct the path")
+
+
+class CheckpointMissing(BronzeError):
+    """Raised when there is no checkpoint at the path."""
+
+    exit_code = 2
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"--checkpoint-path: no query has planned a batch at {path}; correct the path, or ingest into it: a new "
+            "checkpoint starts from the earliest offsets, and what is in the tables already is left out"
+        )
+
+
+class RangeNotHeld(BronzeError):
+    """Raised when a part of the range to backfill is neither in the tables nor, any more or yet, in Kafka."""
+
+    exit_code = 2
+
+    def __init__(self, topic: str, outside: Sequence[str]):
+        super().__init__(
+            f"Kafka does not hold the whole range of {topic}: {'; '.join(outside)}. Correct the range, or take what "
+            "there is with --allow-partial"
+        )
+
+
+class DeletedMeanwhile(BronzeError):
+    """Raised when Kafka deleted records of a backfill's range between its plan and their reading."""
+
+    exit_code = 3
+
+    def __init__(self, reason: str):
+        super().__init__(
+            f"Kafka has deleted records of the range before they were read: {reason}. What was appended stays; run the "
+            "same command again with --allow-partial for what is left"
+        )
+
+
+class DlqMissing(BronzeError):
+    """Raised when the DLQ that a checkpoint's invalid records went to is gone; a new one would hide the loss."""
+
+    exit_code = 2
+
+    def __init__(self, dlq_path: str, output_path: str):
+        super().__init__(
+            f"the DLQ {dlq_path} of {output_path} is gone, and the checkpoint will not read its records again; restore "
+            "it, or give a new --checkpoint-path to read again what Kafka still holds (what is in bronze is left out)"
+        )
+
+
+class TopicTruncated(BronzeError):
+    """Raised when the topic ends before what was read: its next records get offsets that meant others."""
+
+    exit_code = 3
+
+    def __init__(self, topic: str, ends: dict[int, tuple[int, int]]):
+        listed = "; ".join(f"partition {p} ends at {end}, but was read to {read}" for p, (end, read) in ends.items())
+        super().__init__(
+            f"{topic} has lost its newest records: {listed}. New records would get offsets that are in the tables "
+            "already. Give new --output-path, --dlq-path and --checkpoint-path"
+        )
+
+
+class MaintenanceConflict(BronzeError):
+    """Raised when others kept changing the files that a maintenance step was to replace."""
+
+    def __init__(self, path: str, attempts: int):
+        super().__init__(
+            f"could not maintain {path} in {attempts} attempts, because others kept changing the same files; "
+            "nothing was lost, run the same command again"
+        )
+
+
+class CatalogNameTaken(BronzeError):
+    """Raised when a catalog name is that of a table at another path."""
+
+    exit_code = 2
+
+    def __init__(self, option: str, name: str, path: str, found: str):
+        super().__init__(f"--{option}: {name} is the table at {found}, not at {path}; give a free name")

@@ -1,0 +1,206 @@
+"""Maintenance changes no row, deletes nothing unasked, and does not disturb a stream that runs meanwhile."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+
+from bronze import maintain
+from bronze.create_tables import run as create_tables
+from bronze.errors import InvalidOption
+from bronze.maintain import MaintenanceSummary
+from bronze.operations import CreateTablesConfig, MaintainConfig
+from bronze.schema import set_properties_statement
+from bronze.storage_errors import CatalogNameTaken, TableMismatch, TableMissing
+from bronze.stream import run
+from sandbox.topics import measure_topics
+from tests.conftest import Lake, Topic, make_event, make_events
+from tests.integration.test_ingestion import BAD
+
+
+def run_maintenance(lake: Lake, **changes: Any) -> MaintenanceSummary:
+    paths = {"output_path": lake.config.output_path, "dlq_path": lake.config.dlq_path}
+    return maintain.run(MaintainConfig(**{**paths, **changes}), lake.spark)
+
+
+def count_parts(lake: Lake, condition: str) -> int:
+    """Files that a query of bronze reads."""
+    return lake.bronze.where(condition).select("_metadata.file_path").distinct().count()
+
+
+def make_old(lake: Lake, days: int) -> None:
+    """Let the DLQ's records be as if they had come days ago."""
+    earlier = {"_ingested_at": F.col("_ingested_at") - F.expr(f"INTERVAL {days} DAYS")}
+    old = lake.dlq.withColumns(earlier).withColumn("_dlq_date", F.to_date("_ingested_at"))
+    old.write.format("delta").mode("overwrite").save(lake.config.dlq_path)
+
+
+def add_replayed(lake: Lake, count: int) -> None:
+    """Append the bronze rows that a replay of the DLQ's first records would."""
+    rows = lake.dlq.orderBy("_kafka_offset").limit(count).select("_kafka_topic", "_kafka_partition", "_kafka_offset")
+    model = lake.bronze.limit(1).drop(*rows.columns).withColumn("_ingested_at", F.current_timestamp())
+    rows.crossJoin(model).select(lake.bronze.columns).write.format("delta").mode("append").save(lake.config.output_path)
+
+
+def add_stray_file(lake: Lake, days: int) -> Path:
+    """Leave in bronze what a task that failed days ago leaves."""
+    file = Path(lake.config.output_path, "_event_date=2026-01-31", "_event_hour=22", "stray.zstd.parquet")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"PAR1")
+    os.utime(file, (0, time.time() - days * 86_400))
+    return file
+
+
+def test_closed_hours_are_compacted_the_open_one_and_all_rows_stay(topic: Topic, lake: Lake):
+    now = datetime.now(UTC).isoformat()
+    for number in range(3):
+        topic.produce([*make_events(4, 4 * number), make_event(100 + number, event_timestamp=now)], partition=0)
+        lake.ingest()
+    before, closed = lake.positions(), "_event_date = '2026-01-31'"
+    summary = run_maintenance(lake)
+    assert (summary.compacted, summary.files_before, summary.files_after) == (1, 3, 1)
+    assert (count_parts(lake, closed), count_parts(lake, f"NOT ({closed})")) == (1, 3)
+    assert lake.positions() == before
+
+
+def test_vacuum_lists_what_is_old_enough_and_deletes_it_only_when_asked(topic: Topic, lake: Lake):
+    topic.produce(make_events(4))
+    lake.ingest()
+    stray, before = add_stray_file(lake, days=2), lake.positions()
+    assert run_maintenance(lake).unreferenced == 0
+    listed = run_maintenance(lake, retention_hours=24, force=True)
+    assert (listed.unreferenced, listed.unreferenced_bytes, stray.exists()) == (1, 4, True)
+    assert run_maintenance(lake, retention_hours=24, force=True, vacuum=True).unreferenced == 1
+    assert not stray.exists()
+    assert lake.positions() == before
+
+
+def test_vacuum_keeps_what_the_table_s_own_setting_keeps(topic: Topic, lake: Lake):
+    lake.ingest()
+    properties = {"delta.deletedFileRetentionDuration": "interval 30 days"}
+    lake.spark.sql(set_properties_statement(lake.config.output_path, properties))
+    add_stray_file(lake, days=20)
+    assert run_maintenance(lake).unreferenced == 0
+    with pytest.raises(InvalidOption, match="--retention-hours: expected at least delta.deletedFileRetentionDuration"):
+        run_maintenance(lake, retention_hours=200)
+
+
+def test_replayed_dlq_records_go_when_they_are_old_and_open_ones_stay(topic: Topic, lake: Lake):
+    topic.produce(make_events(3) + BAD, partition=0)
+    lake.ingest()
+    make_old(lake, days=10)
+    add_replayed(lake, 5)
+    assert run_maintenance(lake, delete_replayed_days=30).deleted == 0
+    assert run_maintenance(lake, delete_replayed_days=7).deleted == 5
+    assert lake.dlq.count() == 3
+    assert len(lake.positions()) == len(set(lake.positions())) == 11
+
+
+def test_a_run_begins_nothing_when_its_time_is_over(topic: Topic, lake: Lake):
+    for number in range(2):
+        topic.produce(make_events(2, 2 * number), partition=0)
+        lake.ingest()
+    summary = run_maintenance(lake, max_minutes=1e-9)
+    assert summary.compacted == 0
+    assert [step.partition(" of ")[0] for step in summary.left] == ["1 partitions", "VACUUM", "VACUUM"]
+
+
+def test_without_a_bronze_table_it_says_so(lake: Lake):
+    with pytest.raises(TableMissing, match="there is no table at"):
+        run_maintenance(lake)
+
+
+@contextmanager
+def stream(lake: Lake) -> Iterator[None]:
+    """Run the ingestion in the background, a batch as soon as one is done, until all is read."""
+    failures: list[BaseException] = []
+
+    def ingest() -> None:
+        try:
+            run(replace(lake.config, available_now=False, trigger_interval="0 seconds"), lake.spark)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=ingest)
+    thread.start()
+    try:
+        yield
+    finally:
+        for query in lake.spark.streams.active:
+            query.stop()
+        thread.join(60)
+    assert failures == []
+
+
+def count_produced(topic: Topic) -> int:
+    return measure_topics(topic.brokers)[topic.name].produced
+
+
+def wait_for(lake: Lake, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while lake.bronze.count() + lake.dlq.count() < count:
+        assert time.monotonic() < deadline, "the stream stands still"
+        time.sleep(0.5)
+
+
+def test_a_stream_that_runs_meanwhile_loses_and_doubles_nothing(topic: Topic, lake: Lake):
+    topic.produce(make_events(20) + BAD)
+    lake.ingest()
+    make_old(lake, days=10)
+    add_replayed(lake, 4)
+    add_stray_file(lake, days=30)
+    stop = threading.Event()
+
+    def produce() -> None:
+        while not stop.wait(0.3):
+            topic.produce([*make_events(5), *BAD])
+
+    producer = threading.Thread(target=produce)
+    with stream(lake):
+        producer.start()
+        wait_for(lake, 60)
+        summaries = [run_maintenance(lake, delete_replayed_days=7, vacuum=True) for _ in range(2)]
+        stop.set()
+        producer.join()
+        produced = count_produced(topic)
+        wait_for(lake, produced)
+    assert sum(s.compacted for s in summaries) >= 2
+    assert [sum(s.deleted for s in summaries), sum(s.unreferenced for s in summaries)] == [4, 1]
+    assert len(lake.positions()) == len(set(lake.positions())) == produced
+
+
+def test_tables_are_created_once_and_ingestion_uses_them(topic: Topic, lake: Lake):
+    config = CreateTablesConfig(output_path=lake.config.output_path, dlq_path=lake.config.dlq_path)
+    assert [line.rpartition(": ")[2] for line in create_tables(config, lake.spark)] == ["created", "created"]
+    again = create_tables(config, lake.spark)
+    assert [line.rpartition(": ")[2] for line in again] == ["is there already and fits"] * 2
+    topic.produce(make_events(3) + BAD)
+    lake.ingest(writer="direct")
+    assert len(lake.positions()) == 11
+
+
+def test_a_table_gets_a_catalog_s_name_new_or_with_rows(topic: Topic, lake: Lake):
+    name = f"bronze_{topic.name.replace('-', '_')}"
+    config = CreateTablesConfig(output_path=lake.config.output_path, bronze_table=f"default.{name}")
+    topic.produce(make_events(3))
+    lake.ingest()
+    assert f"known as default.{name}" in create_tables(config, lake.spark)[0]
+    assert lake.spark.table(name).count() == 3
+    elsewhere = replace(config, output_path=f"{lake.config.output_path}-2")
+    with pytest.raises(CatalogNameTaken, match=f"default.{name} is the table at .*/bronze, not at"):
+        create_tables(elsewhere, lake.spark)
+    lake.spark.sql(f"DROP TABLE {name}")
+
+
+def test_a_table_that_does_not_fit_is_not_created_over(lake: Lake):
+    lake.spark.range(3).write.format("delta").save(lake.config.output_path)
+    with pytest.raises(TableMismatch, match="column id: not expected"):
+        create_tables(CreateTablesConfig(output_path=lake.config.output_path), lake.spark)

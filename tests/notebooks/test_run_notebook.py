@@ -1,0 +1,66 @@
+"""Notebooks run by our own command: a parameter that the notebook does not have fails, and so does a wrong type."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from bronze.run_notebook import main
+
+CELLS = """
+from bronze.errors import DataLoss
+from bronze.notebook import record_result
+===
+count: int = 5  # how many
+name: str = "a"  # whose
+is_fast: bool = False  # in a hurry
+===
+record_result(count=count, name=name, is_fast=is_fast)
+===
+if name == "lost":
+    raise DataLoss("partition 3, offsets 5-9")
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("===")]
+    cells[1].metadata["tags"] = ["parameters"]
+    path = tmp_path / "small.ipynb"
+    spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), path)
+    return path
+
+
+def run(notebook: Path, *arguments: str) -> int:
+    return main([str(notebook), "-o", str(notebook.with_name("out.ipynb")), *arguments])
+
+
+def test_the_command_line_counts_more_than_the_file(notebook: Path, capsys: pytest.CaptureFixture[str]):
+    file = notebook.with_name("p.yaml")
+    file.write_text("count: 7\nname: b\n")
+    assert run(notebook, "-f", str(file), "-p", "name", "c", "-p", "is_fast", "true") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in shown[-3:]] == [["count", "7"], ["name", "c"], ["is_fast", "True"]]
+
+
+def test_an_unknown_parameter_fails_before_anything_runs(notebook: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(notebook, "-p", "nmae", "c") == 2
+    assert "has no parameter nmae; it has: count, is_fast, name" in capsys.readouterr().err
+    assert not notebook.with_name("out.ipynb").exists()
+
+
+def test_a_value_of_another_type_fails(notebook: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(notebook, "-p", "count", "many") == 2
+    assert "parameter count: expected a value of type int, got 'many'" in capsys.readouterr().err
+
+
+def test_a_failure_keeps_the_notebook_and_the_error_s_exit_code(notebook: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(notebook, "-p", "name", "lost") == 3
+    assert "DataLoss: Kafka has deleted records" in capsys.readouterr().err
+    assert nbformat.read(notebook.with_name("out.ipynb"), 4).cells[-1].outputs
+
+
+def test_a_missing_notebook_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(tmp_path / "no.ipynb") == 2
+    assert "there is no file" in capsys.readouterr().err

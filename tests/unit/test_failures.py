@@ -1,0 +1,130 @@
+"""Each failure is one line that a person understands; the texts are real ones, with most of Java's frames left out."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from bronze.errors import (
+    BronzeError,
+    DataLoss,
+    ExecutorDependencyMissing,
+    QueryFailed,
+    RecordUnreadable,
+)
+from bronze.failures import explain_failure, explain_failures, read_reason
+from bronze.storage_errors import AppendConflict
+
+TEXTS = {file.stem: file.read_text() for file in (Path(__file__).parent / "failures").glob("*.txt")}
+
+
+def explain(name: str) -> BronzeError:
+    return explain_failure(RuntimeError(TEXTS[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("arrow_invalid", "ArrowInvalid: Failed to parse string: 'a' as a scalar of type int64"),
+        ("assertion_without_text", "AssertionError"),
+        ("caused_by_another", "OSError: No space left on device"),
+        ("worker_died", "SparkException: Python worker exited unexpectedly (crashed)."),
+        ("parent_is_a_file", "ParentNotDirectoryException: Parent path is not a directory: file:/lake/plain"),
+        ("hdfs_refused", "ConnectException: Connection refused"),
+        ("log_path", "ParentNotDirectoryException: Parent path is not a directory: file:/lake/plain"),
+    ],
+)
+def test_the_innermost_line_is_the_reason(name: str, reason: str):
+    assert read_reason(RuntimeError(TEXTS[name])).startswith(reason)
+    assert f"failed: {reason}" in str(explain(name))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_failure_is_one_line_without_a_traceback(name: str):
+    message = str(explain(name))
+    assert len(message.splitlines()) == 1
+    assert "Traceback" not in message
+    assert "\tat " not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AssertionError(), "AssertionError"),
+        (ValueError("no\nsuch thing"), "ValueError: no"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (RuntimeError("x" * 2_000), "RuntimeError: " + "x" * 486 + "…"),
+    ],
+)
+def test_an_error_of_the_driver_is_its_type_and_its_first_line(error: Exception, reason: str):
+    assert read_reason(error) == reason
+
+
+def test_the_sentence_that_spark_wraps_around_the_end_of_a_query_is_left_out():
+    wrapped = "[STREAM_FAILED] Query [id = a, runId = b] terminated with exception: No space left on device"
+    assert read_reason(RuntimeError(wrapped)) == "RuntimeError: No space left on device"
+
+
+@pytest.mark.parametrize("module", ["msgspec", "pyarrow"])
+def test_a_module_that_executors_lack_is_named_with_the_cure(module: str):
+    error = explain(f"{module}_missing")
+    assert isinstance(error, ExecutorDependencyMissing)
+    assert f"no module '{module}'" in str(error)
+    assert "make env-archive" in str(error)
+
+
+def test_executors_without_this_package_have_another_cure():
+    error = explain("bronze_not_shipped")
+    assert isinstance(error, ExecutorDependencyMissing)
+    assert "no module 'bronze'" in str(error)
+    assert "env-archive" not in str(error)
+    assert "run lib/bronze_ingestion.py by spark-submit" in str(error)
+
+
+def test_a_module_that_the_driver_lacks_is_not_blamed_on_executors():
+    error = explain_failure(ModuleNotFoundError("No module named 'msgspec'"))
+    assert type(error) is QueryFailed
+    assert "ModuleNotFoundError: No module named 'msgspec'" in str(error)
+
+
+def test_a_record_that_spark_cannot_read_is_named_with_the_way_past_it():
+    error = explain("timestamp_overflow")
+    assert isinstance(error, RecordUnreadable)
+    assert error.exit_code == 1
+    assert "the record at partition 0, offset 3 of t-933ef2: its Kafka timestamp 9223372036854775807" in str(error)
+    assert "--starting-offsets that name 4 for partition 0 and -2 for the others" in str(error)
+    assert "run the same command again" not in str(error)
+
+
+def test_data_loss_has_the_range_that_is_missing():
+    error = explain("data_loss")
+    assert isinstance(error, DataLoss)
+    assert "Could not read records in offset [3, 8) for topic partition t-30412f-0" in str(error)
+
+
+def test_the_whole_text_goes_to_the_log_at_debug(caplog: pytest.LogCaptureFixture):
+    logger = logging.getLogger("bronze")
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.DEBUG, "bronze"):
+        explain("worker_died")
+    logger.removeHandler(caplog.handler)
+    assert {r.levelname for r in caplog.records if "Driver stacktrace:" in r.getMessage()} == {"DEBUG"}
+
+
+def test_a_known_condition_stays_what_it_is():
+    with pytest.raises(AppendConflict), explain_failures():
+        raise AppendConflict("/lake/b", 5)
+
+
+def test_an_error_of_the_file_system_is_explained():
+    with pytest.raises(QueryFailed, match="FileNotFoundError: .*no-such-file"), explain_failures():
+        Path("/no-such-file").read_text()
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), explain_failures():
+        raise ZeroDivisionError
+
+
+def test_java_s_error_arriving_in_python_is_not_the_reason():
+    assert read_reason(RuntimeError(TEXTS["data_loss"])).startswith("OffsetOutOfRangeException: Fetch position")

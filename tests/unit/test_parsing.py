@@ -1,0 +1,68 @@
+"""The filters of the DLQ commands: what they mean, and that anything else is refused by name."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from bronze.errors import InvalidOption, OptionMissing
+from bronze.offsets import count_offsets, find_bounds, split_ranges
+from bronze.operations import InspectConfig, ReplayConfig
+from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
+
+PATHS = {"output_path": "/lake/bronze", "dlq_path": "/lake/dlq"}
+
+
+def test_filters_are_read():
+    assert parse_error_types("empty, schema_mismatch") == ["empty", "schema_mismatch"]
+    assert parse_offset_ranges('{"0": [[5, 9], [12, 12]], "3": [[0, 0]]}') == {0: [(5, 9), (12, 12)], 3: [(0, 0)]}
+    assert parse_time("start_timestamp", "2026-01-31T23:00:00+01:00") == datetime(2026, 1, 31, 22, tzinfo=UTC)
+    assert (parse_error_types(""), parse_offset_ranges(""), parse_time("start_timestamp", "")) == ([], {}, None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"error_type": "schema_missmatch"},
+        {"start_timestamp": "2026-01-31T23:00:00"},
+        {"start_timestamp": "yesterday"},
+        {"end_timestamp": "2026-01-31"},
+        {"offsets": "5-9"},
+        {"offsets": "[]"},
+        {"offsets": "{}"},
+        {"offsets": '{"0": []}'},
+        {"offsets": '{"0": [5]}'},
+        {"offsets": '{"0": [[9, 5]]}'},
+        {"offsets": '{"0": [[-1, 5]]}'},
+        {"offsets": '{"0": [[0, true]]}'},
+        {"offsets": '{"a": [[0, 5]]}'},
+        {"offsets": '{"-1": [[0, 5]]}'},
+        {"offsets": '{"0": "ab"}'},
+        {"offsets": '{"0": ["ab"]}'},
+        {"start_timestamp": "2026-01-02T00:00:00Z", "end_timestamp": "2026-01-01T00:00:00Z"},
+        {"max_records": 0},
+    ],
+    ids=str,
+)
+def test_a_filter_that_cannot_be_used_is_named(wrong: dict[str, Any]):
+    with pytest.raises(InvalidOption, match="--" + list(wrong)[-1].replace("_", "-")):
+        ReplayConfig(**PATHS, **wrong)
+
+
+def test_a_dlq_is_required():
+    with pytest.raises(OptionMissing, match="--dlq-path"):
+        InspectConfig(output_path="/lake/bronze")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_parts_of_ranges_are_bounded_and_together_the_whole(size: int):
+    ranges = {2: [(5, 9), (12, 12)], 0: [(0, 3)], 1: []}
+    parts = list(split_ranges(ranges, size))
+    counts = [sum(map(count_offsets, part.values())) for part in parts]
+    assert counts == [size] * (10 // size) + [10 % size] * (10 % size > 0)
+    listed = [(p, o) for part in parts for p, pairs in part.items() for a, b in pairs for o in range(a, b + 1)]
+    assert listed == [(p, o) for p in (0, 2) for a, b in ranges[p] for o in range(a, b + 1)]
+
+
+def test_bounds_are_first_and_exclusive_end():
+    assert find_bounds({0: [(5, 9), (12, 12)], 1: []}) == {0: (5, 13)}
