@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from bronze.batch import IngestSummary
@@ -123,9 +125,10 @@ class Lake:
 
     def positions(self) -> list[tuple[int, int]]:
         """(partition, offset) of every row of both tables, sorted; a doubled one is there twice."""
-        tables = [self.bronze, self.dlq] if self.config.dlq_path else [self.bronze]
-        rows = [row for table in tables for row in table.select("_kafka_partition", "_kafka_offset").collect()]
-        return sorted((row[0], row[1]) for row in rows)
+        columns = ["_kafka_partition", "_kafka_offset"]
+        paths = filter(None, (self.config.output_path, self.config.dlq_path))
+        tables = [DeltaTable(path).to_pyarrow_table(columns=columns) for path in paths]
+        return sorted(zip(*(pa.concat_tables(tables)[name].to_pylist() for name in columns), strict=True))
 
 
 @pytest.fixture

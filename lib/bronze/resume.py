@@ -9,10 +9,10 @@ from bronze.checkpoint import Checkpoint, read_binding, read_checkpoint, read_pl
 from bronze.config import IngestConfig
 from bronze.errors import DataLoss
 from bronze.kafka import Topic, check_starting_offsets
+from bronze.lookup import Lookup
 from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, describe_ranges, subtract_ranges
 from bronze.opening import CheckedTable, list_tables_with_positions
 from bronze.parsing import parse_starting_offsets
-from bronze.positions import find_present
 from bronze.storage_errors import CheckpointOfOtherTables, DlqMissing, TopicTruncated
 from bronze.tables import TableState
 
@@ -106,7 +106,7 @@ def find_disagreement(
 
 def _check_fresh_start(spark: SparkSession, config: IngestConfig, tables: list[str], held: PlannedOffsets) -> None:
     """Without a checkpoint, what lies between the tables' last rows and the start must not be left out unsaid."""
-    present = find_present(spark, tables, config.kafka_topic, dict.fromkeys(held, (0, MAX_OFFSET)))
+    present = Lookup(spark, tables, config.kafka_topic).find_present(dict.fromkeys(held, (0, MAX_OFFSET)))
     ends = {partition: ranges[-1][1] + 1 for partition, ranges in present.items() if ranges}
     check_data_loss(spark, config, ends, tables, held)
     offsets = parse_starting_offsets(config.starting_offsets, config.kafka_topic) or {}
@@ -136,7 +136,7 @@ def _warn_of_rollback(
     assert checkpoint.committed is not None
     planned = read_planned_offsets(spark, checkpoint_path, checkpoint.committed, config.kafka_topic)
     covered = {partition: span for partition, span in planned.items() if span[0] < span[1]}
-    if covered and not any(find_present(spark, tables, config.kafka_topic, covered).values()):
+    if covered and not any(Lookup(spark, tables, config.kafka_topic).find_present(covered).values()):
         log.warning(
             "Warning: the tables have nothing of batch %d, which the checkpoint says is done; were they restored to an "
             "earlier state? bronze audit tells, bronze backfill adds what Kafka still holds",
@@ -158,7 +158,7 @@ def check_data_loss(
         raise TopicTruncated(config.kafka_topic, {p: (held[p][1], first) for p, first in sorted(beyond.items())})
     behind = {p: (first, held[p][0]) for p, first in sorted(starts.items()) if p in held and first < held[p][0]}
     # A crash before Spark's own commit leaves a batch that the tables have, and Kafka may not have any more.
-    present: OffsetRanges = find_present(spark, tables, config.kafka_topic, behind) if tables and behind else {}
+    present: OffsetRanges = Lookup(spark, tables, config.kafka_topic).find_present(behind) if tables and behind else {}
     lost = {p: subtract_ranges([(first, end - 1)], present.get(p, [])) for p, (first, end) in behind.items()}
     reasons = [f"partition {p}, offsets {describe_ranges(ranges)}" for p, ranges in lost.items() if ranges]
     if reasons and config.fail_on_data_loss:

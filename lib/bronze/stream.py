@@ -4,7 +4,6 @@
 """
 
 import logging
-from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import IllegalArgumentException, StreamingQueryException
@@ -15,6 +14,7 @@ from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
 from bronze.errors import InvalidKafkaConfig
 from bronze.failures import explain_failure, explain_failures
+from bronze.kafka import build_source_options
 from bronze.opening import open_session
 from bronze.prepare import Checked, check_all, create_tables, make_processor
 
@@ -68,12 +68,10 @@ def read_topic(spark: SparkSession, config: IngestConfig, checked: Checked) -> D
     Raises:
         InvalidKafkaConfig: Spark does not take one of the client properties.
     """
-    options: dict[str, Any] = {f"kafka.{key}": value for key, value in checked.client_properties.items()}
-    options |= {
+    options = build_source_options(checked.client_properties, "read_committed") | {
         "subscribe": config.kafka_topic,
         "startingOffsets": config.starting_offsets or DEFAULT_STARTING_OFFSETS,
         "failOnDataLoss": str(config.fail_on_data_loss).lower(),
-        "kafka.isolation.level": "read_committed",
     }
     if config.max_offsets_per_trigger:
         options["maxOffsetsPerTrigger"] = config.max_offsets_per_trigger

@@ -51,7 +51,7 @@ def test_spark_submit_without_packages_says_which(lake: Lake):
 def test_wrong_arguments_end_spark_submit_with_exit_2(lake: Lake):
     done = run_command("spark-submit", "--master", "local[1]", "lib/bronze_ingestion.py", "--kafka-brokers", "x:1")
     assert done.returncode == 2
-    assert "the following arguments are required: --checkpoint-path, --output-path" in done.stdout
+    assert "the following arguments are required: --output-path, --checkpoint-path" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,16 @@
-"""The DLQ's notebook: what it shows, hides, replays and records, and that by hand it needs nothing."""
+"""The DLQ's notebook: what it shows, hides, replays and records."""
 
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from bronze.decode import Invalid
 from bronze.notebook import read_result
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.transforms import build_dlq
-from sandbox.kafka import KafkaSandbox
 from tests.conftest import ROOT, make_event
 from tests.unit.builders import INGESTED_AT, create_table, make_records
 
@@ -43,12 +41,3 @@ def test_it_shows_what_is_in_the_dlq_hides_masked_fields_and_replays(tmp_path: P
     assert [o["text"] for o in outputs if o.get("name") == "stderr"] == []
     assert SECRET not in str(outputs)
     assert "***" in str(outputs)
-
-
-def test_by_hand_it_ingests_the_sandbox_s_events_first(
-    tmp_path: Path, kafka: KafkaSandbox, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("SANDBOX_DATA_DIR", str(kafka.data_dir))
-    result = execute(tmp_path, kafka_topic=f"dlq-{tmp_path.name[-20:]}".replace("_", "-"))
-    assert (result["open"], result["still_failing"], result["dry_run"]) == (200, 200, True)
-    assert DeltaTable(str(tmp_path / "bronze")).count() == 19_800

@@ -1,4 +1,4 @@
-"""The ingestion notebook as it is scheduled (papermill), as CI runs it (nbmake), and what it records."""
+"""The ingestion notebook as it is scheduled, by papermill, and what it records."""
 
 import os
 import subprocess
@@ -10,7 +10,6 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from deltalake import DeltaTable
 
 from bronze.notebook import read_result
 from sandbox.kafka import KafkaSandbox
@@ -91,22 +90,3 @@ def test_brokers_beside_the_sandbox_are_refused(tmp_path: Path):
     done = run_papermill(str(tmp_path / "out.ipynb"), "-p", "kafka_brokers", "broker:9092")
     assert done.returncode == 1
     assert "use_sandbox is true, but kafka_brokers is 'broker:9092'" in done.stderr
-
-
-def test_nbmake_runs_it_with_no_change_on_a_fresh_sandbox(tmp_path: Path):
-    """A copy of the checkout: its sandbox, checkpoint and tables are all made below its own data folder."""
-    for name in ("notebooks", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "notebooks").unlink()
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / NOTEBOOK.name).write_text(NOTEBOOK.read_text())
-    environment = {**os.environ, "SANDBOX_PORT": "0", "SANDBOX_DATA_DIR": str(tmp_path / "data" / "sandbox")}
-    command = [sys.executable, "-m", "pytest", "--nbmake", "notebooks", "-q", "-p", "no:cacheprovider"]
-    try:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout
-        assert "1 passed" in done.stdout
-        rows = [DeltaTable(str(tmp_path / "data" / name)).count() for name in ("bronze", "dlq")]
-        assert rows == [19_800, 200]
-    finally:
-        KafkaSandbox(tmp_path / "data" / "sandbox").stop()
