@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from bronze.audit_report import ABORTED, BEYOND, DELETED, NO_RECORD, PartitionAudit
 from bronze.config import KafkaConfig
-from bronze.kafka import build_source_options, read_client_properties
+from bronze.kafka_options import build_source_options, read_client_properties
 from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, clip_ranges, count_offsets, subtract_ranges
 from bronze.positions import build_bitmaps, collect_ranges
 

@@ -11,7 +11,8 @@ from bronze.checkpoint import read_binding, read_planned_offsets, write_binding
 from bronze.commit import DirectWriter
 from bronze.config import IngestConfig, TablesConfig
 from bronze.errors import InvalidOption
-from bronze.kafka import Topic, describe_topic, list_offsets, read_client_properties
+from bronze.kafka import Topic, describe_topic, list_offsets
+from bronze.kafka_options import read_client_properties
 from bronze.lookup import Lookup
 from bronze.offsets import OffsetRanges, PlannedOffsets
 from bronze.opening import CheckedTable, list_tables_with_positions, locate_tables

@@ -17,7 +17,8 @@ from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
 from bronze.errors import KafkaUnavailable
-from bronze.kafka import read_client_properties, read_topic_settings
+from bronze.kafka import read_topic_settings
+from bronze.kafka_options import read_client_properties
 from bronze.offsets import PlannedOffsets
 
 _HOUR_MS = 3_600_000

@@ -14,7 +14,7 @@ from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
 from bronze.errors import InvalidKafkaConfig
 from bronze.failures import explain_failure, explain_failures
-from bronze.kafka import build_source_options
+from bronze.kafka_options import build_source_options
 from bronze.opening import open_session
 from bronze.prepare import Checked, check_all, create_tables, make_processor
 
