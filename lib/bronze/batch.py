@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bronze.errors import QueryFailed
@@ -103,11 +103,13 @@ class BatchProcessor:
         bronze_path: str,
         dlq_path: str = "",
         with_metrics: bool = False,
+        hold_batch: Callable[[SparkSession], None] = lambda _: None,
     ):
         self._writer = writer
         self._guard = guard
         self._paths = {"bronze_path": bronze_path, "dlq_path": dlq_path}
         self._with_metrics = with_metrics
+        self._hold_batch = hold_batch
         # Offsets of this query's own batches only ever rise, so they need not be added.
         self._present: OffsetRanges = {}
         self.summary = IngestSummary()
@@ -115,6 +117,7 @@ class BatchProcessor:
 
     def __call__(self, batch: DataFrame, batch_id: int) -> None:
         """Append a batch of Kafka records; what it raises is kept, because Spark turns it into text."""
+        self._hold_batch(batch.sparkSession)
         try:
             self._process(batch, batch_id)
         except BaseException as error:

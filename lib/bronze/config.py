@@ -3,6 +3,8 @@
 An empty string and 0 mean "not set", because a notebook parameter can hold nothing else.
 """
 
+import ipaddress
+import os
 import re
 from dataclasses import dataclass, field, fields
 from itertools import permutations
@@ -14,6 +16,8 @@ from bronze.parsing import parse_starting_offsets
 
 WRITERS = ("auto", "direct", "delta-spark")
 DEFAULT_STARTING_OFFSETS = "earliest"
+# Secrets come from files or the environment.
+TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
 
 
 def option(default: Any, help_text: str, **metadata: Any) -> Any:
@@ -91,10 +95,39 @@ class IngestConfig(TablesConfig, KafkaConfig):
     with_metrics: bool = option(False, "log the counts of each batch")
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
     fail_on_data_loss: bool = option(True, "stop when Kafka deleted records before they were read")
+    stop_timeout: int = option(
+        60, "seconds that a batch may take to end when a stop is asked for", minimum=0, what="a number of seconds"
+    )
+    stop_file: str = option("", "stop once this file appears, on the driver's machine")
+    http_port: int = option(0, "port that takes HTTP calls to stop; 0 is none", minimum=0, what="a port, or 0")
+    http_host: str = option("127.0.0.1", "address to listen on; one that others reach needs a token", required=True)
+    http_token_file: str = option("", "file with the token that HTTP calls must send")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_starting_offsets(self.starting_offsets, self.kafka_topic)
+        if self.stop_file and Path(self.stop_file).exists():
+            raise InvalidOption("stop_file", self.stop_file, "a file that is not there yet; remove it to start")
+        if self.http_token_file and not _has_text(Path(self.http_token_file)):
+            raise InvalidOption("http_token_file", self.http_token_file, "a readable file that holds the token")
+        has_token = self.http_token_file or os.environ.get(TOKEN_VARIABLE, "").strip()
+        if not has_token and not _is_loopback(self.http_host):
+            expected = f"127.0.0.1, or a token beside it (--http-token-file or {TOKEN_VARIABLE})"
+            raise InvalidOption("http_host", self.http_host, expected)
+
+
+def _has_text(file: Path) -> bool:
+    try:
+        return bool(file.read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_paths(config: Config) -> None:

@@ -236,6 +236,15 @@ class InvalidParameter(BronzeError):
         super().__init__(f"parameter {name}: expected a value of type {kind}, got {value!r}")
 
 
+class PortUnusable(BronzeError):
+    """Raised when the HTTP server cannot listen where it is told to."""
+
+    exit_code = 2
+
+    def __init__(self, host: str, port: int, reason: str):
+        super().__init__(f"cannot listen on {host}:{port}: {reason}; choose another --http-port or --http-host")
+
+
 class AlertsFiring(BronzeError):
     """Raised when an alert fires and that is to fail the run."""
 

@@ -1,6 +1,7 @@
 """All that is checked before anything is written; then what the first batch needs."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -125,7 +126,9 @@ class TableGuard:
         return Lookup(self.spark, self.tables, self.topic)
 
 
-def make_processor(spark: SparkSession, config: IngestConfig, checked: Checked) -> BatchProcessor:
+def make_processor(
+    spark: SparkSession, config: IngestConfig, checked: Checked, hold_batch: Callable[[SparkSession], None]
+) -> BatchProcessor:
     """What Spark calls with each batch, on existing tables."""
     bronze_path, dlq_path = checked.bronze.path, checked.dlq.path if checked.dlq else ""
     tables = list_tables_with_positions(spark, checked.bronze, dlq_path)
@@ -137,6 +140,7 @@ def make_processor(spark: SparkSession, config: IngestConfig, checked: Checked) 
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,
+        hold_batch=hold_batch,
     )
 
 

@@ -21,6 +21,8 @@ _RUNTIME = {
     # A batch of Arrow is complete at either; ten thousand records of 10 MB would be 100 GB.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024 * 1024),
+    # Where a batch does not end although its query is stopped; the default is to wait for ever.
+    "spark.sql.streaming.stopTimeout": "30s",
     # Kafka credentials are options of the source, and plans print options.
     "spark.sql.redaction.options.regex": "(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore",
 }

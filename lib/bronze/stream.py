@@ -17,6 +17,7 @@ from bronze.failures import explain_failure, explain_failures
 from bronze.kafka_options import build_source_options
 from bronze.opening import open_session
 from bronze.prepare import Checked, check_all, create_tables, make_processor
+from bronze.stop import StopSwitch, check_stop_file, listen_for_stop, stop_query
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def run(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummar
         spark: Session to use; the running one, spark-submit's or a new local one when not given.
 
     Returns:
-        The counts of this run.
+        The counts of this run, also of one that was stopped as asked.
 
     Raises:
         BronzeError: One of its subclasses, with an exit code and the cure.
@@ -45,9 +46,11 @@ def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
     spark = open_session(config, spark)
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
-    checked = create_tables(spark, config, checked)
-    processor = make_processor(spark, config, checked)
-    await_query(start_query(records, processor, config, checked.checkpoint_path), processor)
+    switch = StopSwitch()
+    with listen_for_stop(switch, spark, config):
+        checked = create_tables(spark, config, checked)
+        processor = make_processor(spark, config, checked, switch.hold_batch)
+        await_query(start_query(records, processor, config, checked.checkpoint_path), processor, switch, config)
     return processor.summary
 
 
@@ -95,17 +98,27 @@ def start_query(
     return writer.trigger(processingTime=config.trigger_interval).start()
 
 
-def await_query(query: StreamingQuery, processor: BatchProcessor) -> None:
-    """Wait until the query ends; an interrupt stops it, which loses and doubles nothing.
+def await_query(query: StreamingQuery, processor: BatchProcessor, switch: StopSwitch, config: IngestConfig) -> None:
+    """Wait until the query ends or is asked to; a stop at any moment loses and doubles nothing.
 
     Raises:
         BronzeError: Why the query failed.
+        KeyboardInterrupt: A second signal came; the query was stopped at once.
     """
     try:
-        while not query.awaitTermination(1):
-            pass
+        while not switch.reason and not query.awaitTermination(1):
+            check_stop_file(switch, config.stop_file)
+        if switch.reason:
+            stop_query(query, switch, config.stop_timeout)
+            log.info("Stopped %s", describe_progress(processor.summary))
     except KeyboardInterrupt:
-        log.info("Stopping, as asked; the next start goes on where this one ends")
+        log.warning("Stopping at once; a batch that was not committed is run again at the next start")
         query.stop()
+        raise
     except (StreamingQueryException, Py4JJavaError) as error:
         raise explain_failure(processor.error or error) from error
+
+
+def describe_progress(summary: IngestSummary) -> str:
+    """How far a run came."""
+    return f"after batch {summary.batches[-1].batch_id}" if summary.batches else "before a batch was run"

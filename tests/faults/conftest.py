@@ -1,0 +1,111 @@
+"""What the fault tests share: the ingestion as a process of its own, and the verdict that ends each of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from bronze import audit
+from bronze.audit_report import AuditReport
+from bronze.config import IngestConfig
+from bronze.operations import AuditConfig
+from tests.conftest import ROOT, Lake
+
+BRONZE = (sys.executable, "-m", "bronze.cli", "ingest")
+
+
+@dataclass
+class Ingestion:
+    """An ingestion that runs, and what it has logged."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def wait_for(self, text: str, seconds: float = 120) -> "Ingestion":
+        """Wait until it has logged something."""
+        end = time.monotonic() + seconds
+        while text not in self.log:
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log[-3000:]}"
+            assert time.monotonic() < end, f"no {text!r} in:\n{self.log[-3000:]}"
+            time.sleep(0.05)
+        return self
+
+    def send(self, number: signal.Signals) -> "Ingestion":
+        self.process.send_signal(number)
+        return self
+
+    def kill(self) -> None:
+        """kill -9 of the driver and of its JVM, as when a machine is lost."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, seconds: float = 120) -> int:
+        """Its exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it does not end:\n{self.log[-3000:]}")
+
+
+def list_flags(config: IngestConfig) -> list[str]:
+    """The flags of a configuration, where they are not the defaults."""
+    flags: list[str] = []
+    for field in fields(config):
+        value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
+        if field.name == "fail_on_data_loss":
+            flags += [] if value else ["--accept-data-loss"]
+        elif value is True:
+            flags.append(flag)
+        elif value != field.default:
+            flags += [flag, str(value)]
+    return flags
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Ingestion]]:
+    """A function that starts ``bronze ingest``, or another command, as a process; none outlives the test."""
+    started: list[Ingestion] = []
+
+    def run(config: IngestConfig, *command: str, cwd: Path = ROOT, **environment: str) -> Ingestion:
+        log_file = tmp_path / f"log-{len(started)}"
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [*(command or BRONZE), *list_flags(config)],
+                cwd=cwd,
+                env={**os.environ, "PATH": path, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(Ingestion(process, log_file))
+        return started[-1]
+
+    yield run
+    for ingestion in started:
+        if ingestion.process.poll() is None:
+            ingestion.kill()
+
+
+def audit_lake(lake: Lake) -> AuditReport:
+    """What ``bronze audit`` says of a lake."""
+    names = {"kafka_brokers", "kafka_topic", "kafka_config", "checkpoint_path", "output_path", "dlq_path"}
+    return audit.run(AuditConfig(**{name: getattr(lake.config, name) for name in names}), lake.spark)
+
+
+def assert_complete(lake: Lake, records: int) -> None:
+    """Nothing is lost and nothing twice: the audit says so, and as many records are there as were produced."""
+    report = audit_lake(lake)
+    assert report.is_complete, report.to_text()
+    assert sum(p.bronze_rows + p.dlq_rows for p in report.partitions) == records
+    assert sum(p.lag for p in report.partitions) == 0
