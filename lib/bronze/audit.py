@@ -17,6 +17,7 @@ from bronze.audit_report import AuditReport, PartitionAudit
 from bronze.checkpoint import Checkpoint, read_checkpoint
 from bronze.gaps import explain_gaps
 from bronze.kafka import describe_topic, list_offsets
+from bronze.loss import read_accepted
 from bronze.offsets import (
     BUCKET_SIZE,
     OffsetRanges,
@@ -97,7 +98,7 @@ def run(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport:
         for p in sorted({*held, *found["bronze"].bits, *found["dlq"].bits})
     ]
     _add_doubled(spark, tables, topic.name, found, audits)
-    explain_gaps(spark, config, audits)
+    explain_gaps(spark, config, audits, read_accepted(bronze.state, topic.name))
     _look_again(spark, [bronze.path, *dlqs], topic.name, audits)
     return AuditReport(topic.name, audits)
 

@@ -10,6 +10,7 @@ from bronze.offsets import count_offsets, describe_ranges
 
 # Why an offset has no row.
 DELETED = "deleted in Kafka (retention)"
+ACCEPTED = "deleted in Kafka before they were read, which --accept-data-loss took"
 BEYOND = "beyond Kafka's end (the topic has lost records since)"
 ABORTED = "of aborted transactions"
 NO_RECORD = "where Kafka has no record (transaction marker, or compacted)"

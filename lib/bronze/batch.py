@@ -87,6 +87,9 @@ class OverlapGuard(Protocol):
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables."""
 
+    def note_lost(self, planned: PlannedOffsets) -> None:
+        """Note what Kafka deleted of a committed batch before it was read."""
+
 
 class BatchProcessor:
     """The function that Spark calls with each batch.
@@ -134,6 +137,7 @@ class BatchProcessor:
             read_query_id(batch),
             lambda: self._look_up(planned),
         )
+        self._guard.note_lost(planned)
         metrics = describe_batch(batch_id, result, time.time() - started)
         self.summary.add(metrics)
         log_batch(metrics, self._with_metrics)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pyspark.sql import DataFrame, SparkSession
 
-from bronze.audit_report import ABORTED, BEYOND, DELETED, NO_RECORD, PartitionAudit
+from bronze.audit_report import ABORTED, ACCEPTED, BEYOND, DELETED, NO_RECORD, PartitionAudit
 from bronze.config import KafkaConfig
 from bronze.kafka_options import build_source_options, read_client_properties
 from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, clip_ranges, count_offsets, subtract_ranges
@@ -20,9 +20,22 @@ _NEAR = 100_000
 _READS = 20
 
 
-def explain_gaps(spark: SparkSession, config: KafkaConfig, audits: Sequence[PartitionAudit]) -> None:
-    """Move the gaps of each partition into ``explained`` or ``missing``; reads Kafka only around the gaps."""
+def explain_gaps(
+    spark: SparkSession, config: KafkaConfig, audits: Sequence[PartitionAudit], accepted: OffsetRanges
+) -> None:
+    """Move the gaps of each partition into ``explained`` or ``missing``; reads Kafka only around the gaps.
+
+    Args:
+        spark: Session.
+        config: Where Kafka is.
+        audits: The partitions.
+        accepted: Offsets whose loss was accepted.
+    """
     for audit in audits:
+        rest = subtract_ranges(audit.gaps, accepted.get(audit.partition, []))
+        if lost := subtract_ranges(audit.gaps, rest):
+            audit.explained[ACCEPTED] = lost
+        audit.gaps = rest
         if deleted := clip_ranges(audit.gaps, 0, audit.earliest):
             audit.explained[DELETED] = deleted
         if beyond := clip_ranges(audit.gaps, audit.end, MAX_OFFSET):

@@ -15,6 +15,7 @@ from bronze.errors import InvalidOption
 from bronze.kafka import Topic, describe_topic, list_offsets
 from bronze.kafka_options import read_client_properties
 from bronze.lookup import Lookup
+from bronze.loss import find_lost, note_accepted
 from bronze.offsets import OffsetRanges, PlannedOffsets
 from bronze.opening import CheckedTable, list_tables_with_positions, locate_tables
 from bronze.resume import check_start
@@ -41,6 +42,7 @@ class Checked:
     bronze: CheckedTable
     dlq: CheckedTable | None
     make_writer: type[DirectWriter] | type[SparkWriter]
+    lost: OffsetRanges  # what Kafka deleted before it was read, where that is accepted
 
     @property
     def tables(self) -> list[CheckedTable]:
@@ -58,9 +60,9 @@ def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
     topic = describe_topic(spark, config)
     bronze, dlq = check_tables(spark, config, topic)
     checkpoint_path = qualify_path(spark, config.checkpoint_path)
-    check_start(spark, config, checkpoint_path, bronze, dlq, topic, list_offsets(spark, config, topic))
+    lost = check_start(spark, config, checkpoint_path, bronze, dlq, topic, list_offsets(spark, config, topic))
     make_writer = choose_writer(config.writer, [bronze, dlq] if dlq else [bronze])
-    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, make_writer)
+    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, make_writer, lost)
 
 
 def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
@@ -89,6 +91,8 @@ def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -
     binding = {"topic": checked.topic.name, "output_path": bronze.path, "output_id": bronze.state.table_id}
     if read_binding(spark, checked.checkpoint_path) != binding:
         write_binding(spark, checked.checkpoint_path, binding)
+    if checked.lost:
+        note_accepted(spark, bronze.path, checked.topic.name, checked.lost)
     return replace(checked, bronze=bronze, dlq=dlq)
 
 
@@ -109,9 +113,15 @@ class TableGuard:
     """The overlap guard of one query: what the checkpoint plans, what the tables hold."""
 
     spark: SparkSession
-    tables: list[str]
-    topic: str
+    config: IngestConfig
+    tables: list[str]  # bronze first
+    kafka_topic: Topic
     checkpoint_path: str
+
+    @property
+    def topic(self) -> str:
+        """Name of the Kafka topic."""
+        return self.kafka_topic.name
 
     def read_planned(self, batch_id: int) -> PlannedOffsets:
         """First and end offset of a batch, per partition."""
@@ -120,6 +130,13 @@ class TableGuard:
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables."""
         return self._lookup.find_present(planned)
+
+    def note_lost(self, planned: PlannedOffsets) -> None:
+        """After a batch: note what Kafka deleted of it before it was read; else Spark itself has ended the query."""
+        if not self.config.fail_on_data_loss:
+            held = list_offsets(self.spark, self.config, self.kafka_topic)
+            if lost := find_lost(planned, held, self.find_present):
+                note_accepted(self.spark, self.tables[0], self.topic, lost)
 
     @cached_property
     def _lookup(self) -> Lookup:
@@ -136,7 +153,7 @@ def make_processor(
         log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", path)
     return BatchProcessor(
         checked.make_writer(bronze_path, dlq_path),
-        TableGuard(spark, tables, checked.topic.name, checked.checkpoint_path),
+        TableGuard(spark, config, tables, checked.topic, checked.checkpoint_path),
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,

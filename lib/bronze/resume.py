@@ -10,7 +10,8 @@ from bronze.config import IngestConfig
 from bronze.errors import DataLoss
 from bronze.kafka import Topic, check_starting_offsets
 from bronze.lookup import Lookup
-from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, describe_ranges, subtract_ranges
+from bronze.loss import describe_lost, find_lost
+from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, describe_ranges
 from bronze.opening import CheckedTable, list_tables_with_positions
 from bronze.parsing import parse_starting_offsets
 from bronze.storage_errors import CheckpointOfOtherTables, DlqMissing, TopicTruncated
@@ -30,7 +31,7 @@ def check_start(
     dlq: CheckedTable | None,
     topic: Topic,
     held: PlannedOffsets,
-) -> None:
+) -> OffsetRanges:
     """Refuse to start where records would be left out unsaid: the checkpoint decides, else ``starting_offsets``.
 
     Args:
@@ -42,6 +43,9 @@ def check_start(
         topic: The topic.
         held: What Kafka holds of it.
 
+    Returns:
+        Offsets that Kafka deleted before they were read, where that is accepted.
+
     Raises:
         PartitionsMissing: JSON offsets do not name every partition.
         PartitionsUnknown: They name one that does not exist.
@@ -50,27 +54,26 @@ def check_start(
         CheckpointOfOtherTopic: It has the offsets of another topic.
         CheckpointOfOtherTables: It was used with another bronze table.
         DlqMissing: The DLQ that it filled is gone.
-        DataLoss: Kafka deleted records since; accepted data loss is a warning.
+        DataLoss: Kafka deleted records since, and that is not accepted.
         TopicTruncated: The topic ends before what was read.
     """
     checkpoint = read_checkpoint(spark, checkpoint_path, config.kafka_topic)
     tables = list_tables_with_positions(spark, bronze, dlq.path if dlq and dlq.state else "") if bronze.state else []
     if checkpoint is None:
         check_starting_offsets(config, topic, held)
-        if tables:
-            _check_fresh_start(spark, config, tables, held)
-        return
+        return _check_fresh_start(spark, config, tables, held) if tables else {}
     check_tables_of(spark, config, checkpoint_path, checkpoint, bronze.state)
     if checkpoint.committed is not None:
         _check_dlq(config, bronze, dlq)
         _warn_of_rollback(spark, config, checkpoint_path, checkpoint, tables)
-    check_data_loss(spark, config, checkpoint.starts, tables, held)
+    lost = check_data_loss(spark, config, checkpoint.starts, tables, held)
     if config.starting_offsets:
         log.warning(
             "Warning: --starting-offsets %s is ignored, because the checkpoint %s exists and says where to go on",
             config.starting_offsets,
             config.checkpoint_path,
         )
+    return lost
 
 
 def check_tables_of(
@@ -104,11 +107,13 @@ def find_disagreement(
     return ""
 
 
-def _check_fresh_start(spark: SparkSession, config: IngestConfig, tables: list[str], held: PlannedOffsets) -> None:
+def _check_fresh_start(
+    spark: SparkSession, config: IngestConfig, tables: list[str], held: PlannedOffsets
+) -> OffsetRanges:
     """Without a checkpoint, what lies between the tables' last rows and the start must not be left out unsaid."""
     present = Lookup(spark, tables, config.kafka_topic).find_present(dict.fromkeys(held, (0, MAX_OFFSET)))
     ends = {partition: ranges[-1][1] + 1 for partition, ranges in present.items() if ranges}
-    check_data_loss(spark, config, ends, tables, held)
+    lost = check_data_loss(spark, config, ends, tables, held)
     offsets = parse_starting_offsets(config.starting_offsets, config.kafka_topic) or {}
     default = -1 if config.starting_offsets == "latest" else -2
     for partition, end in sorted(ends.items()):
@@ -121,6 +126,7 @@ def _check_fresh_start(spark: SparkSession, config: IngestConfig, tables: list[s
                 partition,
                 describe_ranges([(first, start - 1)]),
             )
+    return lost
 
 
 def _check_dlq(config: IngestConfig, bronze: CheckedTable, dlq: CheckedTable | None) -> None:
@@ -146,8 +152,13 @@ def _warn_of_rollback(
 
 def check_data_loss(
     spark: SparkSession, config: IngestConfig, starts: dict[int, int], tables: list[str], held: PlannedOffsets
-) -> None:
+) -> OffsetRanges:
     """Name the offsets that Kafka deleted before they were read: between the next ones and Kafka's earliest.
+
+    A crash before Spark's own commit leaves a batch that the tables have, and Kafka may not have any more.
+
+    Returns:
+        Those offsets, where their loss is accepted.
 
     Raises:
         DataLoss: There are some, and that is not accepted.
@@ -156,12 +167,8 @@ def check_data_loss(
     beyond = {p: first for p, first in starts.items() if p in held and first > held[p][1]}
     if beyond:
         raise TopicTruncated(config.kafka_topic, {p: (held[p][1], first) for p, first in sorted(beyond.items())})
-    behind = {p: (first, held[p][0]) for p, first in sorted(starts.items()) if p in held and first < held[p][0]}
-    # A crash before Spark's own commit leaves a batch that the tables have, and Kafka may not have any more.
-    present: OffsetRanges = Lookup(spark, tables, config.kafka_topic).find_present(behind) if tables and behind else {}
-    lost = {p: subtract_ranges([(first, end - 1)], present.get(p, [])) for p, (first, end) in behind.items()}
-    reasons = [f"partition {p}, offsets {describe_ranges(ranges)}" for p, ranges in lost.items() if ranges]
-    if reasons and config.fail_on_data_loss:
-        raise DataLoss("; ".join(reasons))
-    if reasons:
-        log.warning("Warning: data loss is accepted, Kafka no longer has %s", "; ".join(reasons))
+    planned = {partition: (first, MAX_OFFSET) for partition, first in starts.items()}
+    lost = find_lost(planned, held, Lookup(spark, tables, config.kafka_topic).find_present)
+    if lost and config.fail_on_data_loss:
+        raise DataLoss(describe_lost(lost))
+    return lost

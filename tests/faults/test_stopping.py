@@ -1,27 +1,27 @@
 """Stopping: the batch that runs is committed, none is begun, and the next start repeats nothing."""
 
-import json
 import re
 import signal
-import socket
-import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from bronze.jars import get_spark_packages
-from sandbox.system import find_free_port
-from tests.conftest import ROOT, Lake, Topic, make_events
+from tests.conftest import Lake, Topic, make_events
 from tests.faults.conftest import Ingestion, assert_complete
 from tests.integration.test_ingestion import BAD
 
 RECORDS = 3_000 + len(BAD)
-SUBMIT = ("spark-submit", "--master", "local[2,4]", "--packages", ",".join(get_spark_packages()), "lib/bronze_ingestion.py")
+SUBMIT = (
+    "spark-submit",
+    "--master",
+    "local[2,4]",
+    "--packages",
+    ",".join(get_spark_packages()),
+    "lib/bronze_ingestion.py",
+)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from bronze.checkpoint import read_planned_offsets
 from bronze.commit import DirectWriter, TableLog
 from bronze.config import IngestConfig
 from bronze.errors import DataLoss, QueryFailed
+from bronze.kafka import Topic as KafkaTopic
 from bronze.positions import find_present
 from bronze.prepare import TableGuard
 from bronze.spark_writer import SparkWriter
@@ -243,7 +244,7 @@ def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
 
 
 def test_a_topic_that_ends_before_what_was_read_ends_the_run(lake: Lake):
-    guard = TableGuard(lake.spark, [], "t", "")
+    guard = TableGuard(lake.spark, lake.config, [], KafkaTopic("t", "", ()), "")
     processor = BatchProcessor(None, guard, "bronze")
     with pytest.raises(TopicTruncated, match="partition 3 ends at 50, but was read to 100"):
         processor._find_overlap({3: (100, 50)})
