@@ -1,18 +1,25 @@
 """Stopping: the batch that runs is committed, none is begun, and the next start repeats nothing."""
 
+import json
 import re
 import signal
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bronze.jars import get_spark_packages
-from tests.conftest import Lake, Topic, make_events
-from tests.faults.conftest import Ingestion, assert_complete
+from sandbox.system import find_free_port
+from tests.conftest import ROOT, Lake, Topic, make_events
+from tests.faults.conftest import BRONZE, Ingestion, assert_complete
 from tests.integration.test_ingestion import BAD
 
+# Its batches take a minute in Spark.
+SLOW = (sys.executable, str(ROOT / "tests" / "faults" / "slow.py"), "ingest")
 RECORDS = 3_000 + len(BAD)
 SUBMIT = (
     "spark-submit",
@@ -62,3 +69,79 @@ def test_a_signal_to_the_process(busy: Lake, start: Callable[..., Ingestion], nu
 def test_sigterm_to_the_jvm_of_spark_submit(busy: Lake, start: Callable[..., Ingestion]):
     ingestion = start(busy.config, *SUBMIT, PYSPARK_PYTHON=sys.executable).wait_for("Batch 2: total")
     assert_stopped(busy, ingestion.send(signal.SIGTERM), "the end of the JVM", exit_code=143)
+
+
+@pytest.fixture
+def port() -> int:
+    return find_free_port()
+
+
+def call(port: int, path: str = "", method: str = "GET", **headers: str) -> tuple[int, object]:
+    """Status and JSON of an HTTP call."""
+    url = f"http://127.0.0.1:{port}/api/v1/applications{path}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method, headers=headers)) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_an_http_call(busy: Lake, start: Callable[..., Ingestion], port: int):
+    ingestion = start(replace(busy.config, http_port=port)).wait_for("Batch 2: total")
+    _, [application] = call(port)
+    assert call(port, "/local-1/stop", "POST")[0] == 404
+    assert call(port, f"/{application['id']}/stop", "POST", Origin="http://evil.example")[0] == 403
+    assert call(port, f"/{application['id']}/stop", "POST")[0] == 202
+    assert_stopped(busy, ingestion, "an HTTP call")
+
+
+def test_an_http_call_needs_the_token_where_there_is_one(
+    busy: Lake, start: Callable[..., Ingestion], port: int, tmp_path: Path
+):
+    (tmp_path / "token").write_text("s3cret-token\n")
+    config = replace(busy.config, http_port=port, http_host="0.0.0.0", http_token_file=str(tmp_path / "token"))
+    ingestion = start(config).wait_for("Batch 2: total")
+    assert call(port)[0] == call(port, Authorization="Bearer wrong")[0] == 401
+    _, [application] = call(port, Authorization="Bearer s3cret-token")
+    assert call(port, f"/{application['id']}/stop", "POST", Authorization="Bearer s3cret-token")[0] == 202
+    assert_stopped(busy, ingestion, "an HTTP call")
+    assert "s3cret-token" not in ingestion.log
+
+
+def test_a_stop_file_and_no_start_while_it_is_there(busy: Lake, start: Callable[..., Ingestion], tmp_path: Path):
+    config = replace(busy.config, stop_file=str(tmp_path / "stop"))
+    ingestion = start(config).wait_for("Batch 2: total")
+    (tmp_path / "stop").touch()
+    assert_stopped(busy, ingestion, f"the stop file {tmp_path / 'stop'}")
+    refused = start(busy.config, *BRONZE, "--stop-file", str(tmp_path / "stop"))
+    assert refused.wait() == 2
+    assert "remove it to start" in refused.log
+
+
+def test_a_second_signal_stops_at_once(busy: Lake, start: Callable[..., Ingestion]):
+    slow = replace(busy.config, max_offsets_per_trigger=0, stop_timeout=600)
+    ingestion = start(slow, *SLOW).wait_for("the batch begins").send(signal.SIGTERM).wait_for("Stopping, asked by")
+    assert ingestion.send(signal.SIGTERM).wait(30) == 130
+    assert "Stopping at once" in ingestion.log
+    assert busy.positions() == []
+    assert_resumed(busy)
+
+
+def test_the_stop_timeout_is_kept(busy: Lake, start: Callable[..., Ingestion]):
+    slow = replace(busy.config, max_offsets_per_trigger=0, stop_timeout=2)
+    ingestion = start(slow, *SLOW).wait_for("the batch begins").send(signal.SIGTERM)
+    assert ingestion.wait(30) == 0, ingestion.log
+    assert "longer than --stop-timeout, 2 s" in ingestion.log
+    assert busy.positions() == []
+    assert_resumed(busy)
+
+
+def test_a_stream_that_waits_for_records_stops_without_a_batch(
+    lake: Lake, topic: Topic, start: Callable[..., Ingestion]
+):
+    config = replace(lake.config, available_now=False, trigger_interval="1 second")
+    ingestion = start(config).wait_for("Batch 0: empty").send(signal.SIGTERM)
+    assert ingestion.wait(60) == 0
+    assert "Stopped after batch 0" in ingestion.log
+    topic.produce(make_events(RECORDS))
+    assert_resumed(lake)

@@ -1,0 +1,28 @@
+"""``bronze`` with batches whose tasks take a minute each: for what happens in the middle of one."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+
+from bronze import cli, commit
+from bronze.writer import BatchResult, BatchTask, write_batch
+
+SECONDS = 60
+
+
+def write_slowly(batch: DataFrame, task: BatchTask) -> BatchResult:
+    def wait(records: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        time.sleep(SECONDS)
+        yield from records
+
+    logging.getLogger("bronze").info("Slow: the batch begins")
+    return write_batch(batch.mapInArrow(wait, batch.schema), task)
+
+
+if __name__ == "__main__":
+    commit.write_batch = write_slowly  # type: ignore[attr-defined]
+    sys.exit(cli.main())
