@@ -11,10 +11,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from bronze.backfill_plan import BackfillPlan
 from bronze.batch import IngestSummary, TableWriter, describe_batch, select_records
-from bronze.errors import DataLoss, InvalidKafkaConfig
 from bronze.failures import explain_failures
 from bronze.gaps import read_topic_once
 from bronze.kafka import Topic
+from bronze.kafka_errors import DataLoss, InvalidKafkaConfig
 from bronze.lookup import Lookup
 from bronze.offsets import OffsetRanges, PlannedOffsets, count_offsets, invert_ranges, select_overlap
 from bronze.opening import CheckedTable, list_tables_with_positions

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import read_checkpoint
-from bronze.errors import PartitionsUnknown
 from bronze.kafka import Topic, find_offsets_at, find_timestamps
+from bronze.kafka_errors import PartitionsUnknown
 from bronze.offsets import PlannedOffsets
 from bronze.operations import BackfillConfig
 from bronze.parsing import parse_timestamp

@@ -12,13 +12,8 @@ from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from bronze.errors import (
-    BronzeError,
-    DataLoss,
-    ExecutorDependencyMissing,
-    QueryFailed,
-    RecordUnreadable,
-)
+from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
+from bronze.kafka_errors import DataLoss, RecordUnreadable
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, KafkaConfig
-from bronze.errors import (
+from bronze.errors import JarsMissing
+from bronze.jars import get_spark_packages
+from bronze.kafka_errors import (
     InvalidKafkaConfig,
-    JarsMissing,
     KafkaUnavailable,
     OffsetsOutOfRange,
     PartitionsMissing,
     PartitionsUnknown,
     UnknownTopic,
 )
-from bronze.jars import get_spark_packages
 from bronze.kafka_options import read_client_properties
 from bronze.offsets import PlannedOffsets
 from bronze.parsing import parse_starting_offsets

@@ -7,8 +7,8 @@ from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_binding, read_checkpoint, read_planned_offsets
 from bronze.config import IngestConfig
-from bronze.errors import DataLoss
 from bronze.kafka import Topic, check_starting_offsets
+from bronze.kafka_errors import DataLoss
 from bronze.lookup import Lookup
 from bronze.loss import describe_lost, find_lost
 from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, describe_ranges

@@ -16,8 +16,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.errors import KafkaUnavailable
 from bronze.kafka import read_topic_settings
+from bronze.kafka_errors import KafkaUnavailable
 from bronze.kafka_options import read_client_properties
 from bronze.offsets import PlannedOffsets
 

@@ -16,7 +16,7 @@ from nbformat.reader import NotJSONError
 from nbformat.validator import NotebookValidationError
 from papermill.exceptions import PapermillExecutionError
 
-from bronze import errors, storage_errors
+from bronze import errors, kafka_errors, storage_errors
 from bronze.errors import BronzeError, FileUnreadable, InvalidParameter, NotebookMissing, UnknownParameter
 from bronze.notebook import find_result
 
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         papermill.execute_notebook(given.notebook, output, parameters, kernel_name="python3")
     except PapermillExecutionError as error:
         print(f"\n{given.notebook} failed: {error.ename}: {error.evalue}\nExecuted notebook: {output}", file=sys.stderr)
-        kind = getattr(errors, error.ename, None) or getattr(storage_errors, error.ename, None)
-        return getattr(kind, "exit_code", 1)
+        kinds = [vars(module).get(error.ename) for module in (errors, kafka_errors, storage_errors)]
+        return next((kind.exit_code for kind in kinds if kind), 1)
     except BronzeError as error:
         print(f"bronze: {error}", file=sys.stderr)
         return error.exit_code

@@ -12,8 +12,8 @@ from pyspark.sql.streaming import StreamingQuery
 
 from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
-from bronze.errors import InvalidKafkaConfig
 from bronze.failures import explain_failure, explain_failures
+from bronze.kafka_errors import InvalidKafkaConfig
 from bronze.kafka_options import build_source_options
 from bronze.opening import open_session
 from bronze.prepare import Checked, check_all, create_tables, make_processor

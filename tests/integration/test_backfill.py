@@ -22,8 +22,8 @@ from bronze.backfill_batches import BackfillResult
 from bronze.checkpoint import read_checkpoint
 from bronze.cli import main
 from bronze.commit import TableLog
-from bronze.errors import InvalidKafkaConfig, PartitionsUnknown
 from bronze.kafka import describe_topic
+from bronze.kafka_errors import InvalidKafkaConfig, PartitionsUnknown
 from bronze.lookup import Lookup
 from bronze.operations import BackfillConfig
 from bronze.schema import get_bronze_spec

@@ -8,7 +8,7 @@ import pytest
 from bronze.run_notebook import main
 
 CELLS = """
-from bronze.errors import DataLoss
+from bronze.kafka_errors import DataLoss
 from bronze.notebook import record_result
 ===
 count: int = 5  # how many

@@ -5,14 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bronze.errors import (
-    BronzeError,
-    DataLoss,
-    ExecutorDependencyMissing,
-    QueryFailed,
-    RecordUnreadable,
-)
+from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.failures import explain_failure, explain_failures, read_reason
+from bronze.kafka_errors import DataLoss, RecordUnreadable
 from bronze.storage_errors import AppendConflict
 
 TEXTS = {file.stem: file.read_text() for file in (Path(__file__).parent / "failures").glob("*.txt")}
