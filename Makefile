@@ -26,6 +26,8 @@ DATA ?= data
 ARGS ?=
 NOTEBOOK ?= ingestion
 PARAMS ?=
+SOAK_MINUTES ?= 15
+KILLS ?= 25
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
 
@@ -119,14 +121,20 @@ notebook: setup ## Run NOTEBOOK by papermill with PARAMS="-p name value": unknow
 
 ##@ Test
 
-test: setup ## The whole suite: unit, integration, notebooks
-	$(BIN)/python -m pytest tests $(ARGS)
+test: setup ## The whole suite but for the faults: unit, integration, notebooks
+	$(BIN)/python -m pytest tests/unit tests/integration tests/notebooks $(ARGS)
 
 test-unit: setup ## Without Kafka
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 test-notebooks: setup ## The notebooks, by nbmake and by papermill
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)
+
+test-faults: setup ## Crashes, stops, and failures of Kafka and of storage: see docs/reliability.md
+	$(BIN)/python -m pytest tests/faults -m "not soak" $(ARGS)
+
+test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
+	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
 
 ##@ Code
 
@@ -147,4 +155,4 @@ clean: ## Remove tables, runs and caches; .venv stays (the sandbox is stopped fi
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup env-archive demo lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks lint format strip clean
+.PHONY: help setup env-archive demo lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak lint format strip clean
