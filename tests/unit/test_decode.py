@@ -100,6 +100,14 @@ BROKEN = [
     ("101 levels of objects", with_member('"other": ' + '{"a":' * 100 + "1" + "}" * 100), JSON, "deeper than 100"),
     ("101 levels in a map value", with_member('"custom_attributes": {"a": ' + "[" * 99 + "]" * 99 + "}"), JSON, "100"),
     ("100,000 levels", b"[" * 100_000 + b"]" * 100_000, JSON, "deeper than 100 levels (byte 100)"),
+    (
+        "1,000 levels of objects",
+        with_member('"other": ' + '{"a":' * 1_000 + "1" + "}" * 1_000),
+        JSON,
+        "deeper than 100",
+    ),
+    ("bytes that close a wrapper", OK + b'}]}, {"other": [{', JSON, "trailing"),
+    ("a quote that closes a wrapper", b'"}, {"' + OK, OBJECT, "got `str`"),
     ("100,000 levels never closed", b'{"a":' * 100_000, JSON, "deeper than 100"),
     # JSON, but no object
     ("JSON null", b"null", OBJECT, "Expected `object`, got `null`"),
@@ -385,18 +393,22 @@ def test_unknown_fields_are_not_among_the_decoded_ones():
     assert set(decode_member('"other": 1, "geo": {"other": 2}')) == {*REQUIRED, "geo"}
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b'"' + rb"\"" * 5_000_000, "malformed_json"),
-        (b"[" * 101 + b'"' + rb"\"" * 5_000_000, "malformed_json"),
-        (with_member('"other": [' + "{}," * 1_000_000 + '"' + r"\"" * 1_000_000), "malformed_json"),
-        (with_member('"event_version": "' + "x" * 5_000_000 + '"'), "valid"),
-        (with_member(",".join(f'"key{n}": {{"a": [{n}]}}' for n in range(100_000))), "valid"),
-        (with_member('"custom_attributes": {' + ",".join(f'"k{n}": {n}' for n in range(100_000)) + "}"), "valid"),
-    ],
-    ids=["escaped quotes", "deep and escaped quotes", "a million objects", "5 MB string", "100,000 keys", "big map"],
-)
+# name, value, error type or "valid"
+LARGE = [
+    ("escaped quotes", b'"' + rb"\"" * 5_000_000, JSON),
+    ("deep and escaped quotes", b"[" * 101 + b'"' + rb"\"" * 5_000_000, JSON),
+    ("a million objects", with_member('"other": [' + "{}," * 1_000_000 + '"' + r"\"" * 1_000_000), JSON),
+    ("5 MB string", with_member('"event_version": "' + "x" * 5_000_000 + '"'), "valid"),
+    ("100,000 keys", with_member(",".join(f'"key{n}": {{"a": [{n}]}}' for n in range(100_000))), "valid"),
+    (
+        "big map",
+        with_member('"custom_attributes": {' + ",".join(f'"k{n}": {n}' for n in range(100_000)) + "}"),
+        "valid",
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), [c[1:] for c in LARGE], ids=[c[0] for c in LARGE])
 def test_a_large_value_is_decided_quickly(value: bytes, expected: str):
     started = time.perf_counter()
     outcome: Any = decode_value(value)
