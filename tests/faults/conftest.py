@@ -73,15 +73,18 @@ def list_flags(config: IngestConfig) -> list[str]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Ingestion]]:
-    """A function that starts ``bronze ingest``, or another command, as a process; none outlives the test."""
+    """A function that starts ``bronze ingest``, or another command, as a process; none outlives the test.
+
+    A command that takes no flags of the ingestion gets no configuration.
+    """
     started: list[Ingestion] = []
 
-    def run(config: IngestConfig, *command: str, cwd: Path = ROOT, **environment: str) -> Ingestion:
+    def run(config: IngestConfig | None, *command: str, cwd: Path = ROOT, **environment: str) -> Ingestion:
         log_file = tmp_path / f"log-{len(started)}"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [*(command or BRONZE), *list_flags(config)],
+                [*(command or BRONZE), *(list_flags(config) if config else [])],
                 cwd=cwd,
                 env={**os.environ, "PATH": path, **environment},
                 stdout=log,

@@ -1,18 +1,21 @@
 """Stopping: the batch that runs is committed, none is begun, and the next start repeats nothing."""
 
 import json
+import os
 import re
 import signal
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+import papermill
 import pytest
 
 from bronze.jars import get_spark_packages
+from bronze.notebook import read_result
 from sandbox.system import find_free_port
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.faults.conftest import BRONZE, Ingestion, assert_complete
@@ -21,6 +24,7 @@ from tests.integration.test_ingestion import BAD
 # Its batches take a minute in Spark.
 SLOW = (sys.executable, str(ROOT / "tests" / "faults" / "slow.py"), "ingest")
 RECORDS = 3_000 + len(BAD)
+NOTEBOOK_PARAMETERS = papermill.inspect_notebook(ROOT / "notebooks" / "ingestion.ipynb")
 SUBMIT = (
     "spark-submit",
     "--master",
@@ -145,3 +149,41 @@ def test_a_stream_that_waits_for_records_stops_without_a_batch(
     assert "Stopped after batch 0" in ingestion.log
     topic.produce(make_events(RECORDS))
     assert_resumed(lake)
+
+
+def list_papermill(lake: Lake, output: Path, *flags: str) -> list[str]:
+    """The command that runs the ingestion notebook, with its log on standard error."""
+    parameters = {field.name: getattr(lake.config, field.name) for field in fields(lake.config)}
+    changed = {name: value for name, value in parameters.items() if name in NOTEBOOK_PARAMETERS}
+    given = [word for name, value in changed.items() for word in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "ingestion.ipynb"), str(output)]
+    return [*command, "--log-output", "-p", "use_sandbox", "False", *given, *flags]
+
+
+def find_kernel(notebook: Ingestion) -> int:
+    """The process of the notebook's kernel."""
+    children = Path(f"/proc/{notebook.process.pid}/task/{notebook.process.pid}/children").read_text().split()
+    (kernel,) = [pid for pid in children if b"ipykernel_launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(kernel)
+
+
+def test_an_interrupt_of_the_notebook_s_kernel(busy: Lake, start: Callable[..., Ingestion], tmp_path: Path):
+    """What the button in JupyterLab does: SIGINT to the kernel; the cells after it show what was ingested."""
+    notebook = start(None, *list_papermill(busy, tmp_path / "out.ipynb")).wait_for("Batch 2: total")
+    os.kill(find_kernel(notebook), signal.SIGINT)
+    assert_stopped(busy, notebook, "SIGINT")
+    assert 0 < read_result(tmp_path / "out.ipynb")["records"] < RECORDS
+
+
+def test_papermill_s_time_out_repeats_one_batch_at_the_most(
+    busy: Lake, start: Callable[..., Ingestion], tmp_path: Path
+):
+    """The kernel gets seconds only; a batch is in the middle of something then, or was not begun."""
+    endless = replace(busy, config=replace(busy.config, available_now=False, trigger_interval="0 seconds"))
+    command = list_papermill(endless, tmp_path / "out.ipynb", "--execution-timeout", "45")
+    notebook = start(None, *command)
+    assert notebook.wait(180) == 1
+    assert "A cell timed out" in notebook.log
+    summary = busy.ingest(max_offsets_per_trigger=0)
+    assert summary.present <= busy.config.max_offsets_per_trigger
+    assert_complete(busy, RECORDS)
