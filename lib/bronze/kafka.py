@@ -56,35 +56,33 @@ def describe_topic(spark: SparkSession, config: KafkaConfig) -> Topic:
         UnknownTopic: Kafka has no such topic.
     """
     with open_admin(spark, config) as admin:
-        return ask(config, lambda: describe_once(spark, admin, config))
+        return ask(config, lambda: _describe_once(spark, admin, config))
 
 
 def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | None = None) -> Answer:
     """Ask again until Kafka answers, unless waiting would not cure it.
 
-    Args:
-        config: Where Kafka is.
-        question: Asks it once.
-        patience: Seconds that a running query waits; at a start it is ``startup_timeout``.
-
     Raises:
-        KafkaUnavailable: It did not answer at a start.
-        KafkaLost: It did not answer a running query.
+        KafkaUnavailable: It did not answer at a start, within ``startup_timeout`` seconds.
+        KafkaLost: It did not answer a running query, within the seconds of its ``patience``.
     """
+    seconds = config.startup_timeout if patience is None else patience
     started, pause = time.monotonic(), 1.0
     while True:
         try:
             return question()
         except Py4JJavaError as error:
             reason = read_reason(error)
+            if reason.startswith("Interrupt"):  # the query is being stopped
+                raise
             _raise_if_final(config, reason)
             waited = time.monotonic() - started
-            if patience is not None and waited >= patience:
-                raise KafkaLost(reason) from None
-            if patience is None and waited >= config.startup_timeout:
-                raise KafkaUnavailable(config.kafka_brokers, config.startup_timeout, reason) from None
+            if waited >= seconds:
+                if patience is not None:
+                    raise KafkaLost(reason) from None
+                raise KafkaUnavailable(config.kafka_brokers, seconds, reason) from None
             log.warning("Kafka at %s does not answer, waited %d s: %s", config.kafka_brokers, waited, reason)
-            time.sleep(pause)  # some errors come at once
+            time.sleep(min(pause, seconds - waited))  # some errors come at once
             pause = min(2 * pause, _MAX_PAUSE)
 
 
@@ -209,13 +207,12 @@ def open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
 
 
 def request_topic(spark: SparkSession, admin: Any, config: KafkaConfig) -> Any:
-    """Ask what the topic is; Kafka's future of the answer."""
+    """Ask what the topic is; a future of Kafka's client."""
     names = _jvm(spark).java.util.Collections.singletonList(config.kafka_topic)
     return admin.describeTopics(names).allTopicNames()
 
 
-def describe_once(spark: SparkSession, admin: Any, config: KafkaConfig) -> Topic:
-    """What the topic is, without asking twice."""
+def _describe_once(spark: SparkSession, admin: Any, config: KafkaConfig) -> Topic:
     found = request_topic(spark, admin, config).get().get(config.kafka_topic)
     partitions = sorted(info.partition() for info in found.partitions())
     return Topic(config.kafka_topic, read_topic_id(found.topicId().toString(), config), tuple(partitions))

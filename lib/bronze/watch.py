@@ -10,7 +10,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.kafka import Topic, ask, describe_once, open_admin, read_reason, request_topic
+from bronze.kafka import Topic, ask, open_admin, read_reason, request_topic
 from bronze.kafka_options import read_client_properties
 from bronze.storage_errors import TopicRecreated
 
@@ -46,11 +46,13 @@ class TopicWatch:
             KafkaLost: Kafka does not answer.
         """
         if self._topic.topic_id:  # old brokers have none
-            found = ask(
-                self._config, lambda: describe_once(self._spark, self._admin, self._config), patience=self._patience
-            )
-            if found.topic_id != self._topic.topic_id:
-                raise TopicRecreated(self._topic.name, self._path, self._topic.topic_id, found.topic_id)
+            found = ask(self._config, self._read_topic_id, self._patience)
+            if found != self._topic.topic_id:
+                raise TopicRecreated(self._topic.name, self._path, self._topic.topic_id, found)
+
+    def _read_topic_id(self) -> str:
+        answer = request_topic(self._spark, self._admin, self._config).get()
+        return str(answer.get(self._topic.name).topicId().toString())
 
     def look(self) -> None:
         """Say when Kafka does not answer, and when it does again; called every second, and never waits."""
