@@ -98,6 +98,7 @@ class RecordUnreadable(BronzeError):
     """Raised when Spark cannot read a record, because its Kafka timestamp does not fit into Spark's."""
 
     def __init__(self, topic: str, partition: int, offset: int, timestamp: int):
+        self.partition, self.offset = partition, offset
         super().__init__(
             f"Spark cannot read the record at partition {partition}, offset {offset} of {topic}: its Kafka timestamp "
             f"{timestamp} is beyond what Spark can hold. It is in the batch that the checkpoint has planned (its "
