@@ -16,8 +16,11 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 from deltalake import DeltaTable
 
+from bronze import backfill
+from bronze.backfill_batches import append_batches
 from bronze.kafka_errors import RecordUnreadable
 from bronze.loss import read_accepted
+from bronze.operations import BackfillConfig
 from bronze.storage_errors import TopicRecreated
 from bronze.tables import read_table_state
 from sandbox.kafka import KafkaSandbox
@@ -213,6 +216,22 @@ def test_a_topic_that_is_recreated_between_plan_and_read(topic: Topic, lake: Lak
     recreate(topic, 50)
     (tmp_path / "gate").touch()
     assert_clear(ingestion, 2, "was deleted and recreated", "Give new --output-path")
+    assert lake.positions() == []
+
+
+def test_a_topic_that_is_recreated_under_a_backfill(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    topic.produce(make_events(20), partition=0)
+    lake.ingest(starting_offsets="latest")
+
+    def recreate_first(*arguments):
+        recreate(topic, 50)
+        return append_batches(*arguments)
+
+    monkeypatch.setattr("bronze.backfill.append_batches", recreate_first)
+    names = ("kafka_brokers", "kafka_topic", "output_path", "dlq_path")
+    config = BackfillConfig(**{name: getattr(lake.config, name) for name in names}, starting_offsets="earliest")
+    with pytest.raises(TopicRecreated):
+        backfill.run(config, lake.spark)
     assert lake.positions() == []
 
 
