@@ -5,6 +5,7 @@ from writing an offset twice: who commits second looks up anew. So it can be int
 """
 
 import logging
+from dataclasses import replace
 
 from pyspark.sql import SparkSession
 
@@ -26,6 +27,7 @@ from bronze.opening import open_session
 from bronze.operations import BackfillConfig
 from bronze.prepare import check_tables, choose_writer, ensure_tables
 from bronze.storage_errors import RangeNotHeld
+from bronze.watch import watch_topic
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ def run(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillRe
         _check_plan(config, plan)
         for line in (*plan.outside, *plan.notes, plan.describe()):
             log.info("Backfill: %s", line)
-        return append_batches(target, writer, plan)
+        with watch_topic(target.spark, config, target.topic, bronze.path) as watch:
+            return append_batches(replace(target, check_topic=watch.check_topic), writer, plan)
 
 
 def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillPlan:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from uuid import uuid4
@@ -74,6 +75,7 @@ class Target:
     topic: Topic
     bronze: CheckedTable
     dlq: CheckedTable | None
+    check_topic: Callable[[], None] = lambda: None
 
     @property
     def is_complete(self) -> bool:
@@ -153,7 +155,13 @@ def _write(
     )
     records = read_records(target.spark, target.config, batch).transform(select_records)
     with explain_failures():
-        return writer.append(records, task, app_id, lambda: select_overlap(target.find_present(batch), batch))
+        return writer.append(
+            records,
+            task,
+            app_id,
+            lambda: select_overlap(target.find_present(batch), batch),
+            target.check_topic,
+        )
 
 
 def read_records(spark: SparkSession, config: BackfillConfig, batch: PlannedOffsets) -> DataFrame:

@@ -70,8 +70,9 @@ class TableWriter(Protocol):
         task: BatchTask,
         app_id: str,
         find_present: Callable[[], OffsetRanges],
+        check_topic: Callable[[], None] = lambda: None,
     ) -> BatchResult:
-        """Append a batch to both tables."""
+        """Append a batch to both tables, unless ``check_topic`` raises once it was read."""
 
 
 class OverlapGuard(Protocol):
@@ -86,6 +87,9 @@ class OverlapGuard(Protocol):
 
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables."""
+
+    def check_topic(self) -> None:
+        """Make sure that what was read until now came from the topic that the tables have."""
 
     def note_lost(self, planned: PlannedOffsets) -> None:
         """Note what Kafka deleted of a committed batch before it was read."""
@@ -136,6 +140,7 @@ class BatchProcessor:
             task,
             read_query_id(batch),
             lambda: self._look_up(planned),
+            self._guard.check_topic,
         )
         self._guard.note_lost(planned)
         metrics = describe_batch(batch_id, result, time.time() - started)

@@ -142,6 +142,7 @@ class DirectWriter:
         task: BatchTask,
         app_id: str,
         find_present: Callable[[], OffsetRanges],
+        check_topic: Callable[[], None] = lambda: None,
     ) -> BatchResult:
         """Write a batch and commit it to both tables.
 
@@ -152,6 +153,7 @@ class DirectWriter:
             task: What the tasks need; ``present`` as of the last ``has_changed``.
             app_id: Application of the Delta transactions, the streaming query's id.
             find_present: Looks up anew which of the batch's offsets are in the tables.
+            check_topic: Raises where what was read are not the topic's records; called before anything is committed.
 
         Raises:
             AppendConflict: Others kept committing first.
@@ -160,6 +162,7 @@ class DirectWriter:
         committed: dict[str, BatchResult] = {}
         path = ""
         for attempt in range(1, ATTEMPTS + 1):
+            check_topic()
             try:
                 self._commit(result, committed, app_id, task.batch_id)
                 return _count_committed(committed)

@@ -13,13 +13,19 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
-from bronze.kafka_errors import DataLoss, RecordUnreadable
+from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
 
 log = logging.getLogger(__name__)
 
 _TRACEBACK = "Traceback (most recent call last):"
 _MAX_LENGTH = 500
 _UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
+# Kafka's clients gave up on a broker, or Spark gave up on them.
+_OUTAGE = re.compile(
+    r"(?:org\.apache\.kafka\.common\.errors\.(?=(?:Timeout|Disconnect|Network|BrokerNotAvailable)Exception)"
+    r"|java\.util\.concurrent\.(?=TimeoutException: Cannot fetch record))(\w+: .+?)(?: SQLSTATE: \w+)?$",
+    re.MULTILINE,
+)
 
 
 @contextmanager
@@ -48,7 +54,11 @@ def explain_failure(error: BaseException) -> BronzeError:
         return RecordUnreadable(topic, *map(int, numbers))
     if "KAFKA_DATA_LOSS" in text or "Some data may have been lost" in text:
         lost = re.search(r"^Reason: (.+)$", text, re.MULTILINE)
-        return DataLoss(lost[1] if lost else reason)
+        return DataLoss(lost[1].rstrip(".") if lost else reason)
+    if "UnknownTopicOrPartitionException" in text:
+        return TopicVanished(reason)
+    if outage := _OUTAGE.search(text):
+        return KafkaLost(outage[1])
     return QueryFailed(reason)
 
 

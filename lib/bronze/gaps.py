@@ -4,12 +4,24 @@ import json
 import logging
 from collections.abc import Sequence
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from bronze.audit_report import ABORTED, ACCEPTED, BEYOND, DELETED, NO_RECORD, PartitionAudit
 from bronze.config import KafkaConfig
+from bronze.failures import explain_failure
+from bronze.kafka_errors import RecordUnreadable
 from bronze.kafka_options import build_source_options, read_client_properties
-from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, clip_ranges, count_offsets, subtract_ranges
+from bronze.offsets import (
+    MAX_OFFSET,
+    OffsetRanges,
+    PlannedOffsets,
+    clip_ranges,
+    count_offsets,
+    merge_ranges,
+    subtract_ranges,
+)
 from bronze.positions import build_bitmaps, collect_ranges
 
 log = logging.getLogger(__name__)
@@ -67,8 +79,24 @@ def _read_within(spark: SparkSession, config: KafkaConfig, gaps: OffsetRanges, i
     found: OffsetRanges = {}
     for planned in plan_reads(gaps):
         log.info("Audit: looking in Kafka for %s offsets that no table has", f"{_count(gaps, planned):,}")
-        for partition, ranges in read_positions(spark, config, planned, isolation).items():
+        for partition, ranges in _read_readable(spark, config, planned, isolation).items():
             found.setdefault(partition, []).extend(ranges)
+    return found
+
+
+def _read_readable(spark: SparkSession, config: KafkaConfig, planned: PlannedOffsets, isolation: str) -> OffsetRanges:
+    """The offsets at which Kafka has records; one that Spark cannot read is there all the same."""
+    try:
+        return read_positions(spark, config, planned, isolation)
+    except (Py4JJavaError, PySparkException) as error:
+        record = explain_failure(error)
+        if not isinstance(record, RecordUnreadable):
+            raise
+    first, end = planned[record.partition]
+    found: OffsetRanges = {record.partition: [(record.offset, record.offset)]}
+    for rest in (planned | {record.partition: (first, record.offset)}, {record.partition: (record.offset + 1, end)}):
+        for partition, ranges in _read_readable(spark, config, rest, isolation).items():
+            found[partition] = merge_ranges(found.get(partition, []), ranges)
     return found
 
 

@@ -19,6 +19,7 @@ from bronze.errors import JarsMissing
 from bronze.jars import get_spark_packages
 from bronze.kafka_errors import (
     InvalidKafkaConfig,
+    KafkaLost,
     KafkaUnavailable,
     OffsetsOutOfRange,
     PartitionsMissing,
@@ -31,6 +32,7 @@ from bronze.parsing import parse_starting_offsets
 
 log = logging.getLogger(__name__)
 _ATTEMPT_MS = 5_000
+_MAX_PAUSE = 8.0  # seconds
 Answer = TypeVar("Answer")
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID: what old brokers answer
 
@@ -53,24 +55,35 @@ def describe_topic(spark: SparkSession, config: KafkaConfig) -> Topic:
         KafkaUnavailable: No broker answered in time.
         UnknownTopic: Kafka has no such topic.
     """
-    with _open_admin(spark, config) as admin:
-        return _ask(config, lambda: _describe_once(spark, admin, config))
+    with open_admin(spark, config) as admin:
+        return ask(config, lambda: _describe_once(spark, admin, config))
 
 
-def _ask(config: KafkaConfig, question: Callable[[], Answer]) -> Answer:
-    """Ask again until Kafka answers, up to ``startup_timeout`` seconds, unless waiting would not cure it."""
-    started = time.monotonic()
+def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | None = None) -> Answer:
+    """Ask again until Kafka answers, unless waiting would not cure it.
+
+    Raises:
+        KafkaUnavailable: It did not answer at a start, within ``startup_timeout`` seconds.
+        KafkaLost: It did not answer a running query, within the seconds of its ``patience``.
+    """
+    seconds = config.startup_timeout if patience is None else patience
+    started, pause = time.monotonic(), 1.0
     while True:
         try:
             return question()
         except Py4JJavaError as error:
-            reason = _read_reason(error)
+            reason = read_reason(error)
+            if reason.startswith("Interrupt"):  # the query is being stopped
+                raise
             _raise_if_final(config, reason)
             waited = time.monotonic() - started
-            if waited >= config.startup_timeout:
-                raise KafkaUnavailable(config.kafka_brokers, config.startup_timeout, reason) from None
+            if waited >= seconds:
+                if patience is not None:
+                    raise KafkaLost(reason) from None
+                raise KafkaUnavailable(config.kafka_brokers, seconds, reason) from None
             log.warning("Kafka at %s does not answer, waited %d s: %s", config.kafka_brokers, waited, reason)
-            time.sleep(1)  # some errors come at once
+            time.sleep(min(pause, seconds - waited))  # some errors come at once
+            pause = min(2 * pause, _MAX_PAUSE)
 
 
 def list_offsets(spark: SparkSession, config: KafkaConfig, topic: Topic) -> PlannedOffsets:
@@ -80,7 +93,7 @@ def list_offsets(spark: SparkSession, config: KafkaConfig, topic: Topic) -> Plan
         KafkaUnavailable: Kafka does not answer.
     """
     spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
-    with _open_admin(spark, config) as admin:
+    with open_admin(spark, config) as admin:
         earliest = _list_once(spark, config, admin, topic, spec.earliest())
         latest = _list_once(spark, config, admin, topic, spec.latest())
     return {partition: (earliest[partition], latest[partition]) for partition in topic.partitions}
@@ -93,7 +106,7 @@ def find_offsets_at(spark: SparkSession, config: KafkaConfig, topic: Topic, time
         KafkaUnavailable: Kafka does not answer.
     """
     spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
-    with _open_admin(spark, config) as admin:
+    with open_admin(spark, config) as admin:
         return _list_once(spark, config, admin, topic, spec.forTimestamp(timestamp_ms))
 
 
@@ -104,7 +117,7 @@ def find_timestamps(spark: SparkSession, config: KafkaConfig, topic: Topic) -> d
         KafkaUnavailable: Kafka does not answer.
     """
     spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
-    with _open_admin(spark, config) as admin:
+    with open_admin(spark, config) as admin:
         first = _look_up(spark, config, admin, topic, spec.forTimestamp(0))
         newest = _look_up(spark, config, admin, topic, spec.maxTimestamp())
     return {p: (first[p].timestamp(), newest[p].timestamp()) for p in topic.partitions}
@@ -115,11 +128,11 @@ def read_topic_settings(spark: SparkSession, config: KafkaConfig) -> dict[str, s
     jvm = _jvm(spark)
     kind = jvm.org.apache.kafka.common.config.ConfigResource.Type.TOPIC
     resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, config.kafka_topic)
-    with _open_admin(spark, config) as admin:
+    with open_admin(spark, config) as admin:
         try:
             found = admin.describeConfigs(jvm.java.util.Collections.singletonList(resource)).all().get()
         except Py4JJavaError as error:
-            log.warning("Warning: Kafka does not tell the settings of %s: %s", config.kafka_topic, _read_reason(error))
+            log.warning("Warning: Kafka does not tell the settings of %s: %s", config.kafka_topic, read_reason(error))
             return {}
         return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
 
@@ -138,7 +151,7 @@ def _look_up(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic,
         request.put(topic_partition, spec)
     committed = jvm.org.apache.kafka.common.IsolationLevel.READ_COMMITTED
     options = jvm.org.apache.kafka.clients.admin.ListOffsetsOptions(committed)
-    found = _ask(config, lambda: admin.listOffsets(request, options).all().get())
+    found = ask(config, lambda: admin.listOffsets(request, options).all().get())
     return {partition: found.get(topic_partition) for partition, topic_partition in asked.items()}
 
 
@@ -171,7 +184,8 @@ def _jvm(spark: SparkSession) -> Any:
 
 
 @contextmanager
-def _open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
+def open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
+    """A client of its own to ask Kafka with; it is closed when the block ends."""
     jvm = _jvm(spark)
     try:
         properties = jvm.java.util.Properties()
@@ -185,16 +199,21 @@ def _open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
     except TypeError:  # py4j takes a class that is not there for a package
         raise JarsMissing(get_spark_packages()) from None
     except Py4JJavaError as error:
-        raise InvalidKafkaConfig(config.kafka_brokers, _read_reason(error)) from None
+        raise InvalidKafkaConfig(config.kafka_brokers, read_reason(error)) from None
     try:
         yield admin
     finally:
         admin.close(jvm.java.time.Duration.ofSeconds(1))
 
 
-def _describe_once(spark: SparkSession, admin: Any, config: KafkaConfig) -> Topic:
+def request_topic(spark: SparkSession, admin: Any, config: KafkaConfig) -> Any:
+    """Ask what the topic is; a future of Kafka's client."""
     names = _jvm(spark).java.util.Collections.singletonList(config.kafka_topic)
-    found = admin.describeTopics(names).allTopicNames().get().get(config.kafka_topic)
+    return admin.describeTopics(names).allTopicNames()
+
+
+def _describe_once(spark: SparkSession, admin: Any, config: KafkaConfig) -> Topic:
+    found = request_topic(spark, admin, config).get().get(config.kafka_topic)
     partitions = sorted(info.partition() for info in found.partitions())
     return Topic(config.kafka_topic, read_topic_id(found.topicId().toString(), config), tuple(partitions))
 
@@ -220,7 +239,7 @@ def _raise_if_final(config: KafkaConfig, reason: str) -> None:
         raise InvalidKafkaConfig(config.kafka_brokers, reason) from None
 
 
-def _read_reason(error: Py4JJavaError) -> str:
+def read_reason(error: Py4JJavaError) -> str:
     """The innermost cause as ``Class: message``."""
     cause = error.java_exception
     while cause.getCause() is not None:

@@ -37,6 +37,13 @@ class UnknownTopic(BronzeError):
         super().__init__(f"Kafka at {brokers} has no topic {topic!r}; create it, or correct --kafka-topic")
 
 
+class TopicVanished(BronzeError):
+    """Raised when a running query was told that there is no such topic."""
+
+    def __init__(self, reason: str):
+        super().__init__(f"Kafka did not know the topic for a moment: {reason}; run the same command again to go on")
+
+
 class InvalidKafkaConfig(BronzeError):
     """Raised when the Kafka client refuses its configuration, a broker's name or its credentials."""
 
@@ -53,6 +60,16 @@ class KafkaUnavailable(BronzeError):
         super().__init__(
             f"Kafka at {brokers} did not answer within {seconds:g} s (--startup-timeout): {reason}; "
             "start the broker or correct --kafka-brokers, then run the same command again"
+        )
+
+
+class KafkaLost(BronzeError):
+    """Raised when no broker answers a running query for longer than its clients wait."""
+
+    def __init__(self, reason: str):
+        super().__init__(
+            f"Kafka did not answer for longer than its clients wait: {reason}; nothing was lost, run the same command "
+            "again to go on, once it answers"
         )
 
 
@@ -81,6 +98,7 @@ class RecordUnreadable(BronzeError):
     """Raised when Spark cannot read a record, because its Kafka timestamp does not fit into Spark's."""
 
     def __init__(self, topic: str, partition: int, offset: int, timestamp: int):
+        self.partition, self.offset = partition, offset
         super().__init__(
             f"Spark cannot read the record at partition {partition}, offset {offset} of {topic}: its Kafka timestamp "
             f"{timestamp} is beyond what Spark can hold. It is in the batch that the checkpoint has planned (its "

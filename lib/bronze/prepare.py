@@ -57,12 +57,21 @@ def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
         BronzeError: What does not fit.
     """
     check_trigger_interval(spark, config)
+    checked = check_source(spark, config)
+    return replace(checked, make_writer=choose_writer(config.writer, checked.tables))
+
+
+def check_source(spark: SparkSession, config: IngestConfig) -> Checked:
+    """Check Kafka, tables and checkpoint against one another, as every start does.
+
+    Raises:
+        BronzeError: What does not fit.
+    """
     topic = describe_topic(spark, config)
     bronze, dlq = check_tables(spark, config, topic)
     checkpoint_path = qualify_path(spark, config.checkpoint_path)
     lost = check_start(spark, config, checkpoint_path, bronze, dlq, topic, list_offsets(spark, config, topic))
-    make_writer = choose_writer(config.writer, [bronze, dlq] if dlq else [bronze])
-    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, make_writer, lost)
+    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, DirectWriter, lost)
 
 
 def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
@@ -117,6 +126,7 @@ class TableGuard:
     tables: list[str]  # bronze first
     kafka_topic: Topic
     checkpoint_path: str
+    check_topic: Callable[[], None] = lambda: None
 
     @property
     def topic(self) -> str:
@@ -144,7 +154,11 @@ class TableGuard:
 
 
 def make_processor(
-    spark: SparkSession, config: IngestConfig, checked: Checked, hold_batch: Callable[[SparkSession], None]
+    spark: SparkSession,
+    config: IngestConfig,
+    checked: Checked,
+    hold_batch: Callable[[SparkSession], None],
+    check_topic: Callable[[], None],
 ) -> BatchProcessor:
     """What Spark calls with each batch, on existing tables."""
     bronze_path, dlq_path = checked.bronze.path, checked.dlq.path if checked.dlq else ""
@@ -153,7 +167,7 @@ def make_processor(
         log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", path)
     return BatchProcessor(
         checked.make_writer(bronze_path, dlq_path),
-        TableGuard(spark, config, tables, checked.topic, checked.checkpoint_path),
+        TableGuard(spark, config, tables, checked.topic, checked.checkpoint_path, check_topic),
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,

@@ -59,6 +59,7 @@ class SparkWriter:
         task: BatchTask,
         app_id: str,
         find_present: Callable[[], OffsetRanges],
+        check_topic: Callable[[], None] = lambda: None,
     ) -> BatchResult:
         """Decode a batch once and append it to both tables.
 
@@ -71,6 +72,7 @@ class SparkWriter:
             task: What the tasks need.
             app_id: Application of the Delta transactions, the streaming query's id.
             find_present: Looks up anew which of the batch's offsets are in the tables.
+            check_topic: Raises where what was read are not the topic's records; called before anything is appended.
         """
         has_number = {
             name: read_transaction_version(batch.sparkSession, path, app_id) >= task.batch_id
@@ -83,6 +85,7 @@ class SparkWriter:
         try:
             encoded = rows.where(F.col("result").isNotNull()).select("result").collect()
             result = merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in encoded)
+            check_topic()
             for name, path in self._paths.items():
                 if count_rows(result, name, task):
                     _append_rows(rows, name, path, {} if has_number[name] else transaction)

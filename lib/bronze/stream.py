@@ -4,6 +4,7 @@
 """
 
 import logging
+from dataclasses import replace
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import IllegalArgumentException, StreamingQueryException
@@ -13,11 +14,13 @@ from pyspark.sql.streaming import StreamingQuery
 from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
 from bronze.failures import explain_failure, explain_failures
-from bronze.kafka_errors import InvalidKafkaConfig
+from bronze.kafka_errors import DataLoss, InvalidKafkaConfig, TopicVanished, UnknownTopic
 from bronze.kafka_options import build_source_options
 from bronze.opening import open_session
-from bronze.prepare import Checked, check_all, create_tables, make_processor
+from bronze.prepare import Checked, check_all, check_source, create_tables, make_processor
 from bronze.stop import StopSwitch, check_stop_file, listen_for_stop, stop_query
+from bronze.storage_errors import TopicTruncated
+from bronze.watch import TopicWatch, watch_topic
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +50,17 @@ def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
     switch = StopSwitch()
-    with listen_for_stop(switch, spark, config):
+    path = checked.bronze.path
+    with listen_for_stop(switch, spark, config), watch_topic(spark, config, checked.topic, path) as watch:
         checked = create_tables(spark, config, checked)
-        processor = make_processor(spark, config, checked, switch.hold_batch)
-        await_query(start_query(records, processor, config, checked.checkpoint_path), processor, switch, config)
+        processor = make_processor(spark, config, checked, switch.hold_batch, watch.check_topic)
+        query = start_query(records, processor, config, checked.checkpoint_path)
+        try:
+            await_query(query, processor, switch, config, watch)
+        except (DataLoss, TopicTruncated, TopicVanished, UnknownTopic):
+            # Spark names what it stumbled over, and another topic looks like lost records; the next start knows better.
+            check_source(spark, replace(config, starting_offsets=""))
+            raise
     return processor.summary
 
 
@@ -98,7 +108,9 @@ def start_query(
     return writer.trigger(processingTime=config.trigger_interval).start()
 
 
-def await_query(query: StreamingQuery, processor: BatchProcessor, switch: StopSwitch, config: IngestConfig) -> None:
+def await_query(
+    query: StreamingQuery, processor: BatchProcessor, switch: StopSwitch, config: IngestConfig, watch: TopicWatch
+) -> None:
     """Wait until the query ends or is asked to; a stop at any moment loses and doubles nothing.
 
     Raises:
@@ -108,6 +120,7 @@ def await_query(query: StreamingQuery, processor: BatchProcessor, switch: StopSw
     try:
         while not switch.reason and not query.awaitTermination(1):
             check_stop_file(switch, config.stop_file)
+            watch.look()
         if switch.reason:
             stop_query(query, switch, config.stop_timeout)
             log.info("Stopped %s", describe_progress(processor.summary))

@@ -7,7 +7,7 @@ import pytest
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.failures import explain_failure, explain_failures, read_reason
-from bronze.kafka_errors import DataLoss, RecordUnreadable
+from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
 from bronze.storage_errors import AppendConflict
 
 TEXTS = {file.stem: file.read_text() for file in (Path(__file__).parent / "failures").glob("*.txt")}
@@ -95,6 +95,23 @@ def test_data_loss_has_the_range_that_is_missing():
     error = explain("data_loss")
     assert isinstance(error, DataLoss)
     assert "Could not read records in offset [3, 8) for topic partition t-30412f-0" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("kafka_outage", "TimeoutException: Timed out waiting for a node assignment. Call: listNodes"),
+        ("kafka_outage_in_a_task", "TimeoutException: Cannot fetch record for offset 50 in 120000 milliseconds"),
+    ],
+)
+def test_an_outage_of_kafka_is_called_one(name: str, reason: str):
+    error = explain(name)
+    assert isinstance(error, KafkaLost)
+    assert str(error).startswith(f"Kafka did not answer for longer than its clients wait: {reason}; nothing was lost")
+
+
+def test_a_topic_that_kafka_does_not_know_any_more_is_looked_for_again():
+    assert isinstance(explain("topic_vanished"), TopicVanished)
 
 
 def test_the_whole_text_goes_to_the_log_at_debug(caplog: pytest.LogCaptureFixture):
