@@ -1,4 +1,4 @@
-"""``bronze`` that pauses at one moment of its first batch, named by PAUSE_AT: there it can be killed, or a task of it."""
+"""``bronze`` that pauses at one moment of its first batch, PAUSE_AT: there it can be killed, or a task of it."""
 
 import os
 import sys
