@@ -29,6 +29,8 @@ SUBMIT = ("spark-submit", "--packages", ",".join(get_spark_packages()))
 WRITERS = ("direct", "delta-spark")
 PAUSED = re.compile(r"Paused .*, process (\d+)")
 EXECUTOR, WORKER = "org.apache.spark.executor.CoarseGrainedExecutorBackend", "org.apache.spark.deploy.worker.Worker"
+# Seconds; a busy machine needs some minutes for what takes seconds.
+LONG = 400
 KILLS = int(os.environ.get("KILLS") or 25)
 SEED = int(os.environ.get("SEED") or time.time())
 
@@ -74,7 +76,7 @@ MOMENTS = {
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_9_at_each_moment_of_a_batch(begun: Lake, start: Callable[..., Ingestion], moment: str, writer: str):
-    ingestion = start(replace(begun.config, writer=writer), *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}")
+    ingestion = start(replace(begun.config, writer=writer), *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG)
     if moment == "during the write":
         wait_for_strays(begun)
     ingestion.kill()
@@ -87,7 +89,7 @@ def test_kill_9_at_each_moment_of_a_batch(begun: Lake, start: Callable[..., Inge
 @pytest.mark.parametrize("moment", ["between the tables", "before the checkpoint is bound"])
 def test_kill_9_while_the_tables_are_made(topic: Topic, lake: Lake, start: Callable[..., Ingestion], moment: str):
     topic.produce(make_events(20) + BAD)
-    start(lake.config, *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}").kill()
+    start(lake.config, *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG).kill()
     assert not Path(lake.config.checkpoint_path).exists()
     assert lake.ingest().total == 28
     assert_complete(lake, 28)
@@ -102,11 +104,11 @@ def test_kill_9_between_the_commits_and_then_a_changed_schema(
     texts = [make_event(n, response={"status_code": "200"}) for n in range(20)]
     topic.produce(numbers + texts + [make_event(n, response={}) for n in range(10)])
     config = replace(lake.config, writer=writer)
-    start(config, *PAUSE, PAUSE_AT="between the commits").wait_for("Paused").kill()
+    start(config, *PAUSE, PAUSE_AT="between the commits").wait_for("Paused", LONG).kill()
     assert count_rows(lake) == (0, 20)
     migrate_bronze(lake)
     restarted = start(config, *BRONZE, **change_schema(tmp_path))
-    assert restarted.wait() == 0, restarted.log
+    assert restarted.wait(LONG) == 0, restarted.log
     assert "20 of its records were in the tables already" in restarted.log
     assert count_rows(lake) == (10, 50)
     assert_complete(lake, 60)
@@ -117,7 +119,7 @@ def count_batches(ingestion: Ingestion) -> int:
     return len(re.findall(r"Batch \d+: total", ingestion.log))
 
 
-def wait_for_batches(ingestion: Ingestion, number: int, seconds: float = 120) -> None:
+def wait_for_batches(ingestion: Ingestion, number: int, seconds: float = LONG) -> None:
     end = time.monotonic() + seconds
     while count_batches(ingestion) < number:
         assert ingestion.process.poll() is None, ingestion.log[-3000:]
@@ -131,7 +133,7 @@ def wait_at_random(ingestion: Ingestion, chance: random.Random) -> None:
     if phase < 0.2:
         time.sleep(chance.uniform(0.5, 8))
     elif phase < 0.4:
-        ingestion.wait_for("Writer: ")
+        ingestion.wait_for("Writer: ", LONG)
         time.sleep(chance.uniform(0, 3))
     else:
         wait_for_batches(ingestion, chance.randint(1, 3))
@@ -171,13 +173,13 @@ def test_a_machine_that_is_lost_in_the_middle_of_a_batch(
         ingestion = start(lake.config, *command, **pause)
         for process in find_executor_and_worker(tmp_path / "work", ingestion):
             process.kill()
-        assert ingestion.wait(240) == 0, ingestion.log[-3000:]
+        assert ingestion.wait(LONG) == 0, ingestion.log[-3000:]
     assert "Lost executor" in ingestion.log
     assert list_strays(lake)
     assert_complete(lake, 508)
 
 
-def find_executor_and_worker(folder: Path, ingestion: Ingestion, seconds: float = 120) -> list[psutil.Process]:
+def find_executor_and_worker(folder: Path, ingestion: Ingestion, seconds: float = LONG) -> list[psutil.Process]:
     """The executor that runs the task that pauses, and the worker that started it."""
     end = time.monotonic() + seconds
     while not (found := [pid for log in folder.rglob("stderr") for pid in PAUSED.findall(log.read_text())]):
@@ -195,9 +197,9 @@ def test_a_driver_on_other_ports_and_in_another_folder_goes_on(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     first = submit(start, lake, cwd=ROOT, max_offsets_per_trigger=40)
-    first.wait_for("Batch 2: total").send(signal.SIGTERM).wait()
+    first.wait_for("Batch 2: total", LONG).send(signal.SIGTERM).wait(LONG)
     second = submit(start, lake, cwd=elsewhere)
-    assert second.wait() == 0, second.log[-3000:]
+    assert second.wait(LONG) == 0, second.log[-3000:]
     assert re.findall(r"Batch (\d+): total", second.log)[0] == str(count_batches(first))
     assert "were in the tables already" not in second.log
     assert_complete(lake, 3_008)

@@ -21,7 +21,7 @@ import pytest
 from bronze.config import IngestConfig
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.faults.conftest import Ingestion, assert_complete
-from tests.faults.test_crashes import KILLS, SEED, assert_survives_kills, wait_for_batches
+from tests.faults.test_crashes import KILLS, LONG, SEED, assert_survives_kills, wait_for_batches
 
 pytestmark = pytest.mark.soak
 
@@ -58,7 +58,7 @@ def restart_until(
             ingestion.kill()
             ends["SIGKILL"] += 1
         else:
-            assert ingestion.send(signal.SIGTERM).wait() == 0, ingestion.log[-3000:]
+            assert ingestion.send(signal.SIGTERM).wait(LONG) == 0, ingestion.log[-3000:]
             ends["SIGTERM"] += 1
     return ends
 
@@ -120,7 +120,7 @@ def test_a_stream_under_load_survives_restarts_and_its_memory_is_flat(
         calm = start(config)
         wait_for_batches(calm, 1)
         watch.run_until(time.monotonic() + SECONDS / 2, lake, calm)
-        assert calm.send(signal.SIGTERM).wait() == 0
+        assert calm.send(signal.SIGTERM).wait(LONG) == 0
         ends = ends + Counter(["SIGTERM"]) + restart_until(begun + SECONDS, config, start, chance)
         assert producer.wait(600) == 0
     lake.ingest()
