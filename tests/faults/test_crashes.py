@@ -15,17 +15,19 @@ import pytest
 from deltalake import DeltaTable
 
 from bronze.jars import get_spark_packages
+from bronze.operations import AuditConfig
 from sandbox.events import generate_events
 from sandbox.system import find_free_port
 from tests.conftest import ROOT, Lake, Topic, make_event, make_events
-from tests.faults.conftest import BRONZE, Ingestion, assert_complete
-from tests.integration.test_dlq_replay import change_schema, migrate_bronze
+from tests.faults.conftest import Ingestion, assert_complete, list_flags
+from tests.integration.test_dlq_replay import change_schema, migrate_bronze, run_changed
 from tests.integration.test_ingestion import BAD, START
 from tests.integration.test_spark_submit import CLUSTER, run_cluster
 
 SCRIPT = str(ROOT / "tests" / "faults" / "pause.py")
 PAUSE = (sys.executable, SCRIPT, "ingest")
 SUBMIT = ("spark-submit", "--packages", ",".join(get_spark_packages()))
+AUDITED = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path")
 WRITERS = ("direct", "delta-spark")
 PAUSED = re.compile(r"Paused .*, process (\d+)")
 EXECUTOR, WORKER = "org.apache.spark.executor.CoarseGrainedExecutorBackend", "org.apache.spark.deploy.worker.Worker"
@@ -107,11 +109,12 @@ def test_kill_9_between_the_commits_and_then_a_changed_schema(
     start(config, *PAUSE, PAUSE_AT="between the commits").wait_for("Paused", LONG).kill()
     assert count_rows(lake) == (0, 20)
     migrate_bronze(lake)
-    restarted = start(config, *BRONZE, **change_schema(tmp_path))
-    assert restarted.wait(LONG) == 0, restarted.log
-    assert "20 of its records were in the tables already" in restarted.log
-    assert count_rows(lake) == (10, 50)
-    assert_complete(lake, 60)
+    audit = AuditConfig(**{name: getattr(lake.config, name) for name in AUDITED})
+    commands = ["ingest", *list_flags(config)], ["audit", *list_flags(audit)]
+    done = run_changed(change_schema(tmp_path), *commands)
+    assert done.stdout.splitlines()[-1] == "[0, 0]", done.stdout + done.stderr
+    assert "60 records in 1 batches: 10 valid, 30 invalid, 20 in the tables already" in done.stdout
+    assert "(10 in bronze, 50 in the DLQ); lag 0" in done.stdout
 
 
 def count_batches(ingestion: Ingestion) -> int:
