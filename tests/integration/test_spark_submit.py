@@ -66,10 +66,10 @@ def run_cluster(folder: Path, workers: int = 1, cores: int = 2) -> Iterator[str]
     processes = []
     try:
         for number, command in enumerate([master] + [worker] * workers):
-            with (folder / f"log-{number}").open("w") as log:
+            with (folder / f"node-{number}").open("w") as log:
                 processes.append(start_daemon(command, log))
         for number in range(1, workers + 1):
-            wait_for_text(folder / f"log-{number}", "Successfully registered with master")
+            wait_for_text(folder / f"node-{number}", "Successfully registered with master")
         yield url
     finally:
         for process in processes:
