@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -79,15 +79,19 @@ class Watch:
             assert ingestion.process.poll() is None, ingestion.log[-3000:]
             self.python.append(python.memory_info().rss / 1e6)
             self.jvm.append(jvm.memory_info().rss / 1e6)
-            self._time_batches(lake, begun)
+            with suppress(FileNotFoundError):  # Spark deletes old ones meanwhile
+                self._time_batches(lake, begun)
             time.sleep(SAMPLE_SECONDS)
 
     def _time_batches(self, lake: Lake, begun: float) -> None:
         """Spark writes a batch's offsets before it and its commit after it, and keeps the latest hundred."""
-        planned = {file.name: file.stat().st_mtime for file in lake.list_checkpoint("offsets")}
-        for file in lake.list_checkpoint("commits"):
-            if file.name.isdigit() and planned.get(file.name, 0) > begun:
-                self.batches[int(file.name)] = file.stat().st_mtime - planned[file.name]
+        planned, committed = (
+            {f.name: f.stat().st_mtime for f in lake.list_checkpoint(folder) if f.name.isdigit()}
+            for folder in ("offsets", "commits")
+        )
+        for name in committed.keys() & planned.keys():
+            if planned[name] > begun:
+                self.batches[int(name)] = committed[name] - planned[name]
 
 
 def split_quarters(samples: list[float]) -> list[float]:
