@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyspark
@@ -54,21 +55,33 @@ def test_wrong_arguments_end_spark_submit_with_exit_2(lake: Lake):
     assert "the following arguments are required: --output-path, --checkpoint-path" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A standalone cluster of one worker with two cores; its master's URL."""
-    folder, port = tmp_path_factory.mktemp("cluster"), find_free_port()
+@contextmanager
+def run_cluster(folder: Path, workers: int = 1, cores: int = 2) -> Iterator[str]:
+    """A standalone cluster while the block runs; its master's URL. Executors write to ``folder/work``."""
+    port = find_free_port()
     url = f"spark://127.0.0.1:{port}"
     master = ["master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]
-    worker = ["worker.Worker", "--host", "127.0.0.1", "--webui-port", "0", "--cores", "2", "--memory", "1g"]
+    worker = ["worker.Worker", "--host", "127.0.0.1", "--webui-port", "0", "--cores", str(cores), "--memory", "1g"]
     worker += ["--work-dir", str(folder / "work"), url]
-    with (folder / "log").open("w") as log:
-        processes = [start_daemon(command, log) for command in (master, worker)]
-        wait_for_text(folder / "log", "Successfully registered with master")
+    processes = []
+    try:
+        for number, command in enumerate([master] + [worker] * workers):
+            with (folder / f"node-{number}").open("w") as log:
+                processes.append(start_daemon(command, log))
+        for number in range(1, workers + 1):
+            wait_for_text(folder / f"node-{number}", "Successfully registered with master")
         yield url
+    finally:
         for process in processes:
             process.terminate()
             process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of one worker with two cores; its master's URL."""
+    with run_cluster(tmp_path_factory.mktemp("cluster")) as url:
+        yield url
 
 
 def start_daemon(command: list[str], log) -> subprocess.Popen:

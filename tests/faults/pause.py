@@ -1,0 +1,95 @@
+"""``bronze`` that pauses at one moment of its first batch, PAUSE_AT: there it can be killed, or a task of it."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import DataFrame
+
+from bronze import cli, prepare, spark_writer, writer
+from bronze.batch import BatchProcessor
+from bronze.commit import DirectWriter, TableLog
+from bronze.spark_writer import SparkWriter
+
+AT = os.environ["PAUSE_AT"]
+SECONDS = 600
+run_task, append_rows = writer._run_task, spark_writer._append_rows
+
+
+def pause() -> None:
+    print(f"Paused {AT}, process {os.getpid()}", file=sys.stderr, flush=True)
+    time.sleep(SECONDS)
+
+
+def pause_task() -> None:
+    """The second task of a job pauses; where it is lost, its next attempt does not."""
+    context = TaskContext.get()
+    if context and (context.partitionId(), context.attemptNumber()) == (1, 0):
+        pause()
+
+
+def pause_before(function: Callable, number: int = 1) -> Callable:
+    """The function, with a pause before its call of that number."""
+    calls: list[Any] = []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == number:
+            pause()
+        return function(*arguments, **options)
+
+    return call
+
+
+def pause_after(function: Callable) -> Callable:
+    def call(*arguments: Any, **options: Any) -> Any:
+        function(*arguments, **options)
+        pause()
+
+    return call
+
+
+def write_and_pause(batches: Iterator[pa.RecordBatch], task: writer.BatchTask) -> Iterator[pa.RecordBatch]:
+    """A task of the direct writer whose files are written, and that has not told the driver."""
+    results = list(run_task(batches, task))
+    pause_task()
+    yield from results
+
+
+def append_and_pause(rows: DataFrame, *arguments: Any) -> None:
+    """An append of Spark's in the middle of its files."""
+
+    def wait(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+        pause_task()
+
+    append_rows(rows.mapInArrow(wait, rows.schema), *arguments)
+
+
+def set_pause() -> None:
+    match AT:
+        case "before the write":
+            for kind in (DirectWriter, SparkWriter):
+                kind.append = pause_before(kind.append)  # type: ignore[method-assign]
+        case "during the write":
+            writer._run_task, spark_writer._append_rows = write_and_pause, append_and_pause
+        case "between the commits":
+            TableLog.commit = pause_before(TableLog.commit, 2)  # type: ignore[method-assign]
+            spark_writer._append_rows = pause_before(append_rows, 2)
+        case "before the checkpoint's commit":
+            BatchProcessor._process = pause_after(BatchProcessor._process)  # type: ignore[method-assign]
+        case "between the tables":
+            prepare.create_table = pause_before(prepare.create_table, 2)  # type: ignore[attr-defined]
+        case "before the checkpoint is bound":
+            prepare.write_binding = pause_before(prepare.write_binding)  # type: ignore[attr-defined]
+        case _:
+            raise ValueError(f"PAUSE_AT={AT}")
+
+
+if __name__ == "__main__":
+    set_pause()
+    sys.exit(cli.main())

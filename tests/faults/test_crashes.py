@@ -1,0 +1,216 @@
+"""Crashes: what was not committed is run again, what was committed is left out, wherever ``kill -9`` hits."""
+
+import os
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from deltalake import DeltaTable
+
+from bronze.jars import get_spark_packages
+from bronze.operations import AuditConfig
+from sandbox.events import generate_events
+from sandbox.system import find_free_port
+from tests.conftest import ROOT, Lake, Topic, make_event, make_events
+from tests.faults.conftest import Ingestion, assert_complete, list_flags
+from tests.integration.test_dlq_replay import change_schema, migrate_bronze, run_changed
+from tests.integration.test_ingestion import BAD, START
+from tests.integration.test_spark_submit import CLUSTER, run_cluster
+
+SCRIPT = str(ROOT / "tests" / "faults" / "pause.py")
+PAUSE = (sys.executable, SCRIPT, "ingest")
+SUBMIT = ("spark-submit", "--packages", ",".join(get_spark_packages()))
+AUDITED = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path")
+WRITERS = ("direct", "delta-spark")
+PAUSED = re.compile(r"Paused .*, process (\d+)")
+EXECUTOR, WORKER = "org.apache.spark.executor.CoarseGrainedExecutorBackend", "org.apache.spark.deploy.worker.Worker"
+# Seconds; a busy machine needs some minutes for what takes seconds.
+LONG = 400
+KILLS = int(os.environ.get("KILLS") or 25)
+SEED = int(os.environ.get("SEED") or time.time())
+
+
+@pytest.fixture
+def begun(topic: Topic, lake: Lake) -> Lake:
+    """Tables with 44 records of an earlier batch, and 108 records that wait."""
+    topic.produce(make_events(40) + BAD[:4])
+    lake.ingest()
+    topic.produce(make_events(100, first=40) + BAD)
+    return lake
+
+
+def list_strays(lake: Lake) -> set[Path]:
+    """Files of the tables that no commit refers to."""
+    files: set[Path] = set()
+    for path in (lake.config.output_path, lake.config.dlq_path):
+        files |= set(Path(path).rglob("*.parquet")) - {Path(uri) for uri in DeltaTable(path).file_uris()}
+    return {file for file in files if "_delta_log" not in file.parts}
+
+
+def wait_for_strays(lake: Lake, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not list_strays(lake):
+        assert time.monotonic() < end, "the batch wrote no files"
+        time.sleep(0.1)
+
+
+def count_rows(lake: Lake) -> tuple[int, int]:
+    """Rows of bronze and of the DLQ."""
+    return DeltaTable(lake.config.output_path).count(), DeltaTable(lake.config.dlq_path).count()
+
+
+# What is in the tables of a batch of 100 valid and 8 invalid records when it is killed.
+MOMENTS = {
+    "before the write": (0, 0),
+    "during the write": (0, 0),
+    "between the commits": (0, 8),
+    "before the checkpoint's commit": (100, 8),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_kill_9_at_each_moment_of_a_batch(begun: Lake, start: Callable[..., Ingestion], moment: str, writer: str):
+    ingestion = start(replace(begun.config, writer=writer), *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG)
+    if moment == "during the write":
+        wait_for_strays(begun)
+    ingestion.kill()
+    valid, invalid = MOMENTS[moment]
+    assert count_rows(begun) == (40 + valid, 4 + invalid)
+    assert begun.ingest(writer=writer).present == valid + invalid
+    assert_complete(begun, 152)
+
+
+@pytest.mark.parametrize("moment", ["between the tables", "before the checkpoint is bound"])
+def test_kill_9_while_the_tables_are_made(topic: Topic, lake: Lake, start: Callable[..., Ingestion], moment: str):
+    topic.produce(make_events(20) + BAD)
+    start(lake.config, *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG).kill()
+    assert not Path(lake.config.checkpoint_path).exists()
+    assert lake.ingest().total == 28
+    assert_complete(lake, 28)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_kill_9_between_the_commits_and_then_a_changed_schema(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
+):
+    """Status codes become strings: what is in the DLQ would be valid now, and most that was to go to bronze is not."""
+    numbers = [make_event(n, response={"status_code": 200}) for n in range(30)]
+    texts = [make_event(n, response={"status_code": "200"}) for n in range(20)]
+    topic.produce(numbers + texts + [make_event(n, response={}) for n in range(10)])
+    config = replace(lake.config, writer=writer)
+    start(config, *PAUSE, PAUSE_AT="between the commits").wait_for("Paused", LONG).kill()
+    assert count_rows(lake) == (0, 20)
+    migrate_bronze(lake)
+    audit = AuditConfig(**{name: getattr(lake.config, name) for name in AUDITED})
+    commands = ["ingest", *list_flags(config)], ["audit", *list_flags(audit)]
+    done = run_changed(change_schema(tmp_path), *commands)
+    assert done.stdout.splitlines()[-1] == "[0, 0]", done.stdout + done.stderr
+    assert "60 records in 1 batches: 10 valid, 30 invalid, 20 in the tables already" in done.stdout
+    assert "(10 in bronze, 50 in the DLQ); lag 0" in done.stdout
+
+
+def count_batches(ingestion: Ingestion) -> int:
+    """Batches that a run has committed."""
+    return len(re.findall(r"Batch \d+: total", ingestion.log))
+
+
+def wait_for_batches(ingestion: Ingestion, number: int, seconds: float = LONG) -> None:
+    end = time.monotonic() + seconds
+    while count_batches(ingestion) < number:
+        assert ingestion.process.poll() is None, ingestion.log[-3000:]
+        assert time.monotonic() < end, ingestion.log[-3000:]
+        time.sleep(0.02)
+
+
+def wait_at_random(ingestion: Ingestion, chance: random.Random) -> None:
+    """Until a random moment of the start-up, before the first commit, or between the commits of a few batches."""
+    phase = chance.random()
+    if phase < 0.2:
+        time.sleep(chance.uniform(0.5, 8))
+    elif phase < 0.4:
+        ingestion.wait_for("Writer: ", LONG)
+        time.sleep(chance.uniform(0, 3))
+    else:
+        wait_for_batches(ingestion, chance.randint(1, 3))
+        time.sleep(chance.uniform(0, 1))
+
+
+def assert_survives_kills(lake: Lake, topic: Topic, start: Callable[..., Ingestion], kills: int) -> None:
+    """Kill run after run over one backlog, the two writers in turn; then the rest is ingested and all is there once."""
+    chance, records, batches = random.Random(SEED), 2_000 * kills, []
+    print(f"\n{kills} kills, SEED={SEED}")
+    topic.produce([record.value for record in generate_events(records, SEED, START, invalid_ratio=0.05)])
+    for number in range(kills):
+        ingestion = start(replace(lake.config, writer=WRITERS[number % 2], max_offsets_per_trigger=200))
+        wait_at_random(ingestion, chance)
+        assert ingestion.process.poll() is None, ingestion.log[-3000:]
+        ingestion.kill()
+        batches.append(count_batches(ingestion))
+    print(f"batches committed before each kill: {batches}")
+    assert sum(number > 0 for number in batches) >= kills / 2
+    assert min(batches) == 0
+    assert lake.ingest().total > 0
+    assert_complete(lake, records)
+
+
+def test_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
+    assert_survives_kills(lake, topic, start, KILLS)
+
+
+def test_a_machine_that_is_lost_in_the_middle_of_a_batch(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
+):
+    """A task has written its files and not told the driver, when its executor and its worker are killed."""
+    topic.produce(make_events(500) + BAD)
+    with run_cluster(tmp_path, workers=2, cores=1) as url:
+        command = [*SUBMIT, *CLUSTER, url, SCRIPT, "ingest"]
+        pause = {"PAUSE_AT": "during the write", "PYSPARK_PYTHON": sys.executable}
+        ingestion = start(lake.config, *command, **pause)
+        for process in find_executor_and_worker(tmp_path / "work", ingestion):
+            process.kill()
+        assert ingestion.wait(LONG) == 0, ingestion.log[-3000:]
+    assert "Lost executor" in ingestion.log
+    assert list_strays(lake)
+    assert_complete(lake, 508)
+
+
+def find_executor_and_worker(folder: Path, ingestion: Ingestion, seconds: float = LONG) -> list[psutil.Process]:
+    """The executor that runs the task that pauses, and the worker that started it."""
+    end = time.monotonic() + seconds
+    while not (found := [pid for log in folder.rglob("stderr") for pid in PAUSED.findall(log.read_text())]):
+        assert ingestion.process.poll() is None, ingestion.log[-3000:]
+        assert time.monotonic() < end, ingestion.log[-3000:]
+        time.sleep(0.1)
+    parents = psutil.Process(int(found[0])).parents()
+    return [p for p in parents if {EXECUTOR, WORKER} & set(p.cmdline())]
+
+
+def test_a_driver_on_other_ports_and_in_another_folder_goes_on(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
+):
+    topic.produce(make_events(3_000) + BAD)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    first = submit(start, lake, cwd=ROOT, max_offsets_per_trigger=40)
+    first.wait_for("Batch 2: total", LONG).send(signal.SIGTERM).wait(LONG)
+    second = submit(start, lake, cwd=elsewhere)
+    assert second.wait(LONG) == 0, second.log[-3000:]
+    assert re.findall(r"Batch (\d+): total", second.log)[0] == str(count_batches(first))
+    assert "were in the tables already" not in second.log
+    assert_complete(lake, 3_008)
+
+
+def submit(start: Callable[..., Ingestion], lake: Lake, cwd: Path, **changes: int) -> Ingestion:
+    """spark-submit on ports of its own."""
+    ports = ["--conf", f"spark.driver.port={find_free_port()}", "--conf", f"spark.blockManager.port={find_free_port()}"]
+    command = [*SUBMIT, "--master", "local[2,4]", *ports, str(ROOT / "lib" / "bronze_ingestion.py")]
+    config = replace(lake.config, http_port=find_free_port(), **changes)
+    return start(config, *command, cwd=cwd, PYSPARK_PYTHON=sys.executable)

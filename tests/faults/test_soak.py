@@ -1,0 +1,149 @@
+"""Endurance (``make test-soak``): minutes of load with restarts, memory that stays flat, many kills, a million records.
+
+SOAK_MINUTES, SOAK_RATE (records per second) and KILLS say how much; SEED repeats the choice of moments.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+import psutil
+import pytest
+
+from bronze.config import IngestConfig
+from tests.conftest import ROOT, Lake, Topic, make_events
+from tests.faults.conftest import Ingestion, assert_complete
+from tests.faults.test_crashes import KILLS, LONG, SEED, assert_survives_kills, wait_for_batches
+
+pytestmark = pytest.mark.soak
+
+SECONDS = 60 * float(os.environ.get("SOAK_MINUTES") or 15)
+RATE = int(os.environ.get("SOAK_RATE") or 500)
+SAMPLE_SECONDS = 3
+# A JVM takes memory up to its heap's limit in steps, Python's allocator keeps what one large batch needed, and both
+# settle in the first quarter. A leak does not settle: one that adds three quarters of the healthy size in the whole
+# run raises the last quarter's median over the second's by this factor.
+MAX_GROWTH = 1.3
+
+
+@contextmanager
+def produce(topic: Topic, records: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The sandbox's producer as a process, at a steady rate, 1 % of the events invalid."""
+    command = [sys.executable, "-m", "sandbox", "produce", "--brokers", topic.brokers, "--topic", topic.name]
+    with subprocess.Popen([*command, "--count", str(records), "--rate", str(RATE)], cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def restart_until(
+    end: float, config: IngestConfig, start: Callable[..., Ingestion], chance: random.Random
+) -> Counter[str]:
+    """Run after run, each ended after some batches: one half as asked, the other by kill -9."""
+    ends: Counter[str] = Counter()
+    while time.monotonic() < end:
+        ingestion = start(config)
+        wait_for_batches(ingestion, 1)
+        time.sleep(chance.uniform(0, 15))
+        if chance.random() < 0.5:
+            ingestion.kill()
+            ends["SIGKILL"] += 1
+        else:
+            assert ingestion.send(signal.SIGTERM).wait(LONG) == 0, ingestion.log[-3000:]
+            ends["SIGTERM"] += 1
+    return ends
+
+
+@dataclass
+class Watch:
+    """Memory and batches of a calm run, which nobody disturbs: MB of Python and of its JVM, seconds by batch."""
+
+    python: list[float] = field(default_factory=list)
+    jvm: list[float] = field(default_factory=list)
+    batches: dict[int, float] = field(default_factory=dict)
+
+    def run_until(self, end: float, lake: Lake, ingestion: Ingestion) -> None:
+        python = psutil.Process(ingestion.process.pid)
+        (jvm,) = [child for child in python.children() if child.name() == "java"]
+        begun = time.time()
+        while time.monotonic() < end:
+            assert ingestion.process.poll() is None, ingestion.log[-3000:]
+            self.python.append(python.memory_info().rss / 1e6)
+            self.jvm.append(jvm.memory_info().rss / 1e6)
+            with suppress(FileNotFoundError):  # Spark deletes old ones meanwhile
+                self._time_batches(lake, begun)
+            time.sleep(SAMPLE_SECONDS)
+
+    def _time_batches(self, lake: Lake, begun: float) -> None:
+        """Spark writes a batch's offsets before it and its commit after it, and keeps the latest hundred."""
+        planned, committed = (
+            {f.name: f.stat().st_mtime for f in lake.list_checkpoint(folder) if f.name.isdigit()}
+            for folder in ("offsets", "commits")
+        )
+        for name in committed.keys() & planned.keys():
+            if planned[name] > begun:
+                self.batches[int(name)] = committed[name] - planned[name]
+
+
+def split_quarters(samples: list[float]) -> list[float]:
+    """The median of each quarter."""
+    size = len(samples) // 4
+    return [median(samples[number * size : (number + 1) * size]) for number in range(4)]
+
+
+def describe(records: int, ends: Counter[str], watch: Watch) -> str:
+    """A row for docs/reliability.md."""
+    memory = [" / ".join(f"{mb:,.0f}" for mb in split_quarters(samples)) for samples in (watch.python, watch.jvm)]
+    batches = f"{len(watch.batches)}, {median(watch.batches.values()):.1f} s, {max(watch.batches.values()):.1f} s"
+    return (
+        "| records | records/s | minutes | stops by SIGTERM | kills | Python's memory by quarter of the calm run, MB "
+        "| the JVM's, MB | its batches, median, longest |\n|---|---|---|---|---|---|---|---|\n"
+        f"| {records:,} | {RATE} | {SECONDS / 60:g} | {ends['SIGTERM']} | {ends['SIGKILL']} "
+        f"| {' | '.join(memory)} | {batches} |"
+    )
+
+
+def test_a_stream_under_load_survives_restarts_and_its_memory_is_flat(
+    make_topic: Callable[..., Topic], lake: Lake, start: Callable[..., Ingestion]
+):
+    topic, chance, records = make_topic(8), random.Random(SEED), int(SECONDS * RATE)
+    lake = replace(lake, config=replace(lake.config, kafka_topic=topic.name))
+    config = replace(lake.config, available_now=False, trigger_interval="3 seconds")
+    begun, watch = time.monotonic(), Watch()
+    with produce(topic, records) as producer:
+        ends = restart_until(begun + SECONDS / 4, config, start, chance)
+        calm = start(config)
+        wait_for_batches(calm, 1)
+        watch.run_until(time.monotonic() + SECONDS / 2, lake, calm)
+        assert calm.send(signal.SIGTERM).wait(LONG) == 0
+        ends = ends + Counter(["SIGTERM"]) + restart_until(begun + SECONDS, config, start, chance)
+        assert producer.wait(600) == 0
+    lake.ingest()
+    assert_complete(lake, records)
+    print(f"\nSEED={SEED}\n{describe(records, ends, watch)}")
+    for samples in (watch.python, watch.jvm):
+        _, second, _, last = split_quarters(samples)
+        assert last <= second * MAX_GROWTH
+
+
+def test_many_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
+    assert_survives_kills(lake, topic, start, KILLS)
+
+
+def test_one_invalid_record_in_a_million(topic: Topic, lake: Lake):
+    values = make_events(1_000_000)
+    values.insert(567_890, b'{"event_id": ')
+    topic.produce(values, **{"queue.buffering.max.messages": 2_000_000})
+    summary = lake.ingest(max_offsets_per_trigger=250_000)
+    assert (summary.valid, summary.by_error_type) == (1_000_000, {"malformed_json": 1})
+    assert lake.dlq.count() == 1
+    assert_complete(lake, 1_000_001)
