@@ -14,11 +14,19 @@ from pyspark.errors import PySparkException
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.kafka_errors import DataLoss, RecordUnreadable
+from bronze.storage_errors import CheckpointInUse, DataFileMissing, TableNotSeen, WriteRefused
 
 log = logging.getLogger(__name__)
 
 _TRACEBACK = "Traceback (most recent call last):"
 _MAX_LENGTH = 500
+# What a file system says that takes no more, in Java, Python and deltalake.
+_REFUSED = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|Read-only file system|Permission denied"
+)
+_NO_TABLE = "No such table"  # of files.py
+_TOLD_IN_TASK = re.compile(rf"\w*Error: \[Errno \d+\] ({_REFUSED.pattern}|{_NO_TABLE}): '(/.+)'$")
+_FILE_MISSING = re.compile(r"FileNotFoundException: File (?:file:)?(.+\.(?:parquet|bin)) does not exist")
 _UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
 
 
@@ -35,8 +43,22 @@ def explain_failures() -> Iterator[None]:
         raise explain_failure(error) from error
 
 
-def explain_failure(error: BaseException) -> BronzeError:
-    """The condition behind an error, with its cure; the whole text goes to the log at DEBUG."""
+@contextmanager
+def explain_writes(path: str) -> Iterator[None]:
+    """As ``explain_failures``, where only one path is written to, which the error itself often does not name."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:
+        raise explain_failure(error, path) from error
+
+
+def explain_failure(error: BaseException, path: str = "") -> BronzeError:
+    """The condition behind an error, with its cure; the whole text goes to the log at DEBUG.
+
+    Args:
+        error: What was raised.
+        path: What was being written to, where that is known.
+    """
     if isinstance(error, BronzeError):
         return error
     text, reason = str(error), read_reason(error)
@@ -49,6 +71,14 @@ def explain_failure(error: BaseException) -> BronzeError:
     if "KAFKA_DATA_LOSS" in text or "Some data may have been lost" in text:
         lost = re.search(r"^Reason: (.+)$", text, re.MULTILINE)
         return DataLoss(lost[1] if lost else reason)
+    if path and re.search("CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using", text):
+        return CheckpointInUse(path)
+    if path and (refused := _REFUSED.search(text)):
+        return WriteRefused(path, refused[0])
+    if told := _TOLD_IN_TASK.match(reason):
+        return TableNotSeen(told[2]) if told[1] == _NO_TABLE else WriteRefused(told[2], told[1])
+    if missing := _FILE_MISSING.match(reason):
+        return DataFileMissing(missing[1])
     return QueryFailed(reason)
 
 

@@ -16,6 +16,7 @@ from bronze.failures import explain_failure, explain_failures
 from bronze.kafka_errors import InvalidKafkaConfig
 from bronze.kafka_options import build_source_options
 from bronze.opening import open_session
+from bronze.paths import check_writable
 from bronze.prepare import Checked, check_all, create_tables, make_processor
 from bronze.stop import StopSwitch, check_stop_file, listen_for_stop, stop_query
 
@@ -43,6 +44,7 @@ def run(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummar
 
 
 def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
+    check_writable(config, "output_path", "dlq_path", "checkpoint_path")
     spark = open_session(config, spark)
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
@@ -116,7 +118,8 @@ def await_query(query: StreamingQuery, processor: BatchProcessor, switch: StopSw
         query.stop()
         raise
     except (StreamingQueryException, Py4JJavaError) as error:
-        raise explain_failure(processor.error or error) from error
+        # Without an error of the batch, what Spark itself writes to has failed: the checkpoint.
+        raise explain_failure(processor.error or error, "" if processor.error else config.checkpoint_path) from error
 
 
 def describe_progress(summary: IngestSummary) -> str:
