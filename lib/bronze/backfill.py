@@ -25,6 +25,7 @@ from bronze.kafka import describe_topic, list_offsets
 from bronze.offsets import PlannedOffsets
 from bronze.opening import open_session
 from bronze.operations import BackfillConfig
+from bronze.paths import check_writable
 from bronze.prepare import check_tables, choose_writer, ensure_tables
 from bronze.storage_errors import RangeNotHeld
 from bronze.watch import watch_topic
@@ -84,6 +85,8 @@ def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> 
 
 def _check(config: BackfillConfig, spark: SparkSession | None) -> Target:
     """Check paths, session, Kafka and tables; nothing is written."""
+    if not config.dry_run:
+        check_writable(config, "output_path", "dlq_path")
     spark = open_session(config, spark)
     topic = describe_topic(spark, config)
     read_records(spark, config, dict.fromkeys(topic.partitions, (0, 0)))  # takes the client properties, reads nothing

@@ -8,6 +8,7 @@ the query's id. ``bronze.json`` is ours: the tables that the checkpoint belongs 
 import json
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -94,7 +95,8 @@ def read_binding(spark: SparkSession, checkpoint_path: str) -> dict[str, str]:
 def write_binding(spark: SparkSession, checkpoint_path: str, binding: dict[str, str]) -> None:
     """Note in a checkpoint which tables it belongs to, before the query that uses it starts."""
     file_system, path = _open_file_system(spark, f"{checkpoint_path}/{_BINDING}")
-    _, scratch = _open_file_system(spark, f"{checkpoint_path}/.{_BINDING}.tmp")
+    # Two processes on one checkpoint may be here at once: with one scratch file, the second would leave no binding.
+    _, scratch = _open_file_system(spark, f"{checkpoint_path}/.{_BINDING}.{uuid4()}.tmp")
     stream = file_system.create(scratch, True)
     try:
         stream.write(bytearray(json.dumps(binding, indent=2).encode()))

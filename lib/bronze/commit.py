@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 from pyspark.sql import DataFrame
 
+from bronze.failures import explain_writes
 from bronze.files import DataFile
 from bronze.offsets import OffsetRanges
 from bronze.storage_errors import AppendConflict, FileNotSeen, TableChanged
@@ -91,6 +92,12 @@ class TableLog:
         self.check_unchanged()
         self._check_files(files)
         transactions = [Transaction(app_id, batch_id), Transaction(SHARED_APP_ID, self._seen + 1)]
+        with explain_writes(f"{self.path}/_delta_log"):
+            self._append(files, transactions)
+        self._seen += 1
+        self._commits += 1
+
+    def _append(self, files: list[DataFile], transactions: list[Transaction]) -> None:
         try:
             self._table.create_write_transaction(
                 [_describe_addition(file) for file in files],
@@ -102,8 +109,6 @@ class TableLog:
         except CommitFailedError as error:
             log.info("Commit to %s failed: %s", self.path, error)
             raise _ConflictError(self.path) from error
-        self._seen += 1
-        self._commits += 1
 
     def _check_files(self, files: list[DataFile]) -> None:
         """On a cluster, an executor's ``file:`` path is its own disk unless it is mounted from a shared one."""

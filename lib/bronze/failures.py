@@ -14,11 +14,19 @@ from pyspark.errors import PySparkException
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
+from bronze.storage_errors import CheckpointInUse, DataFileMissing, TableNotSeen, WriteRefused
 
 log = logging.getLogger(__name__)
 
 _TRACEBACK = "Traceback (most recent call last):"
 _MAX_LENGTH = 500
+# What a file system says that takes no more, in Java, Python and deltalake.
+_REFUSED = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|Read-only file system|Permission denied"
+)
+_NO_TABLE = "No such table"  # of files.py
+_TOLD_IN_TASK = re.compile(rf"\w*Error: \[Errno \d+\] ({_REFUSED.pattern}|{_NO_TABLE}): '(/.+)'$")
+_FILE_MISSING = re.compile(r"FileNotFoundException: File (?:file:)?(.+\.(?:parquet|bin)) does not exist")
 _UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
 # Kafka's clients gave up on a broker, or Spark gave up on them.
 _OUTAGE = re.compile(
@@ -41,8 +49,22 @@ def explain_failures() -> Iterator[None]:
         raise explain_failure(error) from error
 
 
-def explain_failure(error: BaseException) -> BronzeError:
-    """The condition behind an error, with its cure; the whole text goes to the log at DEBUG."""
+@contextmanager
+def explain_writes(path: str) -> Iterator[None]:
+    """As ``explain_failures``, where only one path is written to, which the error itself often does not name."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:
+        raise explain_failure(error, path) from error
+
+
+def explain_failure(error: BaseException, path: str = "") -> BronzeError:
+    """The condition behind an error, with its cure; the whole text goes to the log at DEBUG.
+
+    Args:
+        error: What was raised.
+        path: What was being written to, where that is known.
+    """
     if isinstance(error, BronzeError):
         return error
     text, reason = str(error), read_reason(error)
@@ -59,7 +81,20 @@ def explain_failure(error: BaseException) -> BronzeError:
         return TopicVanished(reason)
     if outage := _OUTAGE.search(text):
         return KafkaLost(outage[1])
-    return QueryFailed(reason)
+    return _explain_storage(text, reason, path) or QueryFailed(reason)
+
+
+def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
+    """A condition of tables and checkpoint; None where it is another."""
+    if path and re.search("CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using", text):
+        return CheckpointInUse(path)
+    if path and (refused := _REFUSED.search(text)):
+        return WriteRefused(path, refused[0])
+    if told := _TOLD_IN_TASK.match(reason):
+        return TableNotSeen(told[2]) if told[1] == _NO_TABLE else WriteRefused(told[2], told[1])
+    if missing := _FILE_MISSING.match(reason):
+        return DataFileMissing(missing[1])
+    return None
 
 
 def read_reason(error: BaseException) -> str:

@@ -1,6 +1,8 @@
 """Arrow rows to the Parquet files of a Delta table, with what the table's log must know of each file."""
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -12,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from bronze.schema import TableSpec
 
@@ -42,15 +44,27 @@ def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int
         table_uri: Local path of the table, or its ``file:`` URI.
         spec: The table.
         batch_id: Goes into the files' names, so that a person sees where one is from.
+
+    Raises:
+        OSError: There is no such table, or it cannot be written to; with the path.
     """
     filesystem, root = FileSystem.from_uri(table_uri)
+    if filesystem.get_file_info(root).type is FileType.NotFound:  # a folder made anew would look like a table's rest
+        raise FileNotFoundError(errno.ENOENT, "No such table", root)
     data_columns = [name for name in rows.column_names if name not in spec.partition_columns]
     written = []
     for values, part in _group_rows(rows, list(spec.partition_columns)):
         folder = "/".join(f"{name}={_HIVE_NULL if v is None else v}" for name, v in values.items())
         path = f"{folder}/part-{batch_id:08d}-{uuid4()}.zstd.parquet"
-        filesystem.create_dir(f"{root}/{folder}", recursive=True)
-        pq.write_table(part.select(data_columns), f"{root}/{path}", filesystem=filesystem, compression="zstd")
+        try:
+            filesystem.create_dir(f"{root}/{folder}", recursive=True)
+            pq.write_table(part.select(data_columns), f"{root}/{path}", filesystem=filesystem, compression="zstd")
+        except OSError as error:
+            if not error.errno:
+                raise
+            raise OSError(
+                error.errno, os.strerror(error.errno), f"{root}/{path}"
+            ) from error  # pyarrow may name no file
         size = filesystem.get_file_info(f"{root}/{path}").size
         stats = json.dumps(collect_stats(part, spec.stats_columns))
         written.append(DataFile(path, size, int(time.time() * 1000), values, stats))

@@ -1,5 +1,6 @@
-"""Can the paths be used at all: does Spark know their file systems, are they below folders."""
+"""Can the paths be used at all: does Spark know their file systems, are they below folders, and writable."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,25 @@ def check_folders(config: TablesConfig) -> None:
         local = Path(to_local_path(path) or "/")
         if file := next((place for place in (local, *local.parents) if place.is_file()), None):
             raise InvalidOption(option, path, f"a folder, or a path below folders; {file} is a file")
+
+
+def check_writable(config: TablesConfig, *options: str) -> None:
+    """Refuse a local path that cannot be written to, before a command writes to any of its paths; needs no Spark.
+
+    Args:
+        config: Where tables and checkpoint are.
+        options: The paths that the command writes to.
+
+    Raises:
+        InvalidOption: Which it is, and why.
+    """
+    for option, path in _list_paths(config):
+        local = Path(to_local_path(path) or "/")
+        place = next(place for place in (local, *local.parents) if place.exists())
+        if option in options and to_local_path(path) and not os.access(place, os.W_OK | os.X_OK):
+            is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+            reason = f"{place} is on a read-only file system" if is_read_only else f"no permission for {place}"
+            raise InvalidOption(option, path, f"a path that can be written to ({reason})")
 
 
 def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:

@@ -26,6 +26,7 @@ from bronze.failures import explain_failures
 from bronze.offsets import OffsetRanges, count_offsets, find_bounds, invert_ranges, split_ranges, subtract_ranges
 from bronze.opening import open_session
 from bronze.operations import ReplayConfig
+from bronze.paths import check_writable
 from bronze.plots import collect_frame
 from bronze.positions import build_bitmaps, collect_ranges, find_present, is_within, mark_present
 from bronze.prepare import choose_writer
@@ -107,6 +108,8 @@ def run(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport
         BronzeError: A table is missing or does not fit today's schema, or a commit failed.
     """
     with explain_failures():
+        if not config.dry_run:
+            check_writable(config, "output_path")
         return _run(config, open_session(config, spark))
 
 

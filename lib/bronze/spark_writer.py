@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from bronze.failures import explain_writes
 from bronze.offsets import OffsetRanges
 from bronze.schema import get_bronze_schema, get_dlq_schema
 from bronze.storage_errors import TableChanged
@@ -117,7 +118,8 @@ def read_snapshot(spark: SparkSession, path: str) -> Any:
 
 def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, str]) -> None:
     selected = rows.where(F.col(name).isNotNull()).select(f"{name}.*")
-    selected.write.format("delta").mode("append").options(**options).save(path)
+    with explain_writes(path):
+        selected.write.format("delta").mode("append").options(**options).save(path)
 
 
 def _split_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,7 @@
 """The conditions of tables, checkpoints and Kafka's log that end a command, each with its exit code and the cure."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from bronze.errors import BronzeError
 
@@ -57,6 +58,16 @@ class CheckpointUnreadable(BronzeError):
         )
 
 
+class CheckpointInUse(BronzeError):
+    """Raised when another process runs a query on the same checkpoint; what both committed is there once."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"another process works with the checkpoint {path}, so this one has ended; nothing was lost or doubled. "
+            "Let one process only use a checkpoint; where the other has ended too, run the same command again"
+        )
+
+
 class CheckpointOfOtherTopic(BronzeError):
     """Raised when the checkpoint has the offsets of another topic."""
 
@@ -83,12 +94,35 @@ class CheckpointOfOtherTables(BronzeError):
 
 
 class TableChanged(BronzeError):
-    """Raised when a table's schema, properties or features changed, or it was replaced, while it was written to."""
+    """Raised when a table's schema, properties or features changed, or it was replaced or deleted, meanwhile."""
 
     def __init__(self, path: str):
         super().__init__(
-            f"{path} was altered or replaced since this run began; nothing was lost, run the same command again: "
-            "the table is checked anew"
+            f"{path} was altered, replaced or deleted since this run began; run the same command again: the table is "
+            "checked anew"
+        )
+
+
+class WriteRefused(BronzeError):
+    """Raised when the disk is full, or a table or checkpoint cannot be written to any more."""
+
+    def __init__(self, path: str, reason: str):
+        cure = "make it writable" if reason in ("Read-only file system", "Permission denied") else "free space"
+        super().__init__(
+            f"cannot write to {path} ({reason}); nothing was lost: {cure}, then run the same command again to go on"
+        )
+
+
+class DataFileMissing(BronzeError):
+    """Raised when a file that the log of a table refers to is gone: its rows are missing, and a retry does not help."""
+
+    def __init__(self, path: str):
+        folders = Path(path).parents
+        table = next((str(folder) for folder in folders if "=" not in folder.name), "")
+        super().__init__(
+            f"{path} is gone, though the log of its table refers to it; its rows cannot be read any more. Restore the "
+            f"file, or take it out of the log (DeltaTable({table!r}).repair() of the Python package deltalake) and add "
+            "its rows again by bronze backfill, from what Kafka still holds; bronze audit then says what is missing"
         )
 
 
@@ -99,6 +133,17 @@ class FileNotSeen(BronzeError):
         super().__init__(
             f"an executor wrote {path}, but the driver does not see it, or not whole: is the path on a disk that all "
             "nodes share? If not, use --writer delta-spark with a path on a shared file system; nothing was committed"
+        )
+
+
+class TableNotSeen(BronzeError):
+    """Raised when a task finds no table where it is to write its files."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"there is no table at {path} any more, or not where the executors run; nothing was committed. If it was "
+            "deleted, run the same command again: it says what to do. If the path is not on a disk that all nodes "
+            "share, use --writer delta-spark with a path on a shared file system"
         )
 
 

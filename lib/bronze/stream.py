@@ -17,6 +17,7 @@ from bronze.failures import explain_failure, explain_failures
 from bronze.kafka_errors import DataLoss, InvalidKafkaConfig, TopicVanished, UnknownTopic
 from bronze.kafka_options import build_source_options
 from bronze.opening import open_session
+from bronze.paths import check_writable
 from bronze.prepare import Checked, check_all, check_source, create_tables, make_processor
 from bronze.stop import StopSwitch, check_stop_file, listen_for_stop, stop_query
 from bronze.storage_errors import TopicTruncated
@@ -46,6 +47,7 @@ def run(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummar
 
 
 def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
+    check_writable(config, "output_path", "dlq_path", "checkpoint_path")
     spark = open_session(config, spark)
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
@@ -129,7 +131,8 @@ def await_query(
         query.stop()
         raise
     except (StreamingQueryException, Py4JJavaError) as error:
-        raise explain_failure(processor.error or error) from error
+        # Without an error of the batch, what Spark itself writes to has failed: the checkpoint.
+        raise explain_failure(processor.error or error, "" if processor.error else config.checkpoint_path) from error
 
 
 def describe_progress(summary: IngestSummary) -> str:

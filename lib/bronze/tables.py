@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ _APPENDABLE = {
     "deletionVectors",
     "timestampNtz",
 }
+_ATTEMPTS = 4
 # Table properties of ours.
 OWN_PROPERTIES = "bronze."
 _DLQ_PATHS = f"{OWN_PROPERTIES}dlqPaths"
@@ -94,7 +96,8 @@ def read_table_state(path: str, option: str, spark: SparkSession | None = None) 
             found = _read_through_spark(spark, path) if spark else None
             return found and replace(found, obstacle=f"deltalake cannot open {path}")
     folder = Path(local)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A log without a commit is that of a table which another process is about to make, or was when it was killed.
+    if folder.exists() and (not folder.is_dir() or any(file.name != "_delta_log" for file in folder.iterdir())):
         raise NotADeltaTable(option, path)
     return None
 
@@ -196,12 +199,16 @@ def create_table(
 
 def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> TableState | None:
     """Create a table; its state where another process made it at the same time, which Delta lets one of two do."""
-    try:
-        spark.sql(statement)
-    except (Py4JJavaError, PySparkException):
-        if state := read_table_state(path, spec.name, spark):
-            return state
-        raise
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            spark.sql(statement)
+            break
+        except (Py4JJavaError, PySparkException):
+            if state := read_table_state(path, "dlq-path" if spec.name == "DLQ" else "output-path", spark):
+                return state
+            if attempt == _ATTEMPTS:
+                raise
+            time.sleep(1)  # the other one has not committed yet
     return None
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
-from bronze.failures import explain_failure, explain_failures, read_reason
+from bronze.failures import explain_failure, explain_failures, explain_writes, read_reason
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import AppendConflict
+from bronze.storage_errors import AppendConflict, CheckpointInUse, WriteRefused
 
 TEXTS = {file.stem: file.read_text() for file in (Path(__file__).parent / "failures").glob("*.txt")}
 
@@ -140,3 +140,50 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
 
 def test_java_s_error_arriving_in_python_is_not_the_reason():
     assert read_reason(RuntimeError(TEXTS["data_loss"])).startswith("OffsetOutOfRangeException: Fetch position")
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (
+            "OSError: [Errno 28] No space left on device: '/lake/bronze/part-0.parquet'",
+            "cannot write to /lake/bronze/part-0.parquet (No space left on device); nothing was lost: free space",
+        ),
+        (
+            "PermissionError: [Errno 13] Permission denied: '/lake/bronze/part-0.parquet'",
+            "cannot write to /lake/bronze/part-0.parquet (Permission denied); nothing was lost: make it writable",
+        ),
+    ],
+)
+def test_what_a_task_could_not_write_is_named_with_its_cure(reason: str, told: str):
+    text = f"Traceback (most recent call last):\n  File x\n{reason}\n\tat org.apache.spark"
+    assert str(explain_failure(RuntimeError(text))).startswith(told)
+
+
+def test_the_path_that_was_written_to_is_named_where_the_error_does_not():
+    with (
+        pytest.raises(WriteRefused, match="cannot write to /lake/_delta_log .No space left on device."),
+        explain_writes("/lake/_delta_log"),
+    ):
+        raise OSError("Generic LocalFileSystem error\n  Unable to copy data to file\n  No space left on device")
+
+
+@pytest.mark.parametrize("path", ["/lake/b/_event_date=2026-01-31/part-0.parquet", "/lake/b/part-0.parquet"])
+def test_a_data_file_that_is_gone_is_no_failure_that_a_retry_cures(path: str):
+    message = str(
+        explain_failure(RuntimeError(f"Caused by: java.io.FileNotFoundException: File file:{path} does not exist"))
+    )
+    assert message.startswith(f"{path} is gone")
+    assert "DeltaTable('/lake/b').repair()" in message
+    assert "nothing was lost" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[CONCURRENT_STREAM_LOG_UPDATE] Concurrent update to the log. Multiple streaming jobs detected for 0.",
+        "Multiple streaming queries are concurrently using file:/lake/checkpoint/offsets. SQLSTATE: XXKST",
+    ],
+)
+def test_a_checkpoint_that_another_process_uses_is_named(text: str):
+    assert isinstance(explain_failure(RuntimeError(text), "/lake/checkpoint"), CheckpointInUse)

@@ -1,0 +1,531 @@
+"""Storage that refuses, fills up, loses files or is shared: one clear line, and the same command then completes.
+
+Where the user may not mount (a disk of a few pages is a tmpfs of its own), permissions and a process limit on file
+sizes stand in for it.
+"""
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import functions as F
+
+from bronze.checkpoint import read_binding, write_binding
+from bronze.cli import main
+from bronze.schema import create_table_statement, get_bronze_spec
+from tests.conftest import Lake, Topic, make_events
+from tests.faults.conftest import Ingestion, assert_complete
+from tests.integration import test_backfill, test_configuration
+from tests.integration.test_audit import list_flags as list_audit_flags
+from tests.integration.test_configuration import is_untouched
+from tests.integration.test_ingestion import BAD
+
+bronze = test_configuration.bronze
+PATHS = ["output_path", "dlq_path", "checkpoint_path"]
+RECORDS = 60 + len(BAD)
+
+
+class Disk:
+    """A small file system of its own below a folder; it can be full, or read-only."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder.with_name(f"{folder.name}-aside")
+        shutil.copytree(folder, aside)
+        self._mount("size=8m", "-t", "tmpfs", "tmpfs")
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+        shutil.rmtree(aside)
+
+    def _mount(self, options: str, *what: str) -> None:
+        subprocess.run(["mount", "-o", options, *what, str(self.folder)], check=True)
+
+    def fill(self) -> None:
+        with (self.folder / ".filler").open("wb", buffering=0) as filler:
+            while True:
+                try:
+                    filler.write(bytes(4096))
+                except OSError:
+                    return
+
+    def grow(self) -> None:
+        self._mount("remount,size=64m")
+
+    def protect(self) -> None:
+        self._mount("remount,ro")
+
+    def release(self) -> None:
+        self._mount("remount,rw")
+
+    def remove(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+class Folder(Disk):
+    """What stands in for a disk where mounting is not permitted; it can be read-only, but not full."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def protect(self) -> None:
+        for path in (self.folder, *filter(Path.is_dir, self.folder.rglob("*"))):
+            path.chmod(0o555)
+
+    def release(self) -> None:
+        subprocess.run(["chmod", "-R", "u+w", str(self.folder)], check=True)
+
+    remove = release
+
+
+@pytest.fixture(scope="session")
+def can_mount(tmp_path_factory: pytest.TempPathFactory) -> bool:
+    try:
+        Disk(tmp_path_factory.mktemp("probe")).remove()
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+@pytest.fixture
+def make_disk(can_mount: bool) -> Iterator[Callable[[Path], Disk]]:
+    """A function that puts a folder, with what is in it, on a disk of its own."""
+    made: list[Disk] = []
+
+    def make(folder: Path) -> Disk:
+        made.append((Disk if can_mount else Folder)(folder))
+        return made[-1]
+
+    yield make
+    for disk in made:
+        disk.remove()
+
+
+def change_path(lake: Lake, name: str, path: Path) -> Lake:
+    return replace(lake, config=replace(lake.config, **{name: str(path)}))
+
+
+# 1. Not writable
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_that_cannot_be_written_to_is_refused_before_anything_is_written(
+    bronze, lake: Lake, make_disk, tmp_path: Path, name: str
+):
+    disk = make_disk(tmp_path / "disk")
+    disk.protect()
+    code, message = bronze(**{name: str(disk.folder / "a" / "b")})
+    assert code == 2
+    assert message.startswith(f"--{name.replace('_', '-')}: expected a path that can be written to ({disk.folder} ")
+    assert message.endswith(f"got '{disk.folder}/a/b'") or "no permission for" in message
+    assert len(message.splitlines()) == 1
+    assert is_untouched(lake)
+    assert list(disk.folder.iterdir()) == []
+
+
+def when(is_reached: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
+    """Do something as soon as a condition holds, beside what the test does."""
+
+    def wait() -> None:
+        test_backfill.wait_until(is_reached, 120)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def has_rows(lake: Lake, count: int) -> bool:
+    """Whether bronze has that many rows, in files of the newest version."""
+    try:
+        return DeltaTable(lake.config.output_path).count() >= count
+    except Exception:
+        return False
+
+
+@pytest.mark.parametrize(("writer", "name"), [*(("direct", name) for name in PATHS), ("delta-spark", "output_path")])
+def test_a_path_that_becomes_read_only_ends_the_stream_which_goes_on_once_it_is_writable(
+    bronze, topic: Topic, lake: Lake, make_disk, tmp_path: Path, name: str, writer: str
+):
+    topic.produce([*make_events(600), *BAD * 20], partition=0)
+    disk = make_disk(tmp_path / "disk")
+    moved = change_path(lake, name, disk.folder / name)
+    protecting = when(lambda: has_rows(moved, 20), disk.protect)
+    code, message = bronze("--max-offsets-per-trigger", "10", "--writer", writer, **{name: str(disk.folder / name)})
+    protecting.join()
+    assert code == 1, message
+    assert message.startswith(f"cannot write to {'' if writer == 'direct' else 'file:'}{disk.folder}/{name}")
+    assert message.endswith("nothing was lost: make it writable, then run the same command again to go on")
+    disk.release()
+    assert bronze("--writer", writer, **{name: str(disk.folder / name)})[0] == 0
+    assert_complete(moved, 760)
+
+
+# 2. Full
+
+
+@pytest.mark.parametrize(
+    ("writer", "where"),
+    [
+        ("direct", "bronze"),
+        ("direct", "dlq"),
+        ("direct", "bronze/_delta_log"),
+        ("direct", "checkpoint"),
+        ("direct", "checkpoint/commits"),
+        ("delta-spark", "bronze"),
+        ("delta-spark", "bronze/_delta_log"),
+    ],
+)
+def test_a_full_disk_ends_the_stream_which_goes_on_once_there_is_space(
+    bronze, topic: Topic, lake: Lake, make_disk, can_mount: bool, start, writer: str, where: str
+):
+    lake.ingest()
+    topic.produce(make_events(60) + BAD)
+    if not can_mount:
+        assert_limited_file_size(lake, topic, start)
+        return
+    disk = make_disk(Path(lake.config.output_path).parent / where)
+    disk.fill()
+    code, message = bronze("--writer", writer)
+    assert code == 1
+    assert message.startswith("cannot write to ")
+    assert f"{lake.config.output_path if 'bronze' in where else disk.folder}".removesuffix("/commits") in message
+    assert " (No space left on device); nothing was lost: free space, then run the same command again" in message
+    assert len(message.splitlines()) == 1
+    disk.grow()
+    assert bronze("--writer", writer)[0] == 0
+    assert_complete(lake, RECORDS)
+
+
+def assert_limited_file_size(lake: Lake, topic: Topic, start: Callable[..., Ingestion]) -> None:
+    """Where no disk can be made, no file of the ingestion and its tasks may grow beyond 1 MiB, once it runs."""
+    ingestion = start(replace(lake.config, available_now=False, trigger_interval="1 second"))
+    ingestion.wait_for("Batch 1: total")
+    limit(ingestion, 1024 * 1024)
+    large = [event[:-1] + b', "x": "' + os.urandom(2_000).hex().encode() + b'"}' for event in make_events(1_000)]
+    topic.produce(large, partition=0)
+    assert ingestion.wait() == 1, ingestion.log[-3000:]
+    assert f"bronze: cannot write to {lake.config.output_path}" in ingestion.log
+    assert " (File too large); nothing was lost: free space, then run the same command again" in ingestion.log
+    lake.ingest()
+    assert_complete(lake, RECORDS + 1_000)
+
+
+def limit(ingestion: Ingestion, size: int) -> None:
+    """Limit the file sizes of its processes: the driver, its JVM, and the tasks that this forks."""
+    listed = subprocess.check_output(["ps", "-o", "pid=", "-g", str(ingestion.process.pid)], text=True)
+    for pid in map(int, listed.split()):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+# 3. Damaged checkpoints (others in tests/integration/test_replay.py and test_checkpoint.py)
+
+
+@pytest.mark.parametrize("has_checksum", [True, False])
+@pytest.mark.parametrize("name", ["metadata", "offsets/0", "commits/0", "sources/0/0", "bronze.json"])
+def test_a_checkpoint_file_that_is_cut_in_half_is_refused_and_its_cure_leads_on(
+    bronze, topic: Topic, lake: Lake, tmp_path: Path, name: str, has_checksum: bool
+):
+    topic.produce(make_events(60) + BAD)
+    lake.ingest()
+    file = Path(lake.config.checkpoint_path, name)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    if not has_checksum:
+        file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+    code, message = bronze()
+    assert code == 2
+    assert f"{name} is damaged" in message
+    assert "Start with a new --checkpoint-path and --starting-offsets earliest" in message
+    cured = change_path(lake, "checkpoint_path", tmp_path / "new-checkpoint")
+    cured.ingest(starting_offsets="earliest")
+    assert_complete(cured, RECORDS)
+
+
+def test_of_two_that_bind_a_checkpoint_at_once_neither_unbinds_it(lake: Lake):
+    binding = {"topic": lake.config.kafka_topic, "output_path": lake.config.output_path, "output_id": "1"}
+    failed: list[Exception] = []
+
+    def bind() -> None:
+        try:
+            for _ in range(50):
+                write_binding(lake.spark, lake.config.checkpoint_path, binding)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=bind) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert read_binding(lake.spark, lake.config.checkpoint_path) == binding
+
+
+# 4. Tables that do not fit (others in tests/integration/test_tables.py)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [
+        ("status_code:int", "status_code:string", "column response.status_code: expected int, found string"),
+        ("`tenant_id` string", "`tenant_id` bigint", "column tenant_id: expected string, found bigint"),
+        (
+            "`_raw_value` string",
+            "`raw` string",
+            "column _raw_value: missing (string)\n  column raw: not expected (string)",
+        ),
+        (
+            "PARTITIONED BY (_event_date, _event_hour)",
+            "PARTITIONED BY (_event_date)",
+            "partitioning: expected _event_date, _event_hour, found _event_date",
+        ),
+    ],
+    ids=["nested type", "type", "column", "partitioning"],
+)
+def test_a_table_that_differs_is_refused_with_the_difference(bronze, lake: Lake, old: str, new: str, difference: str):
+    statement = create_table_statement(get_bronze_spec(), lake.config.output_path)
+    assert old in statement
+    lake.spark.sql(statement.replace(old, new))
+    code, message = bronze()
+    assert code == 2
+    assert message == (
+        f"--output-path: the table at {lake.config.output_path} does not fit; give another path, or migrate it:\n"
+        f"  {difference}"
+    )
+    assert lake.bronze.count() == 0
+    assert not Path(lake.config.dlq_path).exists()
+    assert not Path(lake.config.checkpoint_path).exists()
+
+
+def test_a_dlq_that_is_no_dlq_is_refused_before_bronze_is_made(bronze, lake: Lake):
+    lake.spark.sql(create_table_statement(get_bronze_spec(), lake.config.dlq_path))
+    code, message = bronze()
+    assert code == 2
+    assert f"--dlq-path: the table at {lake.config.dlq_path} does not fit" in message
+    assert "column _error_type: missing (string)" in message
+    assert not Path(lake.config.output_path).exists()
+
+
+def test_a_record_that_breaks_a_constraint_ends_the_stream_by_the_constraint_s_name(bronze, topic: Topic, lake: Lake):
+    lake.ingest()
+    table = f"delta.`{lake.config.output_path}`"
+    lake.spark.sql(f"ALTER TABLE {table} ADD CONSTRAINT small CHECK (_kafka_offset < 20)")
+    topic.produce(make_events(60), partition=0)
+    code, message = bronze()
+    assert code == 1
+    assert "CHECK constraint small" in message
+    assert len(message.splitlines()) == 1
+    lake.spark.sql(f"ALTER TABLE {table} DROP CONSTRAINT small")
+    assert bronze()[0] == 0
+    assert_complete(lake, 60)
+
+
+# 5. Others that change the tables (a backfill beside a stream: tests/integration/test_backfill.py)
+
+
+@dataclass
+class Maintenance:
+    """A statement that is run again and again until the stream has ended."""
+
+    lake: Lake
+    statement: str
+    done: int = 0
+    conflicts: int = 0
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self.is_over.is_set():
+            try:
+                self.lake.spark.sql(self.statement.format(table=f"delta.`{self.lake.config.output_path}`")).collect()
+                self.done += 1
+            except Exception as error:
+                assert "Concurrent" in type(error).__name__ or "DELTA_CONCURRENT" in str(error), error
+                self.conflicts += 1
+
+
+STATEMENTS = {
+    "optimize": "OPTIMIZE {table}",
+    "update": "UPDATE {table} SET event_version = event_version WHERE _kafka_partition = 1",
+    "delete": "DELETE FROM {table} WHERE _kafka_topic = 'other' AND _kafka_offset % 7 = 3",
+}
+
+
+@pytest.mark.parametrize("has_deletion_vectors", [False, True])
+@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_stream_beside_others_that_change_its_files_doubles_nothing_and_starves_nobody(
+    bronze, topic: Topic, lake: Lake, name: str, writer: str, has_deletion_vectors: bool
+):
+    topic.produce(make_events(60), partition=1)
+    lake.ingest()
+    if has_deletion_vectors:
+        enabled = "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
+        lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` {enabled}")
+    add_rows_of_another_topic(lake)
+    topic.produce(make_events(300) + BAD)
+    maintenance = Maintenance(lake, STATEMENTS[name])
+    thread = threading.Thread(target=maintenance.run)
+    thread.start()
+    try:
+        code, message = bronze("--max-offsets-per-trigger", "25", "--writer", writer)
+    finally:
+        maintenance.is_over.set()
+        thread.join()
+    assert code == 0, message
+    assert maintenance.done >= 1, f"starved by {maintenance.conflicts} conflicts"
+    assert_complete(lake, 60 + 300 + len(BAD))
+
+
+def add_rows_of_another_topic(lake: Lake) -> None:
+    rows = lake.bronze.withColumn("_kafka_topic", F.lit("other"))
+    rows.write.format("delta").mode("append").save(lake.config.output_path)
+
+
+# 6. Two drivers
+
+
+def assert_no_stack_trace_ends(ingestion: Ingestion) -> str:
+    """The last line that it says."""
+    last = ingestion.log.rstrip().splitlines()[-1]
+    assert ingestion.process.returncode == 0 or last.startswith("bronze: "), last
+    return last
+
+
+def test_of_two_drivers_on_one_checkpoint_one_is_refused_without_harm(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion]
+):
+    """They start together; in the second round the checkpoint is there, and both go on from it."""
+    small = replace(lake.config, max_offsets_per_trigger=40)
+    for number in range(2):
+        topic.produce(make_events(300) + BAD)
+        both = [start(small), start(small)]
+        codes = sorted(ingestion.wait(400) for ingestion in both)
+        ends = [assert_no_stack_trace_ends(ingestion) for ingestion in both]
+        assert codes in ([0, 1], [0, 0], [1, 1]), ends
+        for ingestion, end in zip(both, ends, strict=True):
+            if ingestion.process.returncode:
+                assert f"another process works with the checkpoint {lake.config.checkpoint_path}" in end, number
+    lake.ingest()
+    assert_complete(lake, 2 * (300 + len(BAD)))
+
+
+def test_two_drivers_with_their_own_checkpoints_start_together_on_new_tables(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion]
+):
+    topic.produce(make_events(300) + BAD)
+    small = replace(lake.config, max_offsets_per_trigger=40)
+    both = [start(small), start(replace(small, checkpoint_path=f"{small.checkpoint_path}-2"))]
+    assert [ingestion.wait(400) for ingestion in both] == [0, 0], [ingestion.log[-2000:] for ingestion in both]
+    assert_complete(lake, 300 + len(BAD))
+    assert_complete(change_path(lake, "checkpoint_path", Path(f"{small.checkpoint_path}-2")), 300 + len(BAD))
+
+
+def test_a_table_whose_creation_was_killed_is_created_at_the_next_start(bronze, topic: Topic, lake: Lake):
+    topic.produce(make_events(60) + BAD)
+    for path in (lake.config.output_path, lake.config.dlq_path):
+        Path(path, "_delta_log").mkdir(parents=True)
+    assert bronze()[0] == 0
+    assert_complete(lake, RECORDS)
+
+
+# 7. Tables that go away (recreated ones: tests/integration/test_replay.py and test_tables.py)
+
+
+@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("name", ["output_path", "dlq_path"])
+def test_a_table_that_is_dropped_while_the_stream_runs_ends_it_and_is_not_made_anew(
+    bronze, topic: Topic, lake: Lake, tmp_path: Path, name: str, writer: str
+):
+    topic.produce([*make_events(300), *BAD * 10], partition=0)
+    path = Path(getattr(lake.config, name))
+    dropping = when(lambda: has_rows(lake, 20), lambda: path.rename(tmp_path / "dropped"))
+    code, message = bronze("--max-offsets-per-trigger", "10", "--writer", writer)
+    dropping.join()
+    assert code == 1, message
+    assert "altered, replaced or deleted since this run began" in message or str(path) in message
+    assert len(message.splitlines()) == 1
+    assert not Path(path, "_delta_log").exists()
+    code, message = bronze()
+    assert code == 2, message
+    assert "give a new --checkpoint-path" in message
+    assert not path.exists()
+    cured = change_path(lake, "checkpoint_path", tmp_path / "new-checkpoint")
+    cured.ingest()
+    assert_complete(cured, 300 + 10 * len(BAD))
+
+
+# 8. Files that go away
+
+
+@pytest.fixture
+def audit(lake: Lake, capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[int, str]]:
+    """``bronze audit``: its exit code, and what it says on standard error."""
+
+    def run() -> tuple[int, str]:
+        code = main(["audit", *list_audit_flags(lake)])
+        return code, capsys.readouterr().err.strip().rpartition("bronze: ")[2]
+
+    return run
+
+
+def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bronze, audit, topic: Topic, lake: Lake):
+    topic.produce(make_events(60) + BAD)
+    lake.ingest(max_offsets_per_trigger=20)
+    lost = sorted(Path(lake.config.output_path).rglob("part-*.parquet"))[0]
+    lost.unlink()
+    topic.produce(make_events(60))
+    for command in (audit, bronze):
+        code, message = command()
+        assert code == 1
+        assert message.startswith(f"{lost} is gone, though the log of its table refers to it")
+        assert len(message.splitlines()) == 1
+        assert "nothing was lost" not in message
+    table = re.search(r"DeltaTable\('(.+)'\)\.repair\(\)", message)
+    DeltaTable(table[1]).repair()
+    assert audit()[0] == 5
+    test_backfill.run(lake, checkpoint_path=lake.config.checkpoint_path)
+    assert bronze()[0] == 0
+    assert_complete(lake, RECORDS + 60)
+
+
+def test_a_vacuum_without_retention_between_two_runs_takes_nothing(bronze, topic: Topic, lake: Lake):
+    topic.produce(make_events(60) + BAD)
+    lake.ingest(max_offsets_per_trigger=20)
+    lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
+    vacuum_all(lake)
+    topic.produce(make_events(60))
+    assert bronze()[0] == 0
+    assert_complete(lake, RECORDS + 60)
+
+
+def vacuum_all(lake: Lake) -> None:
+    check = "spark.databricks.delta.retentionDurationCheck.enabled"
+    lake.spark.conf.set(check, "false")
+    try:
+        lake.spark.sql(f"VACUUM delta.`{lake.config.output_path}` RETAIN 0 HOURS").collect()
+    finally:
+        lake.spark.conf.unset(check)
+
+
+def test_a_vacuum_without_retention_that_takes_a_batch_s_files_before_their_commit_is_noticed(
+    bronze, topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    topic.produce(make_events(60) + BAD)
+    lake.ingest()
+    topic.produce(make_events(60))
+    with monkeypatch.context() as patched:
+        test_backfill.let_commit_first(patched, lambda: vacuum_all(lake))
+        code, message = bronze("--writer", "direct")
+    assert code == 1
+    assert "nothing was committed" in message
+    assert bronze()[0] == 0
+    assert_complete(lake, RECORDS + 60)
