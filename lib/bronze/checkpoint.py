@@ -58,6 +58,8 @@ def read_checkpoint(spark: SparkSession, checkpoint_path: str, topic: str) -> Ch
         return None
     if committed is not None and committed > (-1 if planned is None else planned):
         raise CheckpointUnreadable(f"{checkpoint_path}/offsets/{committed}", "missing, though its batch is committed")
+    if committed is not None:
+        _read_json(spark, f"{checkpoint_path}/commits/{committed}")  # Spark reads it at the start
     query_id = _read_json(spark, f"{checkpoint_path}/metadata").get("id", "")
     begins = _read_offsets(spark, source, topic)
     if planned is None:

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,6 @@ _APPENDABLE = {
     "deletionVectors",
     "timestampNtz",
 }
-_ATTEMPTS = 4
 # Table properties of ours.
 OWN_PROPERTIES = "bronze."
 _DLQ_PATHS = f"{OWN_PROPERTIES}dlqPaths"
@@ -193,23 +193,29 @@ def create_table(
     if state is None:
         log.info("Creating the %s table at %s", spec.name, path)
         state = _create(spark, path, spec, create_table_statement(spec, path, properties=properties))
-    if state and not properties.items() <= state.properties.items():
+    if not properties.items() <= state.properties.items():
         spark.sql(set_properties_statement(path, properties))
 
 
-def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> TableState | None:
-    """Create a table; its state where another process made it at the same time, which Delta lets one of two do."""
-    for attempt in range(1, _ATTEMPTS + 1):
+def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> TableState:
+    """Create a table; its state, also where another process made it at the same time: Delta lets one of two do so.
+
+    A log without a commit is for Delta a table that exists: of another process that has not committed yet, or of one
+    that was killed before it did.
+    """
+    option, local, error = "dlq-path" if spec.name == "DLQ" else "output-path", to_local_path(path), None
+    for seconds in (0, 1, 2, 4):
+        time.sleep(seconds)
+        with suppress(OSError):  # there is something in it
+            if seconds and local:
+                Path(local, "_delta_log").rmdir()
         try:
             spark.sql(statement)
-            break
-        except (Py4JJavaError, PySparkException):
-            if state := read_table_state(path, "dlq-path" if spec.name == "DLQ" else "output-path", spark):
-                return state
-            if attempt == _ATTEMPTS:
-                raise
-            time.sleep(1)  # the other one has not committed yet
-    return None
+        except (Py4JJavaError, PySparkException) as reason:
+            error = reason
+        if state := read_table_state(path, option, spark):
+            return state
+    raise error or NotADeltaTable(option, path)
 
 
 def _topic_property(topic: str) -> str:
@@ -232,7 +238,8 @@ def find_obstacle(path: str, state: TableState | None) -> str:
         return f"{path} has mapped columns"
     if computed := [f.name for f in state.schema if any(key in f.metadata for key in _COMPUTED)]:
         return f"{path} has the computed column {computed[0]}"
-    return _describe_features(path, set(state.writer_features) - _APPENDABLE)
+    unknown = ", ".join(sorted(set(state.writer_features) - _APPENDABLE))
+    return f"{path} has writer features that it does not know: {unknown}" if unknown else ""
 
 
 def _list_required(schema: T.DataType, prefix: str = "") -> Iterator[str]:
@@ -241,8 +248,3 @@ def _list_required(schema: T.DataType, prefix: str = "") -> Iterator[str]:
         if not column.nullable:
             yield prefix + column.name
         yield from _list_required(column.dataType, f"{prefix}{column.name}.")
-
-
-def _describe_features(path: str, unknown: Iterable[str]) -> str:
-    names = ", ".join(sorted(unknown))
-    return f"{path} has writer features that it does not know: {names}" if names else ""
