@@ -111,12 +111,14 @@ class BatchProcessor:
         dlq_path: str = "",
         with_metrics: bool = False,
         hold_batch: Callable[[SparkSession], None] = lambda _: None,
+        end_batch: Callable[[BatchMetrics], None] = lambda _: None,
     ):
         self._writer = writer
         self._guard = guard
         self._paths = {"bronze_path": bronze_path, "dlq_path": dlq_path}
         self._with_metrics = with_metrics
         self._hold_batch = hold_batch
+        self._end_batch = end_batch
         # Offsets of this query's own batches only ever rise, so they need not be added.
         self._present: OffsetRanges = {}
         self.summary = IngestSummary()
@@ -146,6 +148,7 @@ class BatchProcessor:
         metrics = describe_batch(batch_id, result, time.time() - started)
         self.summary.add(metrics)
         log_batch(metrics, self._with_metrics)
+        self._end_batch(metrics)
 
     def _find_overlap(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets the tables have; a partition that is new to the query is looked up too.

@@ -23,8 +23,8 @@ from bronze.operations import (
 
 _EXIT_CODES = """
 exit codes: 0 done or stopped as asked; 1 the query, Kafka or storage failed; 2 bad arguments, configuration or
-table; 3 Kafka deleted records before they were read; 5 the audit found something; 6 an alert is firing; 130
-interrupted before the query ran
+table; 3 Kafka deleted records before they were read; 4 too many invalid records; 5 the audit found something; 6 an
+alert is firing; 130 interrupted before the query ran
 """
 
 

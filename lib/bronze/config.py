@@ -95,6 +95,9 @@ class IngestConfig(TablesConfig, KafkaConfig):
     with_metrics: bool = option(False, "log the counts of each batch")
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
     fail_on_data_loss: bool = option(True, "stop when Kafka deleted records before they were read")
+    max_invalid_ratio: float = threshold(
+        0.0, "end with exit code 4 after a batch with a larger share of invalid records; 0 is off"
+    )
     stop_timeout: int = option(
         60, "seconds that a batch may take to end when a stop is asked for", minimum=0, what="a number of seconds"
     )

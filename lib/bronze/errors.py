@@ -41,6 +41,19 @@ class JarsNotResolved(BronzeError):
         super().__init__(f"could not download {', '.join(coordinates)} from Maven; Ivy said:\n{tail}")
 
 
+class TooManyInvalid(BronzeError):
+    """Raised when more records of a batch are invalid than allowed; the batch is committed, and no other was begun."""
+
+    exit_code = 4
+
+    def __init__(self, batch_id: int, invalid: int, records: int, limit: float):
+        super().__init__(
+            f"{invalid:,} of the {records:,} records of batch {batch_id} are invalid, {invalid / records:.1%}; "
+            f"--max-invalid-ratio allows {limit:.1%}. The batch is committed, and nothing after it was read. See what "
+            "came (notebooks/dlq_inspection.ipynb), then run the same command again to go on with the next batch"
+        )
+
+
 class InvalidOption(BronzeError):
     """Raised when a parameter has a value that cannot be used."""
 

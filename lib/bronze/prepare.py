@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from pyspark.sql import SparkSession
 
@@ -21,6 +21,7 @@ from bronze.offsets import OffsetRanges, PlannedOffsets
 from bronze.opening import CheckedTable, list_tables_with_positions, locate_tables
 from bronze.resume import check_start
 from bronze.spark_writer import SparkWriter
+from bronze.stop import StopSwitch, limit_invalid
 from bronze.storage_errors import WriterUnsuitable
 from bronze.tables import (
     check_topic_id,
@@ -159,7 +160,7 @@ def make_processor(
     spark: SparkSession,
     config: IngestConfig,
     checked: Checked,
-    hold_batch: Callable[[SparkSession], None],
+    switch: StopSwitch,
     check_topic: Callable[[], None],
 ) -> BatchProcessor:
     """What Spark calls with each batch, on existing tables."""
@@ -173,7 +174,8 @@ def make_processor(
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,
-        hold_batch=hold_batch,
+        hold_batch=switch.hold_batch,
+        end_batch=partial(limit_invalid, switch, config.max_invalid_ratio),
     )
 
 

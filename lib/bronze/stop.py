@@ -17,8 +17,9 @@ from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
+from bronze.batch import BatchMetrics
 from bronze.config import IngestConfig
-from bronze.errors import QueryFailed
+from bronze.errors import BronzeError, QueryFailed, TooManyInvalid
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,15 @@ class StopSwitch:
 
     def __init__(self) -> None:
         self.reason = ""
+        self.error: BronzeError | None = None
         self.signals = 0
         self.is_holding = threading.Event()
         self.has_ended = threading.Event()
 
-    def request(self, reason: str) -> None:
-        """Ask for a stop; the first to ask is the one that is named."""
-        self.reason = self.reason or reason
+    def request(self, reason: str, error: BronzeError | None = None) -> None:
+        """Ask for a stop; the first to ask is the one that is named, and whose error ends the run."""
+        if not self.reason:
+            self.error, self.reason = error, reason
 
     def hold_batch(self, spark: SparkSession) -> None:
         """Let a batch begin, unless a stop was asked for: then wait for the query's end.
@@ -54,6 +57,14 @@ class StopSwitch:
             self.is_holding.set()
             spark._jvm.java.lang.Thread.sleep(_HELD_SECONDS * 1000)  # type: ignore[union-attr]
             raise QueryFailed(f"it was not stopped within {_HELD_SECONDS} s")
+
+
+def limit_invalid(switch: StopSwitch, max_invalid_ratio: float, batch: BatchMetrics) -> None:
+    """Ask for a stop behind a batch of whose new records a larger share is invalid; 0 is no limit."""
+    records = batch.valid + batch.invalid
+    if max_invalid_ratio and batch.invalid > max_invalid_ratio * records:
+        error = TooManyInvalid(batch.batch_id, batch.invalid, records, max_invalid_ratio)
+        switch.request(f"--max-invalid-ratio {max_invalid_ratio:g}", error)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
     path = checked.bronze.path
     with listen_for_stop(switch, spark, config), watch_topic(spark, config, checked.topic, path) as watch:
         checked = create_tables(spark, config, checked)
-        processor = make_processor(spark, config, checked, switch.hold_batch, watch.check_topic)
+        processor = make_processor(spark, config, checked, switch, watch.check_topic)
         query = start_query(records, processor, config, checked.checkpoint_path)
         try:
             await_query(query, processor, switch, config, watch)
@@ -116,7 +116,7 @@ def await_query(
     """Wait until the query ends or is asked to; a stop at any moment loses and doubles nothing.
 
     Raises:
-        BronzeError: Why the query failed.
+        BronzeError: Why the query failed or was stopped.
         KeyboardInterrupt: A second signal came; the query was stopped at once.
     """
     try:
@@ -126,6 +126,8 @@ def await_query(
         if switch.reason:
             stop_query(query, switch, config.stop_timeout)
             log.info("Stopped %s", describe_progress(processor.summary))
+        if switch.error:
+            raise switch.error
     except KeyboardInterrupt:
         log.warning("Stopping at once; a batch that was not committed is run again at the next start")
         query.stop()

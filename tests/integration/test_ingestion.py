@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from bronze.decode import ERROR_TYPES
+from bronze.errors import TooManyInvalid
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
 from tests.conftest import Lake, Topic, make_event, make_events
@@ -182,6 +183,17 @@ def test_metrics_are_logged_in_their_exact_form(topic: Topic, any_lake: Lake, br
     any_lake.ingest()
     assert "Batch 0: total=10, valid=8, invalid=2" in bronze_log.messages
     assert "Batch 0 partition distribution: [(0, 5), (2, 5)]" in bronze_log.messages
+
+
+def test_too_many_invalid_records_stop_the_run_behind_their_batch(topic: Topic, any_lake: Lake):
+    topic.produce([*make_events(20), *BAD[:2], *make_events(4), *BAD, *make_events(50)], partition=0)
+    limits = {"max_offsets_per_trigger": 12, "max_invalid_ratio": 0.5}
+    with pytest.raises(TooManyInvalid, match="8 of the 12 records of batch 2 are invalid, 66.7%.* allows 50.0%"):
+        any_lake.ingest(**limits)
+    assert len(any_lake.positions()) == 36
+    summary = any_lake.ingest(**limits)
+    assert (summary.batches[0].batch_id, summary.present, summary.valid) == (3, 0, 48)
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 84
 
 
 def test_an_empty_batch_is_said_to_be_empty(topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture):

@@ -199,7 +199,7 @@ def test_a_configuration_cannot_be_changed_past_its_checks():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_has_a_plain_type_and_a_help_text_of_one_line(name: str):
     (option,) = [field for field in fields(IngestConfig) if field.name == name]
-    assert type(option.default) in (str, int, bool)
+    assert type(option.default) in (str, int, float, bool)
     assert option.metadata["help"].strip()
     assert not set("\n=#") & set(option.metadata["help"])
 
