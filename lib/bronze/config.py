@@ -109,6 +109,8 @@ class IngestConfig(TablesConfig, KafkaConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_starting_offsets(self.starting_offsets, self.kafka_topic)
+        if self.max_invalid_ratio > 1:  # somebody means percent
+            raise InvalidOption("max_invalid_ratio", self.max_invalid_ratio, "a share from 0 to 1, such as 0.05")
         if self.stop_file and Path(self.stop_file).exists():
             raise InvalidOption("stop_file", self.stop_file, "a file that is not there yet; remove it to start")
         if self.http_token_file and not _has_text(Path(self.http_token_file)):

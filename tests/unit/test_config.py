@@ -49,6 +49,8 @@ def test_empty_and_zero_mean_not_set(name: str):
     ("name", "value", "expected"),
     [
         ("max_offsets_per_trigger", -1, "a number of records, or 0"),
+        ("max_invalid_ratio", 5.0, "a share from 0 to 1, such as 0.05"),
+        ("max_invalid_ratio", -0.1, "a number, 0 or above"),
         ("startup_timeout", 0, "a number of seconds above 0"),
         ("startup_timeout", -5, "a number of seconds above 0"),
         ("writer", "fast", "one of auto, direct, delta-spark"),
