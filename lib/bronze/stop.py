@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 # Above those of Spark (40) and of Hadoop's file systems (10): it is called before the session ends.
 _HOOK_PRIORITY = 100
+# What Spark takes for an interruption, without the stack trace: it looks with a regular expression that recurses at
+# each character, and a stack trace could overflow its thread's stack.
+_INTERRUPTED = "py4j.protocol.Py4JJavaError: An error occurred while calling sleep: java.lang.InterruptedException"
 # A query that is being stopped is stopped within moments.
 _HELD_SECONDS = 600
 
@@ -51,11 +55,14 @@ class StopSwitch:
         the error for a stop and not for a failure (``StreamExecution.isInterruptionException``).
 
         Raises:
-            Py4JJavaError: The query was stopped.
+            QueryFailed: The query was stopped.
         """
         if self.reason:
             self.is_holding.set()
-            spark._jvm.java.lang.Thread.sleep(_HELD_SECONDS * 1000)  # type: ignore[union-attr]
+            try:
+                spark._jvm.java.lang.Thread.sleep(_HELD_SECONDS * 1000)  # type: ignore[union-attr]
+            except Py4JJavaError:
+                raise QueryFailed(_INTERRUPTED) from None
             raise QueryFailed(f"it was not stopped within {_HELD_SECONDS} s")
 
 

@@ -201,6 +201,7 @@ def test_a_driver_on_other_ports_and_in_another_folder_goes_on(
     elsewhere.mkdir()
     first = submit(start, lake, cwd=ROOT, max_offsets_per_trigger=40)
     first.wait_for("Batch 2: total", LONG).send(signal.SIGTERM).wait(LONG)
+    assert "StackOverflowError" not in first.log
     second = submit(start, lake, cwd=elsewhere)
     assert second.wait(LONG) == 0, second.log[-3000:]
     assert re.findall(r"Batch (\d+): total", second.log)[0] == str(count_batches(first))
