@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
 from bronze.kafka import Topic, ask, open_admin, read_reason, request_topic
+from bronze.kafka_errors import InvalidKafkaConfig
 from bronze.kafka_options import read_client_properties
 from bronze.storage_errors import TopicRecreated
 
@@ -28,8 +29,7 @@ class TopicWatch:
 
     def __init__(self, spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, path: str):
         self._spark, self._config, self._admin, self._topic, self._path = spark, config, admin, topic, path
-        timeout = read_client_properties(spark, config).get("default.api.timeout.ms", _CLIENT_TIMEOUT_MS)
-        self._patience = _TRIES * int(timeout) / 1000
+        self._patience = _TRIES * _read_client_timeout(spark, config)
         self._answer: Any = None
         self._asked = time.monotonic()
         self._silent_since: float | None = None
@@ -78,8 +78,24 @@ class TopicWatch:
             self._silent_since = None
 
 
+def _read_client_timeout(spark: SparkSession, config: KafkaConfig) -> float:
+    """Seconds that Kafka's client waits for an answer.
+
+    Raises:
+        InvalidKafkaConfig: The properties file has no number for it.
+    """
+    given = read_client_properties(spark, config).get("default.api.timeout.ms", _CLIENT_TIMEOUT_MS)
+    if not given.isdecimal():
+        raise InvalidKafkaConfig(config.kafka_brokers, f"default.api.timeout.ms is {given!r}, not milliseconds")
+    return int(given) / 1000
+
+
 @contextmanager
 def watch_topic(spark: SparkSession, config: KafkaConfig, topic: Topic, path: str) -> Iterator[TopicWatch]:
-    """A watch that has its own client until the block ends."""
+    """A watch that has its own client until the block ends.
+
+    Raises:
+        InvalidKafkaConfig: The client's properties cannot be used.
+    """
     with open_admin(spark, config) as admin:
         yield TopicWatch(spark, config, admin, topic, path)

@@ -150,10 +150,14 @@ def test_partitions_that_are_added_while_it_is_down(topic: Topic, lake: Lake):
     assert_complete(lake, 30)
 
 
+def delete(topic: Topic) -> None:
+    admin = AdminClient({"bootstrap.servers": topic.brokers})  # as a temporary it would be gone before the answer
+    admin.delete_topics([topic.name])[topic.name].result()
+
+
 def recreate(topic: Topic, records: int) -> None:
     """Delete the topic, and make one of the same name with other records."""
-    admin = AdminClient({"bootstrap.servers": topic.brokers})
-    admin.delete_topics([topic.name])[topic.name].result()
+    delete(topic)
     for attempt in range(100):
         try:
             create_topic(topic.brokers, topic.name, 3)
@@ -238,7 +242,7 @@ def test_a_topic_that_is_recreated_under_a_backfill(topic: Topic, lake: Lake, mo
 def test_a_topic_that_is_deleted_while_the_stream_runs(topic: Topic, stream: Lake, start):
     topic.produce(make_events(20), partition=0)
     ingestion = start(stream.config).wait_for("Batch 0: total")
-    AdminClient({"bootstrap.servers": topic.brokers}).delete_topics([topic.name])[topic.name].result()
+    delete(topic)
     assert_clear(ingestion, 2, f"has no topic '{topic.name}'")
     assert stream.positions() == [(0, offset) for offset in range(20)]
 
