@@ -294,7 +294,13 @@ def test_a_task_holds_no_more_than_a_few_times_its_limit(tmp_path: Path, monkeyp
 def test_a_task_leaves_garbage_collection_as_it_was(tmp_path: Path, collected: bool):
     (gc.enable if collected else gc.disable)()
     try:
-        write_partition(iter([make_records([b"{"])]), BatchTask(3, INGESTED_AT, str(tmp_path / "b"), ""))
+        write_partition(iter([make_records([b"{"])]), BatchTask(3, INGESTED_AT, str(tmp_path), ""))
         assert gc.isenabled() is collected
     finally:
         gc.enable()
+
+
+def test_a_task_makes_no_folder_where_the_table_is_gone(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="No such table: '.*/gone'"):
+        write_partition(make_batches(1), BatchTask(3, INGESTED_AT, str(tmp_path / "gone"), ""))
+    assert not (tmp_path / "gone").exists()
