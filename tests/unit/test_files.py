@@ -298,3 +298,9 @@ def test_a_task_leaves_garbage_collection_as_it_was(tmp_path: Path, collected: b
         assert gc.isenabled() is collected
     finally:
         gc.enable()
+
+
+def test_a_task_makes_no_folder_where_the_table_is_gone(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="No such table: '.*/gone'"):
+        write_partition(make_batches(1), BatchTask(3, INGESTED_AT, str(tmp_path / "gone"), ""))
+    assert not (tmp_path / "gone").exists()
