@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # conflict; Delta lets blind appends pass each other.
 SHARED_APP_ID = "bronze-writer"
 ATTEMPTS = 5
+# As Spark says it of its own appends. An UPDATE that began before one need not conflict then, where the isolation level
+# of the engine that runs it allows that (WriteSerializable).
+_BLIND = {"isBlindAppend": True}
 
 
 class _ConflictError(Exception):
@@ -104,7 +107,7 @@ class TableLog:
                 mode="append",
                 schema=self._table.schema(),
                 partition_by=self._table.metadata().partition_columns,
-                commit_properties=CommitProperties(app_transactions=transactions),
+                commit_properties=CommitProperties(app_transactions=transactions, custom_metadata=_BLIND),
             )
         except CommitFailedError as error:
             log.info("Commit to %s failed: %s", self.path, error)

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from bronze.checkpoint import read_binding, write_binding
 from bronze.cli import main
 from bronze.schema import create_table_statement, get_bronze_spec
-from tests.conftest import Lake, Topic, make_events
+from tests.conftest import Lake, Topic, make_event, make_events
 from tests.faults.conftest import Ingestion, assert_complete
 from tests.integration import test_backfill, test_configuration
 from tests.integration.test_audit import list_flags as list_audit_flags
@@ -353,10 +353,13 @@ class Maintenance:
                 self.failed = None if is_conflict else error
 
 
+# Delta's own rule: a change of rows conflicts with each append to a partition that it has to read. So it names others
+# than those that the stream writes to, as the README says.
+OLD = "2026-01-01"
 STATEMENTS = {
     "optimize": "OPTIMIZE {table}",
-    "update": "UPDATE {table} SET event_version = event_version WHERE _kafka_partition = 1",
-    "delete": "DELETE FROM {table} WHERE _kafka_topic = 'other' AND _kafka_offset % 7 = 3",
+    "update": f"UPDATE {{table}} SET event_version = event_version WHERE _event_date = '{OLD}'",
+    "delete": f"DELETE FROM {{table}} WHERE _event_date = '{OLD}' AND _kafka_topic = 'other' AND _kafka_offset < 30",
 }
 
 
@@ -376,7 +379,7 @@ STATEMENTS = {
 def test_a_stream_beside_others_that_change_its_files_doubles_nothing_and_starves_nobody(
     bronze, topic: Topic, lake: Lake, name: str, writer: str, has_deletion_vectors: bool
 ):
-    topic.produce(make_events(60), partition=1)
+    topic.produce([make_event(n, event_timestamp=f"{OLD}T00:00:00Z") for n in range(60)], partition=1)
     lake.ingest()
     if has_deletion_vectors:
         enabled = "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
