@@ -32,6 +32,8 @@ from bronze.parsing import parse_starting_offsets
 
 log = logging.getLogger(__name__)
 _ATTEMPT_MS = 5_000
+_NO_TOPIC = ("UnknownTopicOrPartitionException", "InvalidTopicException")
+_REFUSALS = ("AuthenticationException", "AuthorizationException", "ConfigException")
 _MAX_PAUSE = 8.0  # seconds
 Answer = TypeVar("Answer")
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID: what old brokers answer
@@ -86,16 +88,19 @@ def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | N
             pause = min(2 * pause, _MAX_PAUSE)
 
 
-def list_offsets(spark: SparkSession, config: KafkaConfig, topic: Topic) -> PlannedOffsets:
+def list_offsets(
+    spark: SparkSession, config: KafkaConfig, topic: Topic, patience: float | None = None
+) -> PlannedOffsets:
     """What Kafka holds now: the earliest offset and the end (exclusive; open transactions are beyond it).
 
     Raises:
-        KafkaUnavailable: Kafka does not answer.
+        KafkaUnavailable: Kafka does not answer at a start.
+        KafkaLost: It does not answer a running query, within the seconds of its ``patience``.
     """
     spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
     with open_admin(spark, config) as admin:
-        earliest = _list_once(spark, config, admin, topic, spec.earliest())
-        latest = _list_once(spark, config, admin, topic, spec.latest())
+        earliest = _list_once(spark, config, admin, topic, spec.earliest(), patience)
+        latest = _list_once(spark, config, admin, topic, spec.latest(), patience)
     return {partition: (earliest[partition], latest[partition]) for partition in topic.partitions}
 
 
@@ -137,12 +142,16 @@ def read_topic_settings(spark: SparkSession, config: KafkaConfig) -> dict[str, s
         return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
 
 
-def _list_once(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any) -> dict[int, int]:
-    found = _look_up(spark, config, admin, topic, spec)
+def _list_once(
+    spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
+) -> dict[int, int]:
+    found = _look_up(spark, config, admin, topic, spec, patience)
     return {partition: info.offset() for partition, info in found.items()}
 
 
-def _look_up(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any) -> dict[int, Any]:
+def _look_up(
+    spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
+) -> dict[int, Any]:
     """Offset and timestamp of one record of each partition."""
     jvm = _jvm(spark)
     asked = {p: jvm.org.apache.kafka.common.TopicPartition(topic.name, p) for p in topic.partitions}
@@ -151,7 +160,7 @@ def _look_up(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic,
         request.put(topic_partition, spec)
     committed = jvm.org.apache.kafka.common.IsolationLevel.READ_COMMITTED
     options = jvm.org.apache.kafka.clients.admin.ListOffsetsOptions(committed)
-    found = ask(config, lambda: admin.listOffsets(request, options).all().get())
+    found = ask(config, lambda: admin.listOffsets(request, options).all().get(), patience)
     return {partition: found.get(topic_partition) for partition, topic_partition in asked.items()}
 
 
@@ -232,11 +241,15 @@ def read_topic_id(text: str, config: KafkaConfig) -> str:
 
 def _raise_if_final(config: KafkaConfig, reason: str) -> None:
     """What waiting does not cure."""
-    kind = reason.partition(":")[0]
-    if kind in ("UnknownTopicOrPartitionException", "InvalidTopicException"):
-        raise UnknownTopic(config.kafka_topic, config.kafka_brokers) from None
-    if kind.endswith(("AuthenticationException", "AuthorizationException", "ConfigException")):
+    if is_final(reason):
+        if reason.startswith(_NO_TOPIC):
+            raise UnknownTopic(config.kafka_topic, config.kafka_brokers) from None
         raise InvalidKafkaConfig(config.kafka_brokers, reason) from None
+
+
+def is_final(reason: str) -> bool:
+    """Whether Kafka, or its client, has given an answer that waiting does not change."""
+    return reason.startswith(_NO_TOPIC) or reason.partition(":")[0].endswith(_REFUSALS)
 
 
 def read_reason(error: Py4JJavaError) -> str:
