@@ -10,7 +10,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.kafka import Topic, ask, is_final, open_admin, read_reason, request_topic
+from bronze.kafka import Topic, request_topic
+from bronze.kafka_client import ask, is_final, open_admin, read_reason
 from bronze.kafka_errors import InvalidKafkaConfig
 from bronze.kafka_options import read_client_properties
 from bronze.storage_errors import TopicRecreated
