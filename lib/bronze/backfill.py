@@ -85,9 +85,9 @@ def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> 
 
 def _check(config: BackfillConfig, spark: SparkSession | None) -> Target:
     """Check paths, session, Kafka and tables; nothing is written."""
-    if not config.dry_run:
-        check_writable(config, "output_path", "dlq_path")
     spark = open_session(config, spark)
+    if not config.dry_run:
+        check_writable(spark, config, "output_path", "dlq_path")
     topic = describe_topic(spark, config)
     read_records(spark, config, dict.fromkeys(topic.partitions, (0, 0)))  # takes the client properties, reads nothing
     return Target(spark, config, topic, *check_tables(spark, config, topic))

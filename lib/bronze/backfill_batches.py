@@ -117,6 +117,7 @@ def append_batches(target: Target, writer: TableWriter, plan: BackfillPlan) -> B
         context.cancelJobsWithTag(app_id)
         log.info("Backfill: interrupted; what was appended stays, the next run adds what is missing")
     except DataLoss as error:
+        target.check_topic()  # of a recreated topic, records seem to be lost
         raise DeletedMeanwhile(error.reason) from error
     finally:
         context.removeJobTag(app_id)

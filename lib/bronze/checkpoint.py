@@ -8,7 +8,6 @@ the query's id. ``bronze.json`` is ours: the tables that the checkpoint belongs 
 import json
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -95,17 +94,23 @@ def read_binding(spark: SparkSession, checkpoint_path: str) -> dict[str, str]:
 
 
 def write_binding(spark: SparkSession, checkpoint_path: str, binding: dict[str, str]) -> None:
-    """Note in a checkpoint which tables it belongs to, before the query that uses it starts."""
-    file_system, path = _open_file_system(spark, f"{checkpoint_path}/{_BINDING}")
-    # Two processes on one checkpoint may be here at once: with one scratch file, the second would leave no binding.
-    _, scratch = _open_file_system(spark, f"{checkpoint_path}/.{_BINDING}.{uuid4()}.tmp")
-    stream = file_system.create(scratch, True)
+    """Note in a checkpoint which tables it belongs to, before the query that uses it starts.
+
+    At once, as Spark writes its own files there: neither a crash nor another process on the same checkpoint leaves
+    half of it or nothing.
+    """
+    jvm: Any = spark._jvm
+    _, path = _open_file_system(spark, f"{checkpoint_path}/{_BINDING}")
+    managers = jvm.org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager
+    manager = managers.create(path.getParent(), spark.sparkContext._jsc.hadoopConfiguration())
+    manager.mkdirs(path.getParent())
+    stream = manager.createAtomic(path, True)
     try:
         stream.write(bytearray(json.dumps(binding, indent=2).encode()))
-    finally:
-        stream.close()
-    file_system.delete(path, False)
-    file_system.rename(scratch, path)
+    except Py4JJavaError:
+        stream.cancel()
+        raise
+    stream.close()  # only now it is there
 
 
 def _read_offsets(spark: SparkSession, path: str, topic: str) -> dict[int, int]:

@@ -49,7 +49,7 @@ class TooManyInvalid(BronzeError):
     def __init__(self, batch_id: int, invalid: int, records: int, limit: float):
         super().__init__(
             f"{invalid:,} of the {records:,} records of batch {batch_id} are invalid, {invalid / records:.1%}; "
-            f"--max-invalid-ratio allows {limit:.1%}. The batch is committed, and nothing after it was read. See what "
+            f"--max-invalid-ratio allows {limit:g}. The batch is committed, and nothing after it was read. See what "
             "came (notebooks/dlq_inspection.ipynb), then run the same command again to go on with the next batch"
         )
 

@@ -5,35 +5,19 @@ security settings mean the same to both, and what is checked at the start is wha
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, KafkaConfig
-from bronze.errors import JarsMissing
-from bronze.jars import get_spark_packages
-from bronze.kafka_errors import (
-    InvalidKafkaConfig,
-    KafkaLost,
-    KafkaUnavailable,
-    OffsetsOutOfRange,
-    PartitionsMissing,
-    PartitionsUnknown,
-    UnknownTopic,
-)
-from bronze.kafka_options import read_client_properties
+from bronze.kafka_client import ask, open_admin, read_reason
+from bronze.kafka_errors import OffsetsOutOfRange, PartitionsMissing, PartitionsUnknown
 from bronze.offsets import PlannedOffsets
 from bronze.parsing import parse_starting_offsets
 
 log = logging.getLogger(__name__)
-_ATTEMPT_MS = 5_000
-_MAX_PAUSE = 8.0  # seconds
-Answer = TypeVar("Answer")
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID: what old brokers answer
 
 
@@ -59,43 +43,19 @@ def describe_topic(spark: SparkSession, config: KafkaConfig) -> Topic:
         return ask(config, lambda: _describe_once(spark, admin, config))
 
 
-def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | None = None) -> Answer:
-    """Ask again until Kafka answers, unless waiting would not cure it.
-
-    Raises:
-        KafkaUnavailable: It did not answer at a start, within ``startup_timeout`` seconds.
-        KafkaLost: It did not answer a running query, within the seconds of its ``patience``.
-    """
-    seconds = config.startup_timeout if patience is None else patience
-    started, pause = time.monotonic(), 1.0
-    while True:
-        try:
-            return question()
-        except Py4JJavaError as error:
-            reason = read_reason(error)
-            if reason.startswith("Interrupt"):  # the query is being stopped
-                raise
-            _raise_if_final(config, reason)
-            waited = time.monotonic() - started
-            if waited >= seconds:
-                if patience is not None:
-                    raise KafkaLost(reason) from None
-                raise KafkaUnavailable(config.kafka_brokers, seconds, reason) from None
-            log.warning("Kafka at %s does not answer, waited %d s: %s", config.kafka_brokers, waited, reason)
-            time.sleep(min(pause, seconds - waited))  # some errors come at once
-            pause = min(2 * pause, _MAX_PAUSE)
-
-
-def list_offsets(spark: SparkSession, config: KafkaConfig, topic: Topic) -> PlannedOffsets:
+def list_offsets(
+    spark: SparkSession, config: KafkaConfig, topic: Topic, patience: float | None = None
+) -> PlannedOffsets:
     """What Kafka holds now: the earliest offset and the end (exclusive; open transactions are beyond it).
 
     Raises:
-        KafkaUnavailable: Kafka does not answer.
+        KafkaUnavailable: Kafka does not answer at a start.
+        KafkaLost: It does not answer a running query, within the seconds of its ``patience``.
     """
     spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
     with open_admin(spark, config) as admin:
-        earliest = _list_once(spark, config, admin, topic, spec.earliest())
-        latest = _list_once(spark, config, admin, topic, spec.latest())
+        earliest = _list_once(spark, config, admin, topic, spec.earliest(), patience)
+        latest = _list_once(spark, config, admin, topic, spec.latest(), patience)
     return {partition: (earliest[partition], latest[partition]) for partition in topic.partitions}
 
 
@@ -137,12 +97,16 @@ def read_topic_settings(spark: SparkSession, config: KafkaConfig) -> dict[str, s
         return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
 
 
-def _list_once(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any) -> dict[int, int]:
-    found = _look_up(spark, config, admin, topic, spec)
+def _list_once(
+    spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
+) -> dict[int, int]:
+    found = _look_up(spark, config, admin, topic, spec, patience)
     return {partition: info.offset() for partition, info in found.items()}
 
 
-def _look_up(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any) -> dict[int, Any]:
+def _look_up(
+    spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
+) -> dict[int, Any]:
     """Offset and timestamp of one record of each partition."""
     jvm = _jvm(spark)
     asked = {p: jvm.org.apache.kafka.common.TopicPartition(topic.name, p) for p in topic.partitions}
@@ -151,7 +115,7 @@ def _look_up(spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic,
         request.put(topic_partition, spec)
     committed = jvm.org.apache.kafka.common.IsolationLevel.READ_COMMITTED
     options = jvm.org.apache.kafka.clients.admin.ListOffsetsOptions(committed)
-    found = ask(config, lambda: admin.listOffsets(request, options).all().get())
+    found = ask(config, lambda: admin.listOffsets(request, options).all().get(), patience)
     return {partition: found.get(topic_partition) for partition, topic_partition in asked.items()}
 
 
@@ -183,29 +147,6 @@ def _jvm(spark: SparkSession) -> Any:
     return spark._jvm
 
 
-@contextmanager
-def open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
-    """A client of its own to ask Kafka with; it is closed when the block ends."""
-    jvm = _jvm(spark)
-    try:
-        properties = jvm.java.util.Properties()
-        for key, value in read_client_properties(spark, config).items():
-            properties.setProperty(key, value)
-        # One try lasts no longer than the whole; without these a try lasts a minute.
-        attempt = str(min(_ATTEMPT_MS, config.startup_timeout * 1000))
-        properties.setProperty("default.api.timeout.ms", attempt)
-        properties.setProperty("request.timeout.ms", attempt)
-        admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
-    except TypeError:  # py4j takes a class that is not there for a package
-        raise JarsMissing(get_spark_packages()) from None
-    except Py4JJavaError as error:
-        raise InvalidKafkaConfig(config.kafka_brokers, read_reason(error)) from None
-    try:
-        yield admin
-    finally:
-        admin.close(jvm.java.time.Duration.ofSeconds(1))
-
-
 def request_topic(spark: SparkSession, admin: Any, config: KafkaConfig) -> Any:
     """Ask what the topic is; a future of Kafka's client."""
     names = _jvm(spark).java.util.Collections.singletonList(config.kafka_topic)
@@ -228,20 +169,3 @@ def read_topic_id(text: str, config: KafkaConfig) -> str:
         config.kafka_topic,
     )
     return ""
-
-
-def _raise_if_final(config: KafkaConfig, reason: str) -> None:
-    """What waiting does not cure."""
-    kind = reason.partition(":")[0]
-    if kind in ("UnknownTopicOrPartitionException", "InvalidTopicException"):
-        raise UnknownTopic(config.kafka_topic, config.kafka_brokers) from None
-    if kind.endswith(("AuthenticationException", "AuthorizationException", "ConfigException")):
-        raise InvalidKafkaConfig(config.kafka_brokers, reason) from None
-
-
-def read_reason(error: Py4JJavaError) -> str:
-    """The innermost cause as ``Class: message``."""
-    cause = error.java_exception
-    while cause.getCause() is not None:
-        cause = cause.getCause()
-    return f"{cause.getClass().getSimpleName()}: {cause.getMessage()}"

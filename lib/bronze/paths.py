@@ -26,14 +26,15 @@ def check_folders(config: TablesConfig) -> None:
     """
     for option, path in _list_paths(config):
         local = Path(to_local_path(path) or "/")
-        if file := next((place for place in (local, *local.parents) if place.is_file()), None):
+        if file := next(filter(os.path.isfile, (local, *local.parents)), None):
             raise InvalidOption(option, path, f"a folder, or a path below folders; {file} is a file")
 
 
-def check_writable(config: TablesConfig, *options: str) -> None:
-    """Refuse a local path that cannot be written to, before a command writes to any of its paths; needs no Spark.
+def check_writable(spark: SparkSession, config: TablesConfig, *options: str) -> None:
+    """Refuse a local path that cannot be written to, before a command writes to any of its paths.
 
     Args:
+        spark: Knows whether a path without a file system is a local one.
         config: Where tables and checkpoint are.
         options: The paths that the command writes to.
 
@@ -41,9 +42,9 @@ def check_writable(config: TablesConfig, *options: str) -> None:
         InvalidOption: Which it is, and why.
     """
     for option, path in _list_paths(config):
-        local = Path(to_local_path(path) or "/")
-        place = next(place for place in (local, *local.parents) if place.exists())
-        if option in options and to_local_path(path) and not os.access(place, os.W_OK | os.X_OK):
+        local = to_local_path(qualify_path(spark, path)) if option in options else None
+        place = next(filter(os.path.exists, (Path(local), *Path(local).parents))) if local else None
+        if place and not os.access(place, os.W_OK | os.X_OK):
             is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
             reason = f"{place} is on a read-only file system" if is_read_only else f"no permission for {place}"
             raise InvalidOption(option, path, f"a path that can be written to ({reason})")

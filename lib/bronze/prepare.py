@@ -30,6 +30,7 @@ from bronze.tables import (
     qualify_path,
     to_local_path,
 )
+from bronze.watch import read_patience
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class TableGuard:
     def note_lost(self, planned: PlannedOffsets) -> None:
         """After a batch: note what Kafka deleted of it before it was read; else Spark itself has ended the query."""
         if not self.config.fail_on_data_loss:
-            held = list_offsets(self.spark, self.config, self.kafka_topic)
+            held = list_offsets(self.spark, self.config, self.kafka_topic, read_patience(self.spark, self.config))
             if lost := find_lost(planned, held, self.find_present):
                 note_accepted(self.spark, self.tables[0], self.topic, lost)
 

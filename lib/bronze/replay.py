@@ -108,9 +108,10 @@ def run(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport
         BronzeError: A table is missing or does not fit today's schema, or a commit failed.
     """
     with explain_failures():
+        spark = open_session(config, spark)
         if not config.dry_run:
-            check_writable(config, "output_path")
-        return _run(config, open_session(config, spark))
+            check_writable(spark, config, "output_path")
+        return _run(config, spark)
 
 
 def _run(config: ReplayConfig, spark: SparkSession) -> ReplayReport:

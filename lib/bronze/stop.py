@@ -44,9 +44,8 @@ class StopSwitch:
         self.has_ended = threading.Event()
 
     def request(self, reason: str, error: BronzeError | None = None) -> None:
-        """Ask for a stop; the first to ask is the one that is named, and whose error ends the run."""
-        if not self.reason:
-            self.error, self.reason = error, reason
+        """Ask for a stop; the first to ask is the one that is named. An error is raised once the run has stopped."""
+        self.reason, self.error = self.reason or reason, self.error or error
 
     def hold_batch(self, spark: SparkSession) -> None:
         """Let a batch begin, unless a stop was asked for: then wait for the query's end.
@@ -152,6 +151,9 @@ def stop_query(query: StreamingQuery, switch: StopSwitch, stop_timeout: int) -> 
     """Stop a query once the batch that runs is done; after ``stop_timeout`` seconds, in the middle of it.
 
     A batch is done when Spark has noted it in the checkpoint: when the next one waits at the gate, or none is active.
+
+    Raises:
+        StreamingQueryException: The batch failed meanwhile.
     """
     log.info("Stopping, asked by %s: the batch that runs is committed, no other is started", switch.reason)
     end = time.monotonic() + stop_timeout
@@ -160,4 +162,6 @@ def stop_query(query: StreamingQuery, switch: StopSwitch, stop_timeout: int) -> 
             log.warning("Warning: the batch took longer than --stop-timeout, %d s; it is run again", stop_timeout)
             break
         time.sleep(0.05)
+    if not query.isActive:
+        query.awaitTermination()  # raises where it failed; a stop would hide that
     query.stop()

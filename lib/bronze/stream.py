@@ -47,8 +47,8 @@ def run(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummar
 
 
 def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
-    check_writable(config, "output_path", "dlq_path", "checkpoint_path")
     spark = open_session(config, spark)
+    check_writable(spark, config, "output_path", "dlq_path", "checkpoint_path")
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
     switch = StopSwitch()
@@ -59,9 +59,11 @@ def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
         query = start_query(records, processor, config, checked.checkpoint_path)
         try:
             await_query(query, processor, switch, config, watch)
-        except (DataLoss, TopicTruncated, TopicVanished, UnknownTopic):
+        except (DataLoss, TopicTruncated, TopicVanished, UnknownTopic) as error:
             # Spark names what it stumbled over, and another topic looks like lost records; the next start knows better.
             check_source(spark, replace(config, starting_offsets=""))
+            if isinstance(error, UnknownTopic):
+                raise TopicVanished(str(error)) from error
             raise
     return processor.summary
 

@@ -10,7 +10,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.kafka import Topic, ask, open_admin, read_reason, request_topic
+from bronze.kafka import Topic, request_topic
+from bronze.kafka_client import ask, is_final, open_admin, read_reason
 from bronze.kafka_errors import InvalidKafkaConfig
 from bronze.kafka_options import read_client_properties
 from bronze.storage_errors import TopicRecreated
@@ -29,7 +30,7 @@ class TopicWatch:
 
     def __init__(self, spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, path: str):
         self._spark, self._config, self._admin, self._topic, self._path = spark, config, admin, topic, path
-        self._patience = _TRIES * _read_client_timeout(spark, config)
+        self._patience = read_patience(spark, config)
         self._answer: Any = None
         self._asked = time.monotonic()
         self._silent_since: float | None = None
@@ -68,8 +69,11 @@ class TopicWatch:
         try:
             self._answer.get()
         except Py4JJavaError as error:
+            reason = read_reason(error)
+            if is_final(reason):  # it answers; the next batch ends by it
+                return
             self._silent_since = self._silent_since or self._asked
-            waited, reason = now - self._silent_since, read_reason(error)
+            waited = now - self._silent_since
             log.warning("Kafka at %s does not answer, waited %d s: %s", self._config.kafka_brokers, waited, reason)
         else:
             if self._silent_since is not None:
@@ -78,16 +82,16 @@ class TopicWatch:
             self._silent_since = None
 
 
-def _read_client_timeout(spark: SparkSession, config: KafkaConfig) -> float:
-    """Seconds that Kafka's client waits for an answer.
+def read_patience(spark: SparkSession, config: KafkaConfig) -> float:
+    """Seconds that a running query waits for an answer, as long as Spark does.
 
     Raises:
         InvalidKafkaConfig: The properties file has no number for it.
     """
-    given = read_client_properties(spark, config).get("default.api.timeout.ms", _CLIENT_TIMEOUT_MS)
+    given = read_client_properties(spark, config).get("default.api.timeout.ms", _CLIENT_TIMEOUT_MS).strip()
     if not given.isdecimal():
         raise InvalidKafkaConfig(config.kafka_brokers, f"default.api.timeout.ms is {given!r}, not milliseconds")
-    return int(given) / 1000
+    return _TRIES * int(given) / 1000
 
 
 @contextmanager

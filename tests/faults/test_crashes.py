@@ -130,12 +130,11 @@ def wait_for_batches(ingestion: Ingestion, number: int, seconds: float = LONG) -
         time.sleep(0.02)
 
 
-def wait_at_random(ingestion: Ingestion, chance: random.Random) -> None:
-    """Until a random moment of the start-up, before the first commit, or between the commits of a few batches."""
-    phase = chance.random()
-    if phase < 0.2:
+def wait_at_random(ingestion: Ingestion, chance: random.Random, number: int) -> None:
+    """Until a random moment of the start-up, before the first commit, or (most) between the commits of some batches."""
+    if number % 5 == 0:
         time.sleep(chance.uniform(0.5, 8))
-    elif phase < 0.4:
+    elif number % 5 == 1:
         ingestion.wait_for("Writer: ", LONG)
         time.sleep(chance.uniform(0, 3))
     else:
@@ -150,7 +149,7 @@ def assert_survives_kills(lake: Lake, topic: Topic, start: Callable[..., Ingesti
     topic.produce([record.value for record in generate_events(records, SEED, START, invalid_ratio=0.05)])
     for number in range(kills):
         ingestion = start(replace(lake.config, writer=WRITERS[number % 2], max_offsets_per_trigger=200))
-        wait_at_random(ingestion, chance)
+        wait_at_random(ingestion, chance, number)
         assert ingestion.process.poll() is None, ingestion.log[-3000:]
         ingestion.kill()
         batches.append(count_batches(ingestion))

@@ -223,12 +223,25 @@ def test_a_topic_that_is_recreated_between_plan_and_read(topic: Topic, lake: Lak
     assert lake.positions() == []
 
 
-def test_a_topic_that_is_recreated_under_a_backfill(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+def test_a_batch_that_fails_while_a_stop_waits_for_it_still_says_why(topic: Topic, lake: Lake, start, tmp_path: Path):
+    topic.produce(make_events(20), partition=0)
+    ingestion = start(lake.config, *GATED, GATE=str(tmp_path / "gate")).wait_for("Gate: batch 0 is planned")
+    ingestion.send(signal.SIGTERM).wait_for("Stopping, asked by SIGTERM")
+    recreate(topic, 50)
+    (tmp_path / "gate").touch()
+    assert_clear(ingestion, 2, "was deleted and recreated", "Give new --output-path")
+    assert lake.positions() == []
+
+
+@pytest.mark.parametrize("records", [5, 50], ids=["shorter", "longer"])
+def test_a_topic_that_is_recreated_under_a_backfill(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, records: int
+):
     topic.produce(make_events(20), partition=0)
     lake.ingest(starting_offsets="latest")
 
     def recreate_first(*arguments):
-        recreate(topic, 50)
+        recreate(topic, records)
         return append_batches(*arguments)
 
     monkeypatch.setattr("bronze.backfill.append_batches", recreate_first)
