@@ -27,3 +27,7 @@ def test_every_fault_test_is_on_the_page(file: Path):
 @pytest.mark.parametrize(("path", "name"), NAMED)
 def test_every_test_on_the_page_exists(path: str, name: str):
     assert name in list_tests(TESTS / path)
+
+
+def test_the_page_has_no_gap_that_was_to_be_filled():
+    assert re.findall(r"^[A-Z]{4,}$", PAGE, re.MULTILINE) == []
