@@ -62,6 +62,7 @@ def plot_lag(status: Status) -> Figure:
     figure, axes = start_plot("Lag per Kafka partition", "Kafka partition")
     axes.bar(status.lag.index, status.lag["lag"], color=VALID)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, max(status.lag["lag"].max(), 1) * 1.1)
     return figure
 
