@@ -74,6 +74,8 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 
 ##@ Demo
 
+# Each of its Sparks lives for half a minute, in which to compile well costs more than it saves.
+demo: export SPARK_SUBMIT_OPTS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
