@@ -27,7 +27,7 @@ ARGS ?=
 NOTEBOOK ?= ingestion
 PARAMS ?=
 SOAK_MINUTES ?= 15
-KILLS ?= 100
+KILLS ?= 25
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
 
@@ -135,7 +135,7 @@ test-notebooks: setup ## The notebooks, by nbmake and by papermill
 test-faults: setup ## Crashes, stops, and failures of Kafka and of storage: see docs/reliability.md
 	$(BIN)/python -m pytest tests/faults -m "not soak" $(ARGS)
 
-test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=100 at random moments
+test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
 	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
 
 ##@ Code

@@ -33,7 +33,7 @@ PAUSED = re.compile(r"Paused .*, process (\d+)")
 EXECUTOR, WORKER = "org.apache.spark.executor.CoarseGrainedExecutorBackend", "org.apache.spark.deploy.worker.Worker"
 # Seconds; a busy machine needs some minutes for what takes seconds.
 LONG = 400
-KILLS = int(os.environ.get("KILLS") or 25)
+KILLS = int(os.environ.get("KILLS") or 6)  # make test-soak: 25
 SEED = int(os.environ.get("SEED") or time.time())
 
 
@@ -133,7 +133,7 @@ def wait_for_batches(ingestion: Ingestion, number: int, seconds: float = LONG) -
 def wait_at_random(ingestion: Ingestion, chance: random.Random, number: int) -> None:
     """Until a random moment of the start-up, before the first commit, or (most) between the commits of some batches."""
     if number % 5 == 0:
-        time.sleep(chance.uniform(0.5, 8))
+        time.sleep(chance.uniform(0.5, 5))
     elif number % 5 == 1:
         ingestion.wait_for("Writer: ", LONG)
         time.sleep(chance.uniform(0, 3))

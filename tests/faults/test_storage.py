@@ -377,13 +377,18 @@ STATEMENTS = {
     ("name", "writer", "has_deletion_vectors"),
     [
         ("optimize", "direct", False),
-        ("optimize", "direct", True),
-        ("update", "direct", False),
         ("update", "direct", True),
         ("delete", "direct", False),
-        ("delete", "direct", True),
-        ("optimize", "delta-spark", False),
         ("update", "delta-spark", True),
+        *(
+            pytest.param(*case, marks=pytest.mark.soak)
+            for case in [
+                ("optimize", "direct", True),
+                ("update", "direct", False),
+                ("delete", "direct", True),
+                ("optimize", "delta-spark", False),
+            ]
+        ),
     ],
 )
 def test_a_stream_beside_others_that_change_its_files_doubles_nothing_and_starves_nobody(
