@@ -26,9 +26,9 @@ from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 
 ROOT = Path(__file__).parents[1]
-# Most of a test's Spark lives for seconds, in which to compile well costs more than it saves: a start and a few
-# queries take 22 s instead of 40 on a busy machine.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+# A command's Spark lives for seconds, in which to compile well costs more than it saves: a start and a few queries take
+# 22 s instead of 40 on a busy machine. Not for the session that all tests share.
+SHORT_LIVED = {"SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +158,7 @@ def any_lake(lake: Lake, request: pytest.FixtureRequest) -> Lake:
 def run_command(*command: str, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the product's environment in the checkout, and keep what it prints."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, **environment}
+    env = {**os.environ, **SHORT_LIVED, "PATH": path, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
 
 

@@ -15,7 +15,7 @@ from bronze import audit
 from bronze.audit_report import AuditReport
 from bronze.config import IngestConfig
 from bronze.operations import AuditConfig
-from tests.conftest import ROOT, Lake
+from tests.conftest import ROOT, SHORT_LIVED, Lake
 
 BRONZE = (sys.executable, "-m", "bronze.cli", "ingest")
 
@@ -86,7 +86,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Ingestion]]:
             process = subprocess.Popen(
                 [*(command or BRONZE), *(list_flags(config) if config else [])],
                 cwd=cwd,
-                env={**os.environ, "PATH": path, **environment},
+                env={**os.environ, **SHORT_LIVED, "PATH": path, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHORT_LIVED
 
 SECTION = (ROOT / "README.md").read_text().partition("\n## Operations\n")[2].partition("\n## ")[0]
 BLOCKS = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
@@ -26,7 +26,7 @@ def shell(kafka: KafkaSandbox, tmp_path_factory: pytest.TempPathFactory):
 
     def run(commands: str) -> subprocess.CompletedProcess[str]:
         script = f"set -e\n{definitions}\n{commands}"
-        env = {**os.environ, "PATH": path}
+        env = {**os.environ, **SHORT_LIVED, "PATH": path}
         return subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
     return run
