@@ -121,7 +121,7 @@ def test_a_stream_under_load_survives_restarts_and_its_memory_is_flat(
     begun, watch = time.monotonic(), Watch()
     with produce(topic, records) as producer:
         ends = restart_until(begun + SECONDS / 4, config, start, chance)
-        calm = start(config)
+        calm = start(config, SPARK_SUBMIT_OPTS="")  # as a user runs it
         wait_for_batches(calm, 1)
         watch.run_until(time.monotonic() + SECONDS / 2, lake, calm)
         assert calm.send(signal.SIGTERM).wait(LONG) == 0
