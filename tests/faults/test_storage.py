@@ -261,21 +261,12 @@ def test_a_checkpoint_file_that_is_cut_in_half_is_refused_and_its_cure_leads_on(
 
 def test_of_two_that_bind_a_checkpoint_at_once_neither_unbinds_it(lake: Lake):
     binding = {"topic": lake.config.kafka_topic, "output_path": lake.config.output_path, "output_id": "1"}
-    failed: list[Exception] = []
 
     def bind() -> None:
-        try:
-            for _ in range(50):
-                write_binding(lake.spark, lake.config.checkpoint_path, binding)
-        except Exception as error:
-            failed.append(error)
+        for _ in range(50):
+            write_binding(lake.spark, lake.config.checkpoint_path, binding)
 
-    threads = [threading.Thread(target=bind) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    assert test_backfill.run_twice_at_once(bind) == []
     assert read_binding(lake.spark, lake.config.checkpoint_path) == binding
 
 

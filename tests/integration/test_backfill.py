@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -342,23 +343,29 @@ def wait_until(is_done, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def test_of_two_that_create_the_same_table_at_once_neither_fails(topic: Topic, lake: Lake):
-    known = describe_topic(lake.spark, lake.config)
+def run_twice_at_once(action: Callable[[], object]) -> list[Exception]:
+    """Run it in two threads that begin together; what they raised."""
     barrier, failed = threading.Barrier(2), []
 
-    def create() -> None:
+    def run() -> None:
         barrier.wait()
         try:
-            create_table(lake.spark, lake.config.output_path, get_bronze_spec(), known, None)
+            action()
         except Exception as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=create) for _ in range(2)]
+    threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failed == []
+    return failed
+
+
+def test_of_two_that_create_the_same_table_at_once_neither_fails(topic: Topic, lake: Lake):
+    known = describe_topic(lake.spark, lake.config)
+    create = partial(create_table, lake.spark, lake.config.output_path, get_bronze_spec(), known, None)
+    assert run_twice_at_once(create) == []
     assert lake.bronze.count() == 0
 
 
