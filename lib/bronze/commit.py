@@ -18,7 +18,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 from pyspark.sql import DataFrame
 
-from bronze.failures import explain_writes
+from bronze.failures import explain_failures
 from bronze.files import DataFile
 from bronze.offsets import OffsetRanges
 from bronze.storage_errors import AppendConflict, FileNotSeen, TableChanged
@@ -95,7 +95,7 @@ class TableLog:
         self.check_unchanged()
         self._check_files(files)
         transactions = [Transaction(app_id, batch_id), Transaction(SHARED_APP_ID, self._seen + 1)]
-        with explain_writes(f"{self.path}/_delta_log"):
+        with explain_failures(f"{self.path}/_delta_log"):
             self._append(files, transactions)
         self._seen += 1
         self._commits += 1

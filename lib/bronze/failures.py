@@ -37,21 +37,15 @@ _OUTAGE = re.compile(
 
 
 @contextmanager
-def explain_failures() -> Iterator[None]:
+def explain_failures(path: str = "") -> Iterator[None]:
     """Turn what Spark, Delta or the file system raise into one clear line.
+
+    Args:
+        path: What is written to, where that is one path only; the error itself often does not name it.
 
     Raises:
         BronzeError: The condition, with its cure.
     """
-    try:
-        yield
-    except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:
-        raise explain_failure(error) from error
-
-
-@contextmanager
-def explain_writes(path: str) -> Iterator[None]:
-    """As ``explain_failures``, where only one path is written to, which the error itself often does not name."""
     try:
         yield
     except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:

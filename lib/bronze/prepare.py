@@ -12,7 +12,7 @@ from bronze.checkpoint import read_binding, read_planned_offsets, write_binding
 from bronze.commit import DirectWriter
 from bronze.config import IngestConfig, TablesConfig
 from bronze.errors import InvalidOption
-from bronze.failures import explain_writes
+from bronze.failures import explain_failures
 from bronze.kafka import Topic, describe_topic, list_offsets
 from bronze.kafka_options import read_client_properties
 from bronze.lookup import Lookup
@@ -102,7 +102,7 @@ def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -
     assert bronze.state is not None
     binding = {"topic": checked.topic.name, "output_path": bronze.path, "output_id": bronze.state.table_id}
     if read_binding(spark, checked.checkpoint_path) != binding:
-        with explain_writes(checked.checkpoint_path):
+        with explain_failures(checked.checkpoint_path):
             write_binding(spark, checked.checkpoint_path, binding)
     if checked.lost:
         note_accepted(spark, bronze.path, checked.topic.name, checked.lost)

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from bronze.failures import explain_writes
+from bronze.failures import explain_failures
 from bronze.offsets import OffsetRanges
 from bronze.schema import get_bronze_schema, get_dlq_schema
 from bronze.storage_errors import TableChanged
@@ -118,7 +118,7 @@ def read_snapshot(spark: SparkSession, path: str) -> Any:
 
 def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, str]) -> None:
     selected = rows.where(F.col(name).isNotNull()).select(f"{name}.*")
-    with explain_writes(path):
+    with explain_failures(path):
         selected.write.format("delta").mode("append").options(**options).save(path)
 
 

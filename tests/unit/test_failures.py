@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
-from bronze.failures import explain_failure, explain_failures, explain_writes, read_reason
+from bronze.failures import explain_failure, explain_failures, read_reason
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
 from bronze.storage_errors import AppendConflict, CheckpointInUse, WriteRefused
 
@@ -163,7 +163,7 @@ def test_what_a_task_could_not_write_is_named_with_its_cure(reason: str, told: s
 def test_the_path_that_was_written_to_is_named_where_the_error_does_not():
     with (
         pytest.raises(WriteRefused, match="cannot write to /lake/_delta_log .No space left on device."),
-        explain_writes("/lake/_delta_log"),
+        explain_failures("/lake/_delta_log"),
     ):
         raise OSError("Generic LocalFileSystem error\n  Unable to copy data to file\n  No space left on device")
 
