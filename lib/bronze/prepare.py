@@ -1,7 +1,6 @@
 """All that is checked before anything is written; then what the first batch needs."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -30,7 +29,7 @@ from bronze.tables import (
     qualify_path,
     to_local_path,
 )
-from bronze.watch import read_patience
+from bronze.watch import TopicWatch
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ class TableGuard:
     tables: list[str]  # bronze first
     kafka_topic: Topic
     checkpoint_path: str
-    check_topic: Callable[[], None] = lambda: None
+    patience: float | None = None  # seconds to wait for Kafka; startup_timeout where not given
 
     @property
     def topic(self) -> str:
@@ -148,7 +147,7 @@ class TableGuard:
     def note_lost(self, planned: PlannedOffsets) -> None:
         """After a batch: note what Kafka deleted of it before it was read; else Spark itself has ended the query."""
         if not self.config.fail_on_data_loss:
-            held = list_offsets(self.spark, self.config, self.kafka_topic, read_patience(self.spark, self.config))
+            held = list_offsets(self.spark, self.config, self.kafka_topic, self.patience)
             if lost := find_lost(planned, held, self.find_present):
                 note_accepted(self.spark, self.tables[0], self.topic, lost)
 
@@ -162,7 +161,7 @@ def make_processor(
     config: IngestConfig,
     checked: Checked,
     switch: StopSwitch,
-    check_topic: Callable[[], None],
+    watch: TopicWatch,
 ) -> BatchProcessor:
     """What Spark calls with each batch, on existing tables."""
     bronze_path, dlq_path = checked.bronze.path, checked.dlq.path if checked.dlq else ""
@@ -171,11 +170,12 @@ def make_processor(
         log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", path)
     return BatchProcessor(
         checked.make_writer(bronze_path, dlq_path),
-        TableGuard(spark, config, tables, checked.topic, checked.checkpoint_path, check_topic),
+        TableGuard(spark, config, tables, checked.topic, checked.checkpoint_path, watch.patience),
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,
         hold_batch=switch.hold_batch,
+        check_topic=watch.check_topic,
         end_batch=partial(limit_invalid, switch, config.max_invalid_ratio),
     )
 

@@ -55,7 +55,7 @@ def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
     path = checked.bronze.path
     with listen_for_stop(switch, spark, config), watch_topic(spark, config, checked.topic, path) as watch:
         checked = create_tables(spark, config, checked)
-        processor = make_processor(spark, config, checked, switch, watch.check_topic)
+        processor = make_processor(spark, config, checked, switch, watch)
         query = start_query(records, processor, config, checked.checkpoint_path)
         try:
             await_query(query, processor, switch, config, watch)

@@ -26,11 +26,14 @@ _LOOK_SECONDS = 10
 
 
 class TopicWatch:
-    """Watches one topic while a query reads it; ``path`` is the table that its records go into."""
+    """Watches one topic while a query reads it; ``path`` is the table that its records go into.
+
+    ``patience`` is for how many seconds the query waits for Kafka.
+    """
 
     def __init__(self, spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, path: str):
         self._spark, self._config, self._admin, self._topic, self._path = spark, config, admin, topic, path
-        self._patience = read_patience(spark, config)
+        self.patience = _read_patience(spark, config)
         self._answer: Any = None
         self._asked = time.monotonic()
         self._silent_since: float | None = None
@@ -47,7 +50,7 @@ class TopicWatch:
             KafkaLost: Kafka does not answer.
         """
         if self._topic.topic_id:  # old brokers have none
-            found = ask(self._config, self._read_topic_id, self._patience)
+            found = ask(self._config, self._read_topic_id, self.patience)
             if found != self._topic.topic_id:
                 raise TopicRecreated(self._topic.name, self._path, self._topic.topic_id, found)
 
@@ -82,7 +85,7 @@ class TopicWatch:
             self._silent_since = None
 
 
-def read_patience(spark: SparkSession, config: KafkaConfig) -> float:
+def _read_patience(spark: SparkSession, config: KafkaConfig) -> float:
     """Seconds that a running query waits for an answer, as long as Spark does.
 
     Raises:
