@@ -35,7 +35,7 @@ _RULES = {
         "slowest batch (s)",
         "lower --max-offsets-per-trigger, or give the query more cores",
     ),
-    "max_invalid_ratio": (
+    "alert_invalid_ratio": (
         "invalid share",
         "see the DLQ's error types and details: did a producer change its events? Then replay",
     ),

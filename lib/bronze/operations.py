@@ -137,7 +137,7 @@ class StatusConfig(TablesConfig, KafkaConfig):
         24, "hours back that counts, delays and plots look, by ingestion", minimum=1, what="a number of hours above 0"
     )
     max_batch_seconds: float = threshold(60.0, "alert when a batch took more seconds; 0 is off")
-    max_invalid_ratio: float = threshold(0.01, "alert when a larger share of the records is invalid; 0 is off")
+    alert_invalid_ratio: float = threshold(0.01, "alert when a larger share of the records is invalid; 0 is off")
     max_lag: int = threshold(100_000, "alert when more records wait in Kafka; 0 is off")
     max_staleness_minutes: float = threshold(60.0, "alert when the newest record in the tables is older; 0 is off")
     min_headroom_hours: float = threshold(24.0, "alert when Kafka deletes an unread record sooner; 0 is off")

@@ -192,7 +192,7 @@ def create_table_statement(
     settings = {**spec.properties, **(properties or {})}
     listed = _list_properties(settings)
     return (
-        f"CREATE TABLE IF NOT EXISTS {table or _quote_path(location)} (\n  {columns}\n)\nUSING DELTA\n"
+        f"CREATE TABLE IF NOT EXISTS {table or quote_path(location)} (\n  {columns}\n)\nUSING DELTA\n"
         f"PARTITIONED BY ({', '.join(spec.partition_columns)})\nLOCATION '{_escape(location)}'\n"
         f"TBLPROPERTIES (\n  {listed}\n)"
     )
@@ -205,14 +205,15 @@ def register_table_statement(location: str, table: str) -> str:
 
 def set_properties_statement(location: str, properties: dict[str, str]) -> str:
     """The ``ALTER TABLE`` statement that sets properties of the table at a path."""
-    return f"ALTER TABLE {_quote_path(location)} SET TBLPROPERTIES ({_list_properties(properties)})"
+    return f"ALTER TABLE {quote_path(location)} SET TBLPROPERTIES ({_list_properties(properties)})"
 
 
 def _list_properties(properties: dict[str, str]) -> str:
     return ",\n  ".join(f"'{_escape(key)}' = '{_escape(value)}'" for key, value in properties.items())
 
 
-def _quote_path(location: str) -> str:
+def quote_path(location: str) -> str:
+    """The name of the table at a path, for SQL and ``writeTo``."""
     return "delta.`" + location.replace("`", "``") + "`"
 
 

@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 
 from bronze.failures import explain_failures
 from bronze.offsets import OffsetRanges
-from bronze.schema import get_bronze_schema, get_dlq_schema
+from bronze.schema import get_bronze_schema, get_dlq_schema, quote_path
 from bronze.storage_errors import TableChanged
 from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, split_records
 from bronze.writer import BatchResult, BatchTask, describe_counts, merge_results
@@ -119,7 +119,8 @@ def read_snapshot(spark: SparkSession, path: str) -> Any:
 def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, str]) -> None:
     selected = rows.where(F.col(name).isNotNull()).select(f"{name}.*")
     with explain_failures(path):
-        selected.write.format("delta").mode("append").options(**options).save(path)
+        # By name, since an append to a path makes a table anew where somebody dropped it (tried).
+        selected.writeTo(quote_path(path)).options(**options).append()
 
 
 def _split_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:

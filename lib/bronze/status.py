@@ -173,7 +173,7 @@ def _select_measured(
     records = totals["valid"] + totals["invalid"]
     measured = {
         "max_batch_seconds": batches["seconds"].max(),
-        "max_invalid_ratio": totals["invalid"] / records if records else math.nan,
+        "alert_invalid_ratio": totals["invalid"] / records if records else math.nan,
         "max_lag": lag["lag"].sum(),
         "max_staleness_minutes": freshness["age"]["Kafka timestamp"],
         # One that is not known may be the shortest, unless a known one has ended.

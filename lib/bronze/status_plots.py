@@ -48,9 +48,9 @@ def plot_invalid_ratio(status: Status, config: StatusConfig) -> Figure:
     figure, axes = start_plot("Invalid share of the records", "time of the ingestion (UTC)", ylabel="invalid share")
     ratio = status.rows["invalid"] / (status.rows["valid"] + status.rows["invalid"])
     axes.plot(status.rows["time"], ratio, color=VALID, label="invalid", marker="o", markersize=4)
-    if config.max_invalid_ratio:
-        _show_threshold(axes, config.max_invalid_ratio, "alert")
-    axes.set_ylim(0, max(ratio.max() if len(ratio) else 0, config.max_invalid_ratio, 0.001) * 1.3)
+    if config.alert_invalid_ratio:
+        _show_threshold(axes, config.alert_invalid_ratio, "alert")
+    axes.set_ylim(0, max(ratio.max() if len(ratio) else 0, config.alert_invalid_ratio, 0.001) * 1.3)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     _show_legend(axes)
     _show_time(axes, status, status.rows["time"])

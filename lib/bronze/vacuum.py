@@ -9,6 +9,7 @@ from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from bronze.errors import InvalidOption
+from bronze.schema import quote_path
 
 log = logging.getLogger(__name__)
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
@@ -43,20 +44,20 @@ def vacuum_table(spark: SparkSession, path: str, retention_hours: int, force: bo
     Raises:
         InvalidOption: It is less, and not forced.
     """
-    retain = f" RETAIN {retention_hours} HOURS" if retention_hours else ""
+    statement = f"VACUUM {quote_path(path)}" + (f" RETAIN {retention_hours} HOURS" if retention_hours else "")
     settings = {**_SETTINGS, _RETENTION_CHECK: str(not force).lower()}
     with ExitStack() as stack:
         for name, value in settings.items():
             stack.enter_context(override_setting(spark, name, value))
         try:
-            listed = [row[0] for row in spark.sql(f"VACUUM delta.`{path}`{retain} DRY RUN").collect()]
+            listed = [row[0] for row in spark.sql(f"{statement} DRY RUN").collect()]
         except IllegalArgumentException:
             expected = f"at least delta.deletedFileRetentionDuration of {path}, or --force"
             raise InvalidOption("retention_hours", retention_hours, expected) from None
         sizes = _read_sizes(spark, listed)
         found = Unreferenced(len(sizes), sum(sizes.values()))
         if delete and listed:
-            spark.sql(f"VACUUM delta.`{path}`{retain}")
+            spark.sql(statement)
     log.info("VACUUM %s: %s files, %s bytes", path, f"{found.files:,}", f"{found.bytes:,}")
     for file in list(sizes)[:_LISTED]:
         log.info("  %s", file.removeprefix(path))

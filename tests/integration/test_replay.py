@@ -31,6 +31,7 @@ from bronze.storage_errors import (
     CheckpointOfOtherTopic,
     CheckpointUnreadable,
     DlqMissing,
+    TableChanged,
     TopicTruncated,
 )
 from bronze.writer import BatchTask
@@ -340,6 +341,16 @@ def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wr
     loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up)
     assert has_lost
     assert len(lake.positions()) == len(set(lake.positions())) == 28
+
+
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_an_append_to_a_table_that_was_dropped_meanwhile_makes_none_anew(topic: Topic, lake: Lake, make_writer):
+    lake.ingest()
+    topic.produce(make_events(5))
+    writer, table = make_writer(lake.config.output_path), Path(lake.config.output_path)
+    with pytest.raises(TableChanged, match="bronze was altered, replaced or deleted"):
+        writer.append(read_batch(lake, topic), make_task(lake), "app", dict, lambda: table.rename(f"{table}-dropped"))
+    assert not table.exists()
 
 
 def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):

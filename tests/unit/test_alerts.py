@@ -12,7 +12,7 @@ from bronze.operations import StatusConfig
 CONFIG = StatusConfig(kafka_brokers="k:9092", output_path="/lake/b", max_lag=100)
 CALM = {
     "max_batch_seconds": 60.0,
-    "max_invalid_ratio": 0.01,
+    "alert_invalid_ratio": 0.01,
     "max_lag": 100.0,
     "max_staleness_minutes": 60.0,
     "min_headroom_hours": 24.0,
@@ -49,7 +49,7 @@ def test_a_threshold_of_zero_turns_an_alert_off(parameter: str):
 
 
 def test_firing_alerts_end_the_run_with_6_and_say_what_to_do():
-    alerts = evaluate_alerts(CONFIG, {**CALM, "max_lag": 5_000.0, "max_invalid_ratio": 0.5})
+    alerts = evaluate_alerts(CONFIG, {**CALM, "max_lag": 5_000.0, "alert_invalid_ratio": 0.5})
     with pytest.raises(AlertsFiring, match=r"2 of the alerts are firing: invalid share 0\.5.*lag \(records\) 5,000"):
         check_alerts(alerts, fail_on_alert=True)
     assert AlertsFiring.exit_code == 6
