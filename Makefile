@@ -15,6 +15,10 @@ CONDA ?= $(firstword $(foreach c,micromamba mamba conda,$(shell command -v $(c) 
 USE_CONDA ?=
 BIN := .venv/bin
 READY := .venv/.ready
+# What Spark loads at every start, as the JVM maps it; one that cannot use it ignores it: lib/sandbox/classes.py.
+CLASSES := $(CURDIR)/.venv/spark-classes.jsa
+SHARED := -XX:+IgnoreUnrecognizedVMOptions -XX:SharedArchiveFile='$(CLASSES)' -Xlog:cds*=off
+export SPARK_SUBMIT_OPTS ?= $(SHARED)
 # From environment.yml it has a Java of its own, which Spark's scripts look for on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -61,6 +65,8 @@ else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[sandbox,notebooks,dev]"
 endif
 	$(BIN)/python -m bronze.jars --fetch
+	@echo "Keeping the classes that Spark loads, so that it starts faster: about a minute, once"
+	@$(BIN)/python -m sandbox.classes "$(CLASSES)"
 	@touch $(READY)
 
 env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for --archives on a cluster
@@ -75,7 +81,7 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 ##@ Demo
 
 # Each of its Sparks lives for half a minute, in which to compile well costs more than it saves.
-demo: export SPARK_SUBMIT_OPTS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+demo: export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)

@@ -1,0 +1,28 @@
+"""The classes that the JVM keeps for fast starts: a start uses them, and does without where it cannot."""
+
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from tests.conftest import run_command
+
+ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
+
+
+def start_spark(archive: Path, sharing: str) -> CompletedProcess[str]:
+    options = f"-XX:SharedArchiveFile='{archive}' -Xshare:{sharing} -Xlog:cds*=off"
+    code = "from bronze.session import get_session; get_session()"
+    return run_command(sys.executable, "-c", code, SPARK_SUBMIT_OPTS=options)
+
+
+def test_a_start_maps_the_classes_that_were_kept():
+    done = start_spark(ARCHIVE, "on")
+    assert done.returncode == 0, f"make setup makes {ARCHIVE}: {done.stderr}"
+
+
+def test_a_start_without_them_says_nothing(tmp_path: Path):
+    (tmp_path / "of another Java").write_text("")
+    assert start_spark(tmp_path / "of another Java", "on").returncode != 0
+    done = start_spark(tmp_path / "of another Java", "auto")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "cds" not in done.stderr
