@@ -16,9 +16,13 @@ USE_CONDA ?=
 BIN := .venv/bin
 READY := .venv/.ready
 # What Spark loads at every start, as the JVM maps it; one that cannot use it ignores it: lib/sandbox/classes.py.
-CLASSES := $(CURDIR)/.venv/spark-classes.jsa
-SHARED := -XX:+IgnoreUnrecognizedVMOptions -XX:SharedArchiveFile='$(CLASSES)' -Xlog:cds*=off
-export SPARK_SUBMIT_OPTS ?= $(SHARED)
+CLASSES := .venv/spark-classes.jsa
+# In the demo each Spark lives for half a minute, in which to compile well costs more than it saves.
+LIGHT := -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+ifneq ($(origin SPARK_SUBMIT_OPTS),environment)
+export SPARK_SUBMIT_OPTS := -XX:SharedArchiveFile="$(CURDIR)/$(CLASSES)" -Xlog:cds*=off
+demo: export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) $(LIGHT)
+endif
 # From environment.yml it has a Java of its own, which Spark's scripts look for on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -46,7 +50,7 @@ help: ## Show this help
 
 ##@ Setup
 
-setup: $(READY) ## Make .venv with all packages and fetch the jars (USE_CONDA=1: from environment.yml)
+setup: $(READY) $(CLASSES) ## Make .venv with all packages and fetch the jars (USE_CONDA=1: from environment.yml)
 
 $(READY): pyproject.toml environment.yml
 	@test -n "$(PYTHON)$(USE_CONDA)" || { echo "No Python found: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)." >&2; exit 2; }
@@ -65,9 +69,11 @@ else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[sandbox,notebooks,dev]"
 endif
 	$(BIN)/python -m bronze.jars --fetch
-	@echo "Keeping the classes that Spark loads, so that it starts faster: about a minute, once"
-	@$(BIN)/python -m sandbox.classes "$(CLASSES)"
 	@touch $(READY)
+
+$(CLASSES): $(READY)
+	@echo "Keeping the classes that Spark loads, so that it starts faster: about a minute, once"
+	@$(BIN)/python -m sandbox.classes "$(CURDIR)/$@" && test -e $@ || { echo "This Java keeps none: Spark starts as ever" >&2; touch $@; }
 
 env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for --archives on a cluster
 	rm -rf build/env dist/bronze-env.tar.gz
@@ -80,8 +86,6 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 
 ##@ Demo
 
-# Each of its Sparks lives for half a minute, in which to compile well costs more than it saves.
-demo: export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)

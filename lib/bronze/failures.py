@@ -14,7 +14,7 @@ from pyspark.errors import PySparkException
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import CheckpointInUse, DataFileMissing, TableChanged, TableNotSeen, WriteRefused
+from bronze.storage_errors import CheckpointInUse, DataFileMissing, TableNotSeen, WriteRefused
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ _REFUSED = re.compile(
 _NO_TABLE = "No such table"  # of files.py
 _TOLD_IN_TASK = re.compile(rf"\w*Error: \[Errno \d+\] ({_REFUSED.pattern}|{_NO_TABLE}): '(/.+)'$")
 _FILE_MISSING = re.compile(r"FileNotFoundException: File (?:file:)?(.+\.(?:parquet|bin)) does not exist")
-_DROPPED = re.compile(r"\[PATH_NOT_FOUND\]|/_delta_log does not exist")
 _UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
 # Kafka's clients gave up on a broker, or Spark gave up on them.
 _OUTAGE = re.compile(
@@ -85,8 +84,6 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
         return CheckpointInUse(path)
     if path and (refused := _REFUSED.search(text)):
         return WriteRefused(path, refused[0])
-    if path and _DROPPED.search(reason):
-        return TableChanged(path)
     if told := _TOLD_IN_TASK.match(reason):
         return TableNotSeen(told[2]) if told[1] == _NO_TABLE else WriteRefused(told[2], told[1])
     if missing := _FILE_MISSING.match(reason):

@@ -3,6 +3,7 @@
 The same decoding in the same tasks; the rows go back to Spark and are kept while both tables are written.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,9 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -29,6 +32,7 @@ _ROWS_SCHEMA = T.StructType(
         T.StructField("result", T.BinaryType()),
     ]
 )
+_DROPPED = re.compile(r"\[PATH_NOT_FOUND\]|\[DELTA_TABLE_NOT_FOUND\]|/_delta_log does not exist")
 _ROWS_ARROW = pa.schema(
     [("bronze", pa.struct(list(BRONZE_ARROW))), ("dlq", pa.struct(list(DLQ_ARROW))), ("result", pa.binary())]
 )
@@ -41,16 +45,16 @@ class SparkWriter:
         self._paths = {"dlq": dlq_path} if dlq_path else {}
         self._paths["bronze"] = bronze_path
         self._commits: dict[str, int] = {}
-        self._ids: dict[str, str] = {}
+        self._shapes: dict[str, tuple[str, str]] = {}
 
     def has_changed(self) -> bool:
         """Whether anybody else committed to a table since this was last asked; an append in between is not noticed."""
         spark = SparkSession.active()
         snapshots = {name: read_snapshot(spark, path) for name, path in self._paths.items()}
         before, self._commits = self._commits, {name: s.version() for name, s in snapshots.items()}
-        ids = {name: s.metadata().id() for name, s in snapshots.items()}
-        for name in ids:
-            if ids[name] != self._ids.setdefault(name, ids[name]):
+        for name, snapshot in snapshots.items():
+            shape = (snapshot.metadata().id(), snapshot.metadata().schemaString())
+            if shape != self._shapes.setdefault(name, shape):
                 raise TableChanged(self._paths[name])
         return before != self._commits
 
@@ -118,9 +122,15 @@ def read_snapshot(spark: SparkSession, path: str) -> Any:
 
 def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, str]) -> None:
     selected = rows.where(F.col(name).isNotNull()).select(f"{name}.*")
+    # By name, since an append to a path makes a table anew where somebody dropped it (tried).
+    writer = selected.writeTo(f"spark_catalog.{quote_path(path)}").options(**options)
     with explain_failures(path):
-        # By name, since an append to a path makes a table anew where somebody dropped it (tried).
-        selected.writeTo(quote_path(path)).options(**options).append()
+        try:
+            writer.append()
+        except (Py4JJavaError, PySparkException) as error:
+            if _DROPPED.search(str(error)):
+                raise TableChanged(path) from error
+            raise
 
 
 def _split_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:

@@ -23,8 +23,8 @@ def archive_classes(file: Path) -> None:
     """
     file.unlink(missing_ok=True)
     # The JVM lists thousands of classes that cannot be shared; errors are still shown.
-    options = "-XX:+IgnoreUnrecognizedVMOptions -XX:TieredStopAtLevel=1 -Xlog:disable -Xlog:all=error:stderr"
-    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -XX:ArchiveClassesAtExit='{file}'"
+    options = "-XX:TieredStopAtLevel=1 -Xlog:disable -Xlog:all=error:stderr"
+    os.environ["SPARK_SUBMIT_OPTS"] = f'{options} -XX:ArchiveClassesAtExit="{file}"'
     spark = get_session()
     with tempfile.TemporaryDirectory() as folder:
         use_delta(spark, str(Path(folder, "table")))

@@ -10,17 +10,21 @@ ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
 
 
 def start_spark(archive: Path, sharing: str) -> CompletedProcess[str]:
-    options = f"-XX:SharedArchiveFile='{archive}' -Xshare:{sharing} -Xlog:cds*=off"
+    options = f'-XX:SharedArchiveFile="{archive}" -Xshare:{sharing} -Xlog:cds*=off'
     code = "from bronze.session import get_session; get_session()"
     return run_command(sys.executable, "-c", code, SPARK_SUBMIT_OPTS=options)
 
 
 def test_a_start_maps_the_classes_that_were_kept():
     done = start_spark(ARCHIVE, "on")
-    assert done.returncode == 0, f"make setup makes {ARCHIVE}: {done.stderr}"
+    assert done.returncode == 0, f"rm {ARCHIVE}; make setup: {done.stderr}"
 
 
-def test_a_start_without_them_says_nothing(tmp_path: Path):
+def test_a_start_without_them_is_as_ever():
+    assert start_spark(Path("/nowhere/classes.jsa"), "auto").returncode == 0
+
+
+def test_a_start_with_what_another_java_kept_says_nothing(tmp_path: Path):
     (tmp_path / "of another Java").write_text("")
     assert start_spark(tmp_path / "of another Java", "on").returncode != 0
     done = start_spark(tmp_path / "of another Java", "auto")

@@ -265,6 +265,16 @@ def test_an_append_of_the_other_writer_is_noticed(topic: Topic, lake: Lake, make
     assert ours.has_changed()
 
 
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_a_column_that_is_added_under_a_writer_ends_the_run(lake: Lake, make_writer):
+    lake.ingest()
+    writer = make_writer(lake.config.output_path, lake.config.dlq_path)
+    writer.has_changed()
+    lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` ADD COLUMN more INT")
+    with pytest.raises(TableChanged, match="checked anew"):
+        writer.has_changed()
+
+
 def test_a_batch_that_is_invalid_throughout_is_noticed_by_a_writer_without_its_dlq(topic: Topic, lake: Lake):
     lake.ingest()
     topic.produce(BAD)
