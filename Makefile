@@ -34,6 +34,8 @@ DATA ?= data
 ARGS ?=
 NOTEBOOK ?= ingestion
 PARAMS ?=
+# Test processes at once, each with a Spark and a broker of its own; the tests of a file stay together.
+WORKERS ?= 2
 SOAK_MINUTES ?= 15
 KILLS ?= 25
 export SANDBOX_PORT := $(PORT)
@@ -42,6 +44,7 @@ export SANDBOX_DATA_DIR := $(DATA)/sandbox
 TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq-path $(DATA)/dlq
 RUN = $(BIN)/python -m bronze.run_notebook notebooks
 PLACES = -p kafka_topic $(TOPIC) -p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq
+PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCE = --kafka-brokers 127.0.0.1:$(PORT) --kafka-topic $(TOPIC)
 
 help: ## Show this help
@@ -134,7 +137,7 @@ notebook: setup ## Run NOTEBOOK by papermill with PARAMS="-p name value": unknow
 ##@ Test
 
 test: setup ## The whole suite but for the faults: unit, integration, notebooks
-	$(BIN)/python -m pytest tests/unit tests/integration tests/notebooks $(ARGS)
+	$(PARALLEL) tests/notebooks tests/integration tests/unit $(ARGS)
 
 test-unit: setup ## Without Kafka
 	$(BIN)/python -m pytest tests/unit $(ARGS)
@@ -143,7 +146,7 @@ test-notebooks: setup ## The notebooks, by nbmake and by papermill
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)
 
 test-faults: setup ## Crashes, stops, and failures of Kafka and of storage: see docs/reliability.md
-	$(BIN)/python -m pytest tests/faults -m "not soak" $(ARGS)
+	$(PARALLEL) tests/faults -m "not soak" $(ARGS)
 
 test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
 	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
