@@ -4,7 +4,7 @@ import matplotlib.dates as mdates
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from bronze.operations import StatusConfig
 from bronze.plots import INVALID, VALID, start_plot
@@ -36,8 +36,11 @@ def plot_delays(status: Status) -> Figure:
         axes.plot(known["time"], known[name], color=colour, label=name, marker="o", markersize=4)
     if (known["p99"] > 0).any():
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(EngFormatter())
-        axes.yaxis.set_minor_formatter(EngFormatter())
+        # Beyond a decade, labels of all nine parts overlap.
+        axes.yaxis.set_minor_formatter(EngFormatter() if high < 10 * low else NullFormatter())
     _show_legend(axes)
     _show_time(axes, status, known["time"])
     return figure
