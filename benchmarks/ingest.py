@@ -15,11 +15,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQueryListener
+from ratios import print_ratios
 
 from bronze.config import IngestConfig
 from bronze.schema import get_event_schema
@@ -145,10 +145,7 @@ def main() -> None:
                 times[name] += listener.seconds[1:]
                 print(f"round {number} {name}: {rows:,} rows, batches {[round(s, 1) for s in listener.seconds]}")
         spark.stop()
-    base = median(times["plain from_json"])
-    print(f"\n{'way':<20} {'median s':>8} {'of plain':>8}")
-    for name, seconds in times.items():
-        print(f"{name:<20} {median(seconds):>8.2f} {median(seconds) / base:>8.2f}")
+    print_ratios(times, "plain from_json")
 
 
 if __name__ == "__main__":

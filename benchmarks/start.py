@@ -13,7 +13,8 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
+
+from ratios import print_ratios
 
 RUN = """
 import tempfile
@@ -39,10 +40,7 @@ def main() -> None:
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             seconds[name].append(time.monotonic() - started)
-    base = median(seconds["as Java starts"])
-    print(f"{'way':<20} {'median s':>8} {'of Java':>8}")
-    for name, measured in seconds.items():
-        print(f"{name:<20} {median(measured):>8.1f} {median(measured) / base:>8.2f}")
+    print_ratios(seconds, "as Java starts")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 
 ROOT = Path(__file__).parents[1]
+_OPTIONS = os.environ.get("SPARK_SUBMIT_OPTS", "")  # of make: the archive of classes
 # A command's Spark lives for seconds, in which to compile well costs more than it saves: a start and a few queries take
 # 22 s instead of 40 on a busy machine. Not for the session that all tests share.
-_OPTIONS = os.environ.get("SPARK_SUBMIT_OPTS", "")  # of make: the archive of classes
 SHORT_LIVED = {"SPARK_SUBMIT_OPTS": f"{_OPTIONS} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 

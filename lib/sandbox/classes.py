@@ -12,6 +12,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from bronze.schema import quote_path
 from bronze.session import get_session
 
 
@@ -39,7 +40,7 @@ def use_delta(spark: SparkSession, path: str) -> None:
     numbers = spark.range(5).selectExpr("id", "id % 2 AS part")
     numbers.write.format("delta").partitionBy("part").save(path)
     spark.read.format("delta").load(path).groupBy("part").count().toPandas()
-    spark.sql(f"DESCRIBE HISTORY delta.`{path}`").toPandas()
+    spark.sql(f"DESCRIBE HISTORY {quote_path(path)}").toPandas()
 
 
 if __name__ == "__main__":
