@@ -34,7 +34,8 @@ DATA ?= data
 ARGS ?=
 NOTEBOOK ?= ingestion
 PARAMS ?=
-# Test processes at once, each with a Spark and a broker of its own; the tests of a file stay together.
+# Test processes at once, each with a Spark and a broker of its own; the tests of a file stay together,
+# and the files that take longest come first.
 WORKERS ?= 2
 SOAK_MINUTES ?= 15
 KILLS ?= 25
@@ -146,7 +147,7 @@ test-notebooks: setup ## The notebooks, by nbmake and by papermill
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)
 
 test-faults: setup ## Crashes, stops, and failures of Kafka and of storage: see docs/reliability.md
-	$(PARALLEL) tests/faults -m "not soak" $(ARGS)
+	$(PARALLEL) tests/faults/test_[k-z]*.py tests/faults/test_[a-j]*.py -m "not soak" $(ARGS)
 
 test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
 	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
