@@ -4,18 +4,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from bronze import audit
 from bronze.audit_report import AuditReport
 from bronze.config import IngestConfig
 from bronze.operations import AuditConfig
 from tests.conftest import ROOT, SHORT_LIVED, Lake
+from tests.integration.test_backfill import wait_until
 
 BRONZE = (sys.executable, "-m", "bronze.cli", "ingest")
 
@@ -112,3 +116,28 @@ def assert_complete(lake: Lake, records: int) -> None:
     assert report.is_complete, report.to_text()
     assert sum(p.bronze_rows + p.dlq_rows for p in report.partitions) == records
     assert sum(p.lag for p in report.partitions) == 0
+
+
+def change_path(lake: Lake, name: str, path: Path) -> Lake:
+    """The lake, with one of its paths elsewhere."""
+    return replace(lake, config=replace(lake.config, **{name: str(path)}))
+
+
+def when(is_reached: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
+    """Do something as soon as a condition holds, beside what the test does."""
+
+    def wait() -> None:
+        wait_until(is_reached, 120)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def has_rows(lake: Lake, count: int) -> bool:
+    """Whether bronze has that many rows, in files of the newest version."""
+    try:
+        return DeltaTable(lake.config.output_path).count() >= count
+    except Exception:
+        return False

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Lake, Topic, make_events
-from tests.faults.conftest import Ingestion, assert_complete
-from tests.faults.test_storage import RECORDS, change_path, has_rows, when
+from tests.faults.conftest import Ingestion, assert_complete, change_path, has_rows, when
 from tests.integration import test_configuration
 from tests.integration.test_configuration import is_untouched
 from tests.integration.test_ingestion import BAD
 
 bronze = test_configuration.bronze
 PATHS = ["output_path", "dlq_path", "checkpoint_path"]
+RECORDS = 60 + len(BAD)
 
 
 class Disk:
@@ -159,7 +159,7 @@ def test_a_path_that_becomes_read_only_ends_the_stream_which_goes_on_once_it_is_
     ],
 )
 def test_a_full_disk_ends_the_stream_which_goes_on_once_there_is_space(
-    bronze, topic: Topic, lake: Lake, make_disk, can_mount: bool, start, writer: str, where: str
+    bronze, topic: Topic, lake: Lake, make_disk, can_mount: bool, writer: str, where: str
 ):
     lake.ingest()
     topic.produce(make_events(60) + BAD)

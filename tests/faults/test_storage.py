@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -16,7 +15,7 @@ from bronze.checkpoint import read_binding, write_binding
 from bronze.cli import main
 from bronze.schema import create_table_statement, get_bronze_spec
 from tests.conftest import Lake, Topic, make_event, make_events
-from tests.faults.conftest import Ingestion, assert_complete
+from tests.faults.conftest import Ingestion, assert_complete, change_path, has_rows, when
 from tests.faults.test_kafka import GATED
 from tests.integration import test_backfill, test_configuration
 from tests.integration.test_audit import list_flags as list_audit_flags
@@ -24,30 +23,6 @@ from tests.integration.test_ingestion import BAD
 
 bronze = test_configuration.bronze
 RECORDS = 60 + len(BAD)
-
-
-def change_path(lake: Lake, name: str, path: Path) -> Lake:
-    return replace(lake, config=replace(lake.config, **{name: str(path)}))
-
-
-def when(is_reached: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
-    """Do something as soon as a condition holds, beside what the test does."""
-
-    def wait() -> None:
-        test_backfill.wait_until(is_reached, 120)
-        act()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
-def has_rows(lake: Lake, count: int) -> bool:
-    """Whether bronze has that many rows, in files of the newest version."""
-    try:
-        return DeltaTable(lake.config.output_path).count() >= count
-    except Exception:
-        return False
 
 
 # 1. Damaged checkpoints (others in tests/integration/test_replay.py and test_checkpoint.py)
