@@ -5,9 +5,10 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 
 ROOT = Path(__file__).parents[1]
-_OPTIONS = os.environ.get("SPARK_SUBMIT_OPTS", "")  # of make: the archive of classes
+# Two Sparks share two cores: the collector of one thread takes less of both than the default one's background threads.
+os.environ["SPARK_SUBMIT_OPTS"] = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -XX:+UseSerialGC"
 # A command's Spark lives for seconds, in which to compile well costs more than it saves: a start and a few queries take
 # 22 s instead of 40 on a busy machine. Not for the session that all tests share.
-SHORT_LIVED = {"SPARK_SUBMIT_OPTS": f"{_OPTIONS} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+SHORT_LIVED = {"SPARK_SUBMIT_OPTS": f"{os.environ['SPARK_SUBMIT_OPTS']} -XX:TieredStopAtLevel=1"}
 
 
 @pytest.fixture(scope="session")
@@ -127,12 +129,27 @@ class Lake:
         """Files of a folder of the checkpoint."""
         return sorted(Path(self.config.checkpoint_path, folder).iterdir())
 
+    def has_rows(self, count: int) -> bool:
+        """Whether bronze has that many rows; not as long as it, or a file of its newest version, is not there."""
+        try:
+            return DeltaTable(self.config.output_path).count() >= count
+        except Exception:
+            return False
+
     def positions(self) -> list[tuple[int, int]]:
         """(partition, offset) of every row of both tables, sorted; a doubled one is there twice."""
         columns = ["_kafka_partition", "_kafka_offset"]
         paths = filter(None, (self.config.output_path, self.config.dlq_path))
         tables = [DeltaTable(path).to_pyarrow_table(columns=columns) for path in paths]
         return sorted(zip(*(pa.concat_tables(tables)[name].to_pylist() for name in columns), strict=True))
+
+
+def wait_until(is_reached: Callable[[], bool], seconds: float = 90) -> None:
+    """Wait for what another thread or process does."""
+    end = time.monotonic() + seconds
+    while not is_reached():
+        assert time.monotonic() < end, "not reached in time"
+        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -154,6 +171,20 @@ def lake(topic: Topic, tmp_path: Path, spark: SparkSession) -> Lake:
 def any_lake(lake: Lake, request: pytest.FixtureRequest) -> Lake:
     """The lake, once with each of the two writers."""
     return replace(lake, config=replace(lake.config, writer=request.param))
+
+
+def list_flags(config: IngestConfig) -> list[str]:
+    """The flags of a configuration, where they are not the defaults."""
+    flags: list[str] = []
+    for field in fields(config):
+        value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
+        if field.name == "fail_on_data_loss":
+            flags += [] if value else ["--accept-data-loss"]
+        elif value is True:
+            flags.append(flag)
+        elif value != field.default:
+            flags += [flag, str(value)]
+    return flags
 
 
 def run_command(*command: str, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:

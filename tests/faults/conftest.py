@@ -7,19 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
 
 from bronze import audit
 from bronze.audit_report import AuditReport
+from bronze.checkpoint import read_checkpoint
 from bronze.config import IngestConfig
 from bronze.operations import AuditConfig
-from tests.conftest import ROOT, SHORT_LIVED, Lake
-from tests.integration.test_backfill import wait_until
+from tests.conftest import ROOT, SHORT_LIVED, Lake, list_flags, wait_until
 
 BRONZE = (sys.executable, "-m", "bronze.cli", "ingest")
 
@@ -59,20 +58,6 @@ class Ingestion:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             pytest.fail(f"it does not end:\n{self.log[-3000:]}")
-
-
-def list_flags(config: IngestConfig) -> list[str]:
-    """The flags of a configuration, where they are not the defaults."""
-    flags: list[str] = []
-    for field in fields(config):
-        value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
-        if field.name == "fail_on_data_loss":
-            flags += [] if value else ["--accept-data-loss"]
-        elif value is True:
-            flags.append(flag)
-        elif value != field.default:
-            flags += [flag, str(value)]
-    return flags
 
 
 @pytest.fixture
@@ -123,6 +108,12 @@ def change_path(lake: Lake, name: str, path: Path) -> Lake:
     return replace(lake, config=replace(lake.config, **{name: str(path)}))
 
 
+def read_end(lake: Lake) -> int:
+    """How many offsets the stream has done, by its checkpoint."""
+    checkpoint = read_checkpoint(lake.spark, lake.config.checkpoint_path, lake.config.kafka_topic)
+    return sum(checkpoint.starts.values()) if checkpoint else 0
+
+
 def when(is_reached: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
     """Do something as soon as a condition holds, beside what the test does."""
 
@@ -133,11 +124,3 @@ def when(is_reached: Callable[[], bool], act: Callable[[], Any]) -> threading.Th
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
-
-
-def has_rows(lake: Lake, count: int) -> bool:
-    """Whether bronze has that many rows, in files of the newest version."""
-    try:
-        return DeltaTable(lake.config.output_path).count() >= count
-    except Exception:
-        return False

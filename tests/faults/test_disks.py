@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Lake, Topic, make_events
-from tests.faults.conftest import Ingestion, assert_complete, change_path, has_rows, when
+from tests.faults.conftest import Ingestion, assert_complete, change_path, when
 from tests.integration import test_configuration
 from tests.integration.test_configuration import is_untouched
 from tests.integration.test_ingestion import BAD
@@ -132,7 +132,7 @@ def test_a_path_that_becomes_read_only_ends_the_stream_which_goes_on_once_it_is_
     topic.produce([*make_events(600), *BAD * 20], partition=0)
     disk = make_disk(tmp_path / "disk")
     moved = change_path(lake, name, disk.folder / name)
-    protecting = when(lambda: has_rows(moved, 20), disk.protect)
+    protecting = when(lambda: moved.has_rows(20), disk.protect)
     code, message = bronze("--max-offsets-per-trigger", "10", "--writer", writer, **{name: str(disk.folder / name)})
     protecting.join()
     assert code == 1, message

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,9 @@ from bronze.storage_errors import TopicRecreated
 from bronze.tables import read_table_state
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.conftest import ROOT, Lake, Topic, make_event, make_events
+from tests.conftest import ROOT, Lake, Topic, make_event, make_events, wait_until
 from tests.faults.conftest import Ingestion, assert_complete, audit_lake
 from tests.integration.test_configuration import delete_records
-from tests.integration.test_replay import wait_for_rows
 
 OUTAGE_SECONDS = 60
 # Batches wait, planned but not read, for the file that GATE names.
@@ -66,7 +66,7 @@ def frozen(ingestion: Ingestion) -> Iterator[None]:
 
 def assert_stops_complete(lake: Lake, ingestion: Ingestion, records: int) -> None:
     """The same process has ingested all, and stops as asked."""
-    wait_for_rows(lake, records, 180)
+    wait_until(lambda: lake.has_rows(records), 180)
     assert ingestion.send(signal.SIGTERM).wait() == 0, ingestion.log[-3000:]
     assert_complete(lake, records)
 
@@ -98,7 +98,7 @@ def test_a_broker_that_is_killed_and_restarted_between_batches(kafka, topic: Top
         kafka.kill()
         kafka.start()
         topic.produce(make_events(20, first))
-        wait_for_rows(stream, first + 20)
+        wait_until(partial(stream.has_rows, first + 20))
     assert_stops_complete(stream, ingestion, 60)
 
 
@@ -280,7 +280,7 @@ def test_accepted_loss_while_the_stream_runs(topic: Topic, stream: Lake, start):
         delete_records(topic, 1, before=15)
     ingestion.wait_for("Warning: data loss is accepted, Kafka no longer has partition 1, offsets 10-14")
     topic.produce(make_events(5, first=20), partition=1)
-    wait_for_rows(stream, 20)
+    wait_until(lambda: stream.has_rows(20))
     assert ingestion.send(signal.SIGTERM).wait() == 0
     assert_gap_is_explained(stream, end=25)
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from deltalake import DeltaTable, Transaction
 
 from bronze import backfill, backfill_batches, commit
 from bronze.backfill_batches import BackfillResult
-from bronze.checkpoint import read_checkpoint
 from bronze.cli import main
 from bronze.commit import TableLog
 from bronze.kafka import describe_topic
@@ -34,7 +32,6 @@ from bronze.storage_errors import (
     DeletedMeanwhile,
     RangeNotHeld,
 )
-from bronze.stream import run as run_stream
 from bronze.tables import create_table
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.integration.test_audit import audit, produce_transaction
@@ -299,48 +296,6 @@ def test_what_the_winner_of_a_race_appended_is_left_out_of_all_later_batches_too
     let_commit_first(monkeypatch, all_at_once[first])
     batches[first]()
     assert is_each_once(lake, 30)
-
-
-def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake):
-    """The stream is at the topic's end and commits every second; the whole topic is backfilled meanwhile."""
-    fill(topic, 300)
-    lake.ingest(starting_offsets="latest")
-    live = replace(lake.config, available_now=False, trigger_interval="1 second", max_offsets_per_trigger=20)
-    ended: list[Any] = []
-    thread = threading.Thread(target=lambda: ended.append(run_stream(live, lake.spark)))
-    thread.start()
-    try:
-        fill(topic, 100)
-        result = run(lake, max_offsets_per_trigger=150)
-        wait_until(lambda: read_end(lake) == 1_200)
-    finally:
-        stop_streams(lake, thread)
-    assert result.summary.valid >= 900
-    assert ended[0].batch_count >= 3
-    assert result.summary.valid + ended[0].valid == 1_200
-    assert is_each_once(lake, 1_200)
-    assert audit(lake).is_complete
-
-
-def read_end(lake: Lake) -> int:
-    """How many offsets the live query has done."""
-    checkpoint = read_checkpoint(lake.spark, lake.config.checkpoint_path, lake.config.kafka_topic)
-    return sum(checkpoint.starts.values()) if checkpoint else 0
-
-
-def stop_streams(lake: Lake, thread: threading.Thread) -> None:
-    """Stop the queries of a thread, also one that is only about to start."""
-    while thread.is_alive():
-        for query in lake.spark.streams.active:
-            query.stop()
-        thread.join(0.5)
-
-
-def wait_until(is_done, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not is_done():
-        assert time.monotonic() < end, "not done in time"
-        time.sleep(0.2)
 
 
 def run_twice_at_once(action: Callable[[], object]) -> list[Exception]:

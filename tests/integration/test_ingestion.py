@@ -1,7 +1,13 @@
 """Every record of a real topic is once in bronze or once in the DLQ, with either writer."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -13,7 +19,7 @@ from bronze.decode import ERROR_TYPES
 from bronze.errors import TooManyInvalid
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
-from tests.conftest import Lake, Topic, make_event, make_events
+from tests.conftest import ROOT, SHORT_LIVED, Lake, Topic, list_flags, make_event, make_events, wait_until
 
 BAD = [None, b"", b"\xff", b"{", b"[1]", b'{"event_id": 1}', b"{}", make_event(event_timestamp="yesterday")]
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -216,3 +222,20 @@ def test_metrics_cost_no_spark_job(topic: Topic, any_lake: Lake):
         any_lake.ingest(output_path=name, dlq_path=name + "d", checkpoint_path=name + "c", with_metrics=with_metrics)
         jobs[with_metrics] = len(set(tracker.getJobIdsForGroup(None)) - before)
     assert jobs[True] == jobs[False]
+
+
+def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lake: Lake):
+    topic.produce(make_events(30))
+    live = replace(lake.config, available_now=False, trigger_interval="1 second")
+    command = [sys.executable, "-m", "bronze.cli", "ingest", *list_flags(live)]
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **SHORT_LIVED}, **pipes) as process:
+        wait_until(lambda: lake.has_rows(30))
+        topic.produce(make_events(20, first=30))
+        wait_until(lambda: lake.has_rows(50))
+        process.send_signal(signal.SIGINT)
+        printed, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Stopping, asked by SIGINT" in log
+    assert re.search(r"50 records in \d+ batches: 50 valid, 0 invalid", printed)
+    assert lake.ingest().total == 0

@@ -1,10 +1,7 @@
 """Maintenance changes no row, deletes nothing unasked, and does not disturb a stream that runs meanwhile."""
 
 import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +17,6 @@ from bronze.maintain import MaintenanceSummary
 from bronze.operations import CreateTablesConfig, MaintainConfig
 from bronze.schema import set_properties_statement
 from bronze.storage_errors import CatalogNameTaken, TableMismatch, TableMissing
-from bronze.stream import run
-from sandbox.topics import measure_topics
 from tests.conftest import Lake, Topic, make_event, make_events
 from tests.integration.test_ingestion import BAD
 
@@ -116,65 +111,6 @@ def test_a_run_begins_nothing_when_its_time_is_over(topic: Topic, lake: Lake):
 def test_without_a_bronze_table_it_says_so(lake: Lake):
     with pytest.raises(TableMissing, match="there is no table at"):
         run_maintenance(lake)
-
-
-@contextmanager
-def stream(lake: Lake) -> Iterator[None]:
-    """Run the ingestion in the background, a batch as soon as one is done, until all is read."""
-    failures: list[BaseException] = []
-
-    def ingest() -> None:
-        try:
-            run(replace(lake.config, available_now=False, trigger_interval="0 seconds"), lake.spark)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=ingest)
-    thread.start()
-    try:
-        yield
-    finally:
-        for query in lake.spark.streams.active:
-            query.stop()
-        thread.join(60)
-    assert failures == []
-
-
-def count_produced(topic: Topic) -> int:
-    return measure_topics(topic.brokers)[topic.name].produced
-
-
-def wait_for(lake: Lake, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while lake.bronze.count() + lake.dlq.count() < count:
-        assert time.monotonic() < deadline, "the stream stands still"
-        time.sleep(0.5)
-
-
-def test_a_stream_that_runs_meanwhile_loses_and_doubles_nothing(topic: Topic, lake: Lake):
-    topic.produce(make_events(20) + BAD)
-    lake.ingest()
-    make_old(lake, days=10)
-    add_replayed(lake, 4)
-    add_stray_file(lake, days=30)
-    stop = threading.Event()
-
-    def produce() -> None:
-        while not stop.wait(0.3):
-            topic.produce([*make_events(5), *BAD])
-
-    producer = threading.Thread(target=produce)
-    with stream(lake):
-        producer.start()
-        wait_for(lake, 60)
-        summaries = [run_maintenance(lake, delete_replayed_days=7, vacuum=True) for _ in range(2)]
-        stop.set()
-        producer.join()
-        produced = count_produced(topic)
-        wait_for(lake, produced)
-    assert sum(s.compacted for s in summaries) >= 2
-    assert [sum(s.deleted for s in summaries), sum(s.unreferenced for s in summaries)] == [4, 1]
-    assert len(lake.positions()) == len(set(lake.positions())) == produced
 
 
 def test_tables_are_created_once_and_ingestion_uses_them(topic: Topic, lake: Lake):

@@ -32,11 +32,21 @@ def execute(parameters: dict[str, Any], output: Path) -> dict[str, Any]:
     return read_result(output)
 
 
+def run_papermill(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), *arguments, "--no-progress-bar"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+
+
 def test_small_and_large_runs_record_what_was_produced_and_nothing_twice(
     parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path
 ):
+    """The small one by papermill's own command, with the production parameter file filled in."""
     produce(kafka.brokers, parameters["kafka_topic"], 200, 0.05)
-    small = execute(parameters, tmp_path / "small.ipynb")
+    production = yaml.safe_load((ROOT / "notebooks" / "params" / "production.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**production, **parameters}))
+    done = run_papermill(str(tmp_path / "small.ipynb"), "-f", str(tmp_path / "mine.yaml"))
+    assert done.returncode == 0, done.stderr
+    small = read_result(tmp_path / "small.ipynb")
     assert (small["records"], small["invalid"], small["batches"]) == (200, 10, 1)
     assert_shows_all(tmp_path / "small.ipynb")
     produce(kafka.brokers, parameters["kafka_topic"], 6_000, 0.02)
@@ -62,20 +72,6 @@ def test_without_a_dlq_and_without_records_it_ends_well(
     kafka.create_topic(parameters["kafka_topic"], 2)
     result = execute({**parameters, "dlq_path": ""}, tmp_path / "out.ipynb")
     assert (result["records"], result["bronze_rows"]) == (0, 0)
-
-
-def run_papermill(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), *arguments, "--no-progress-bar"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
-
-
-def test_a_parameter_file_serves_papermill_s_command(parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path):
-    produce(kafka.brokers, parameters["kafka_topic"], 100, 0.01)
-    production = yaml.safe_load((ROOT / "notebooks" / "params" / "production.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**production, **parameters}))
-    done = run_papermill(str(tmp_path / "out.ipynb"), "-f", str(tmp_path / "mine.yaml"))
-    assert done.returncode == 0, done.stderr
-    assert read_result(tmp_path / "out.ipynb")["records"] == 100
 
 
 def test_the_production_file_fails_until_brokers_are_filled_in(tmp_path: Path):

@@ -5,19 +5,17 @@ beside a live stream, a replay of the DLQ. Then one row is taken away, and anoth
 """
 
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from bronze import backfill, replay
 from bronze.operations import BackfillConfig, ReplayConfig
-from bronze.storage_errors import CheckpointMissing
-from tests.conftest import ROOT, Lake, Topic, make_events
-from tests.integration.test_audit import audit, describe, list_flags, produce_transaction
+from sandbox.topics import measure_topics
+from tests.conftest import Lake, Topic, make_events, wait_until
+from tests.faults.conftest import Ingestion, read_end
+from tests.integration.test_audit import audit, describe, produce_transaction
 from tests.integration.test_configuration import delete_records
 from tests.integration.test_ingestion import BAD
-from tests.integration.test_replay import wait_for_rows, wait_for_tables
 
 
 def produce_history(topic: Topic, first: int) -> None:
@@ -28,40 +26,21 @@ def produce_history(topic: Topic, first: int) -> None:
         produce_transaction(topic, make_events(4, first + 55), partition, commit=False)
 
 
-def start_stream(lake: Lake, *flags: str) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "bronze.cli",
-        "ingest",
-        *list_flags(lake),
-        "--max-offsets-per-trigger",
-        "40",
-        *flags,
-    ]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def test_the_audit_proves_the_promise_after_everything(topic: Topic, lake: Lake):
+def test_the_audit_proves_the_promise_after_everything(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
     produce_history(topic, first=0)
-    crashing = start_stream(lake, "--available-now")
-    wait_for_tables(lake)
-    wait_for_rows(lake, 30)
-    kill(crashing)
+    small = replace(lake.config, max_offsets_per_trigger=40)
+    crashing = start(small)
+    wait_until(lambda: lake.has_rows(30))
+    crashing.kill()
     lake.ingest()
     delete_records(topic, 1, before=20)
     shutil.rmtree(lake.config.checkpoint_path)  # restart from scratch
     produce_history(topic, first=100)
-    live = start_stream(lake, "--trigger-interval", "1 second")
+    live = start(replace(small, available_now=False, trigger_interval="1 second"))
     given = {name: getattr(lake.config, name) for name in ("kafka_brokers", "kafka_topic", "output_path", "dlq_path")}
     backfill.run(BackfillConfig(**given, starting_offsets="earliest", max_offsets_per_trigger=30), lake.spark)
-    wait_for_end(lake)
-    kill(live)
+    wait_until(lambda: read_end(lake) == measure_topics(topic.brokers)[topic.name].produced)
+    live.kill()
     lake.ingest()
     replay.run(ReplayConfig(**{name: given[name] for name in ("kafka_topic", "output_path", "dlq_path")}), lake.spark)
     report = audit(lake)
@@ -77,19 +56,3 @@ def test_the_audit_proves_the_promise_after_everything(topic: Topic, lake: Lake)
 
 def spoil(lake: Lake, statement: str) -> None:
     lake.spark.sql(statement.format(f"delta.`{lake.config.output_path}`"))
-
-
-def wait_for_end(lake: Lake, seconds: float = 120) -> None:
-    """Until the live stream has read all that there is."""
-    end = time.monotonic() + seconds
-    while measure_lag(lake) != 0:
-        assert time.monotonic() < end, "the live stream does not come to its end"
-        time.sleep(1)
-
-
-def measure_lag(lake: Lake) -> int | None:
-    """What the stream has not read yet; None before its first batch is planned."""
-    try:
-        return sum(a.lag for a in audit(lake).partitions)
-    except CheckpointMissing:
-        return None

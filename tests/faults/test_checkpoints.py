@@ -1,0 +1,225 @@
+"""Checkpoints that are lost, go back, are damaged or of others, and batches that run again: nothing lost or doubled."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bronze import spark_writer
+from bronze.checkpoint import read_binding, write_binding
+from bronze.commit import TableLog
+from bronze.errors import QueryFailed
+from bronze.kafka_errors import DataLoss
+from bronze.storage_errors import CheckpointOfOtherTables, CheckpointOfOtherTopic, CheckpointUnreadable, DlqMissing
+from tests.conftest import Lake, Topic, make_events
+from tests.faults.conftest import assert_complete, change_path
+from tests.integration import test_backfill, test_configuration
+from tests.integration.test_configuration import delete_records
+from tests.integration.test_ingestion import BAD
+
+bronze = test_configuration.bronze
+RECORDS = 60 + len(BAD)
+
+
+def forget_commits(lake: Lake, batch_id: int) -> None:
+    """Leave the checkpoint as a crash before Spark's own commit of the batch leaves it."""
+    for name in (str(batch_id), f".{batch_id}.crc"):
+        Path(lake.config.checkpoint_path, "commits", name).unlink(missing_ok=True)
+
+
+def test_a_crash_after_both_commits_doubles_nothing(topic: Topic, any_lake: Lake):
+    topic.produce(make_events(20) + BAD)
+    any_lake.ingest()
+    forget_commits(any_lake, 0)
+    assert any_lake.ingest().present == 28
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+
+
+def test_a_crash_between_the_two_commits_loses_nothing(topic: Topic, any_lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    topic.produce(make_events(20) + BAD)
+    with monkeypatch.context() as broken:
+        break_bronze_commit(broken)
+        with pytest.raises(QueryFailed, match="power cut"):
+            any_lake.ingest()
+    assert (any_lake.dlq.count(), any_lake.bronze.count()) == (8, 0)
+    any_lake.ingest()
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+
+
+def break_bronze_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let either writer fail after the DLQ was committed and before bronze is."""
+
+    def fail_on_bronze(original):
+        def commit(*arguments, **named):
+            if any("bronze" in str(getattr(a, "path", a)) for a in arguments if not hasattr(a, "schema")):
+                raise OSError("power cut")
+            return original(*arguments, **named)
+
+        return commit
+
+    monkeypatch.setattr(TableLog, "commit", fail_on_bronze(TableLog.commit))
+    monkeypatch.setattr(spark_writer, "_append_rows", fail_on_bronze(spark_writer._append_rows))
+
+
+def test_a_lost_checkpoint_beside_a_half_committed_batch_loses_nothing(
+    topic: Topic, any_lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    topic.produce(make_events(20) + BAD)
+    with monkeypatch.context() as broken:
+        break_bronze_commit(broken)
+        with pytest.raises(QueryFailed):
+            any_lake.ingest()
+    shutil.rmtree(any_lake.config.checkpoint_path)
+    any_lake.ingest()
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+
+
+def test_a_lost_checkpoint_doubles_nothing_in_any_of_many_batches(topic: Topic, any_lake: Lake):
+    for partition in range(3):
+        topic.produce(make_events(20) + BAD, partition)
+    any_lake.ingest()
+    topic.produce(make_events(10, first=20))
+    shutil.rmtree(any_lake.config.checkpoint_path)
+    summary = any_lake.ingest(max_offsets_per_trigger=12)
+    assert (summary.present, summary.valid) == (84, 10)
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 94
+
+
+def test_a_checkpoint_restored_from_a_backup_loses_and_doubles_nothing(topic: Topic, any_lake: Lake, tmp_path: Path):
+    topic.produce(make_events(40))
+    shutil.copytree(start_checkpoint(any_lake), tmp_path / "backup")
+    any_lake.ingest(max_offsets_per_trigger=10)
+    shutil.rmtree(any_lake.config.checkpoint_path)
+    shutil.copytree(tmp_path / "backup", any_lake.config.checkpoint_path)
+    topic.produce(make_events(20, first=40))
+    any_lake.ingest()
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 60
+
+
+def start_checkpoint(lake: Lake) -> str:
+    """Run one small batch, so that a checkpoint is there to be copied."""
+    lake.ingest(max_offsets_per_trigger=10)
+    for batch in range(1, 20):
+        forget_commits(lake, batch)
+        for name in (str(batch), f".{batch}.crc"):
+            Path(lake.config.checkpoint_path, "offsets", name).unlink(missing_ok=True)
+    return lake.config.checkpoint_path
+
+
+def test_a_checkpoint_without_its_table_is_refused(topic: Topic, lake: Lake):
+    topic.produce(make_events(5))
+    lake.ingest()
+    shutil.rmtree(lake.config.output_path)
+    with pytest.raises(CheckpointOfOtherTables, match="there is no table"):
+        lake.ingest()
+    assert not Path(lake.config.output_path).exists()
+
+
+def test_a_checkpoint_of_another_table_is_refused(topic: Topic, lake: Lake, tmp_path: Path):
+    topic.produce(make_events(5))
+    lake.ingest()
+    lake.ingest(output_path=str(tmp_path / "other"), dlq_path="", checkpoint_path=str(tmp_path / "other-checkpoint"))
+    with pytest.raises(CheckpointOfOtherTables, match=r"records went into file:.*/bronze, table id"):
+        lake.ingest(output_path=str(tmp_path / "other"))
+
+
+def test_a_dlq_that_was_deleted_is_not_made_anew_under_its_checkpoint(topic: Topic, lake: Lake):
+    topic.produce(make_events(5) + BAD)
+    lake.ingest()
+    shutil.rmtree(lake.config.dlq_path)
+    with pytest.raises(DlqMissing, match="will not read its records again"):
+        lake.ingest()
+    shutil.rmtree(lake.config.checkpoint_path)
+    lake.ingest()
+    assert lake.dlq.count() == len(BAD)
+
+
+def test_tables_that_lack_the_last_batch_are_warned_of(topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture):
+    topic.produce(make_events(5))
+    lake.ingest()
+    lake.spark.sql(f"RESTORE TABLE delta.`{lake.config.output_path}` TO VERSION AS OF 0")
+    lake.ingest()
+    assert any("the tables have nothing of batch 0" in message for message in bronze_log.messages)
+
+
+def test_a_lost_checkpoint_does_not_hide_what_kafka_deleted(topic: Topic, lake: Lake, bronze_log):
+    topic.produce(make_events(10), partition=1)
+    lake.ingest()
+    topic.produce(make_events(10), partition=1)
+    delete_records(topic, 1, before=15)
+    shutil.rmtree(lake.config.checkpoint_path)
+    with pytest.raises(DataLoss, match="partition 1, offsets 10-14"):
+        lake.ingest()
+    lake.ingest(starting_offsets=f'{{"{topic.name}": {{"0": 0, "1": 17, "2": 0}}}}', fail_on_data_loss=False)
+    assert any("leaves out partition 1, offsets 15-16" in message for message in bronze_log.messages)
+
+
+def test_a_table_dropped_and_recreated_under_its_checkpoint_is_refused(topic: Topic, lake: Lake, tmp_path: Path):
+    topic.produce(make_events(5))
+    lake.ingest()
+    shutil.rmtree(lake.config.output_path)
+    lake.ingest(checkpoint_path=str(tmp_path / "other-checkpoint"))
+    with pytest.raises(CheckpointOfOtherTables, match="not into the table at"):
+        lake.ingest()
+
+
+def test_a_checkpoint_of_another_topic_is_refused(topic: Topic, make_topic, lake: Lake):
+    lake.ingest()
+    with pytest.raises(CheckpointOfOtherTopic, match=f"has the offsets of {topic.name}, not of"):
+        lake.ingest(kafka_topic=make_topic().name)
+
+
+def test_a_truncated_checkpoint_is_refused_by_the_name_of_its_file(topic: Topic, lake: Lake):
+    topic.produce(make_events(5))
+    lake.ingest()
+    Path(lake.config.checkpoint_path, "offsets", "0").write_text("v1\n")
+    with pytest.raises(CheckpointUnreadable, match="offsets/0 is damaged"):
+        lake.ingest()
+    Path(lake.config.checkpoint_path, "offsets", ".0.crc").unlink()
+    with pytest.raises(CheckpointUnreadable, match="offsets/0 is damaged"):
+        lake.ingest()
+
+
+def test_a_dlq_that_is_no_longer_given_still_counts(
+    topic: Topic, any_lake: Lake, monkeypatch: pytest.MonkeyPatch, bronze_log: pytest.LogCaptureFixture
+):
+    topic.produce(make_events(20) + BAD)
+    with monkeypatch.context() as broken:
+        break_bronze_commit(broken)
+        with pytest.raises(QueryFailed):
+            any_lake.ingest()
+    any_lake.ingest(dlq_path="")
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
+    assert any(
+        "went to the DLQ" in message and "what it holds is left out" in message for message in bronze_log.messages
+    )
+
+
+@pytest.mark.parametrize("name", ["metadata", "offsets/0", "commits/0", "sources/0/0", "bronze.json"])
+def test_a_checkpoint_file_that_is_cut_in_half_is_refused_and_its_cure_leads_on(
+    bronze, topic: Topic, lake: Lake, tmp_path: Path, name: str
+):
+    """Without the checksum of Hadoop's local file system, which other file systems do not have."""
+    topic.produce(make_events(60) + BAD)
+    lake.ingest()
+    file = Path(lake.config.checkpoint_path, name)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+    code, message = bronze()
+    assert code == 2
+    assert f"{name} is damaged" in message
+    assert "Start with a new --checkpoint-path and --starting-offsets earliest" in message
+    cured = change_path(lake, "checkpoint_path", tmp_path / "new-checkpoint")
+    cured.ingest(starting_offsets="earliest")
+    assert_complete(cured, RECORDS)
+
+
+def test_of_two_that_bind_a_checkpoint_at_once_neither_unbinds_it(lake: Lake):
+    binding = {"topic": lake.config.kafka_topic, "output_path": lake.config.output_path, "output_id": "1"}
+
+    def bind() -> None:
+        for _ in range(50):
+            write_binding(lake.spark, lake.config.checkpoint_path, binding)
+
+    assert test_backfill.run_twice_at_once(bind) == []
+    assert read_binding(lake.spark, lake.config.checkpoint_path) == binding

@@ -1,0 +1,218 @@
+"""Others work on the same tables while a stream runs: all get on, nothing is lost or doubled."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from pyspark.sql import functions as F
+
+from bronze.batch import IngestSummary
+from bronze.stream import run
+from sandbox.topics import measure_topics
+from tests.conftest import Lake, Topic, make_event, make_events, wait_until
+from tests.faults.conftest import Ingestion, assert_complete, change_path, read_end, when
+from tests.faults.test_kafka import GATED
+from tests.integration import test_backfill, test_configuration, test_maintain
+from tests.integration.test_ingestion import BAD
+
+bronze = test_configuration.bronze
+
+
+# 1. Statements of delta-spark
+
+
+@dataclass
+class Maintenance:
+    """A statement that is run again and again until the stream has ended."""
+
+    lake: Lake
+    statement: str
+    done: int = 0
+    conflicts: int = 0
+    failed: Exception | None = None
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self.is_over.is_set() and not self.failed:
+            try:
+                self.lake.spark.sql(self.statement.format(table=f"delta.`{self.lake.config.output_path}`")).collect()
+                self.done += 1
+            except Exception as error:
+                self.conflicts += 1
+                is_conflict = "Concurrent" in type(error).__name__ or "DELTA_CONCURRENT" in str(error)
+                self.failed = None if is_conflict else error
+
+
+# Delta's own rule: a change of rows conflicts with each append to a partition that it has to read. So it names others
+# than those that the stream writes to, as the README says.
+OLD = "2026-01-01"
+
+
+STATEMENTS = {
+    "optimize": "OPTIMIZE {table}",
+    "update": f"UPDATE {{table}} SET event_version = event_version WHERE _event_date = '{OLD}'",
+    "delete": f"DELETE FROM {{table}} WHERE _event_date = '{OLD}' AND _kafka_topic = 'other' AND _kafka_offset < 30",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "writer", "has_deletion_vectors"),
+    [
+        ("optimize", "direct", False),
+        ("update", "direct", True),
+        ("delete", "direct", False),
+        ("update", "delta-spark", True),
+        *(
+            pytest.param(*case, marks=pytest.mark.soak)
+            for case in [
+                ("optimize", "direct", True),
+                ("update", "direct", False),
+                ("delete", "direct", True),
+                ("optimize", "delta-spark", False),
+            ]
+        ),
+    ],
+)
+def test_a_stream_beside_others_that_change_its_files_doubles_nothing_and_starves_nobody(
+    bronze, topic: Topic, lake: Lake, name: str, writer: str, has_deletion_vectors: bool
+):
+    topic.produce([make_event(n, event_timestamp=f"{OLD}T00:00:00Z") for n in range(60)], partition=1)
+    lake.ingest()
+    if has_deletion_vectors:
+        enabled = "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
+        lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` {enabled}")
+    add_rows_of_another_topic(lake)
+    topic.produce(make_events(300) + BAD)
+    maintenance = Maintenance(lake, STATEMENTS[name])
+    thread = when(lambda: lake.has_rows(121), maintenance.run)
+    try:
+        code, message = bronze("--max-offsets-per-trigger", "15", "--writer", writer)
+    finally:
+        maintenance.is_over.set()
+        thread.join()
+    assert code == 0, message
+    assert maintenance.failed is None
+    assert is_interleaved(lake, name), f"{maintenance.done} done, {maintenance.conflicts} conflicts"
+    assert_complete(lake, 60 + 300 + len(BAD))
+
+
+def is_interleaved(lake: Lake, name: str) -> bool:
+    """Whether the stream and the others took turns: a commit of theirs is between two of its appends."""
+    history = lake.spark.sql(f"DESCRIBE HISTORY delta.`{lake.config.output_path}`").orderBy("version").collect()
+    names = [row["operation"].lower() for row in history]
+    begun = names.index("write", names.index("write", names.index("write") + 1) + 1)  # the first two are the test's
+    others = [number for number, found in enumerate(names) if found == name]
+    return any(begun < number < len(names) - 1 - names[::-1].index("write") for number in others)
+
+
+def add_rows_of_another_topic(lake: Lake) -> None:
+    rows = lake.bronze.withColumn("_kafka_topic", F.lit("other"))
+    rows.write.format("delta").mode("append").save(lake.config.output_path)
+
+
+# 2. Other drivers
+
+
+def read_last_line(ingestion: Ingestion) -> str:
+    return ingestion.log.rstrip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+def test_of_two_drivers_on_one_checkpoint_one_is_refused_without_harm(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
+):
+    """The first has planned a batch when the second runs it, too, and all others."""
+    lake.ingest()
+    topic.produce(make_events(300) + BAD)
+    config = replace(lake.config, max_offsets_per_trigger=40, writer=writer)
+    first = start(config, *GATED, GATE=str(tmp_path / "gate")).wait_for("Gate: batch 1 is planned")
+    second = start(config)
+    assert second.wait(400) == 0, second.log[-2000:]
+    (tmp_path / "gate").touch()
+    assert first.wait(400) == 1, first.log[-2000:]
+    assert f"another process works with the checkpoint {lake.config.checkpoint_path}" in read_last_line(first)
+    assert_complete(lake, 300 + len(BAD))
+
+
+def test_two_drivers_with_their_own_checkpoints_start_together_on_new_tables(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion]
+):
+    topic.produce(make_events(300) + BAD)
+    small = replace(lake.config, max_offsets_per_trigger=40)
+    both = [start(small), start(replace(small, checkpoint_path=f"{small.checkpoint_path}-2"))]
+    assert [ingestion.wait(400) for ingestion in both] == [0, 0], [ingestion.log[-2000:] for ingestion in both]
+    assert_complete(lake, 300 + len(BAD))
+    assert_complete(change_path(lake, "checkpoint_path", Path(f"{small.checkpoint_path}-2")), 300 + len(BAD))
+
+
+# 3. The product's own backfill and maintenance
+
+
+@contextmanager
+def stream(lake: Lake, **changes: int | str) -> Iterator[list[IngestSummary]]:
+    """The ingestion in a thread of this process; when the block ends it is stopped, and the list has its summary."""
+    ended: list[IngestSummary] = []
+    config = replace(lake.config, available_now=False, **changes)
+    thread = threading.Thread(target=lambda: ended.append(run(config, lake.spark)))
+    thread.start()
+    try:
+        yield ended
+    finally:
+        while thread.is_alive():  # a query may be about to start
+            for query in lake.spark.streams.active:
+                query.stop()
+            thread.join(0.5)
+    assert ended, "the stream has failed"
+
+
+def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake):
+    """The stream is at the topic's end and commits every second; the whole topic is backfilled meanwhile."""
+    test_backfill.fill(topic, 300)
+    lake.ingest(starting_offsets="latest")
+    with stream(lake, trigger_interval="1 second", max_offsets_per_trigger=20) as ended:
+        test_backfill.fill(topic, 100)
+        result = test_backfill.run(lake, max_offsets_per_trigger=150)
+        wait_until(lambda: read_end(lake) == 1_200)
+    assert result.summary.valid >= 900
+    assert ended[0].batch_count >= 3
+    assert result.summary.valid + ended[0].valid == 1_200
+    assert_complete(lake, 1_200)
+
+
+def test_maintenance_beside_a_live_stream_loses_and_doubles_nothing(topic: Topic, lake: Lake):
+    topic.produce(make_events(20) + BAD)
+    lake.ingest()
+    test_maintain.make_old(lake, days=10)
+    test_maintain.add_replayed(lake, 4)
+    test_maintain.add_stray_file(lake, days=30)
+    with stream(lake, trigger_interval="0 seconds"):
+        with produce_all_the_time(topic):
+            wait_until(lambda: len(lake.positions()) >= 60)
+            options = {"delete_replayed_days": 7, "vacuum": True}
+            summaries = [test_maintain.run_maintenance(lake, **options) for _ in range(2)]
+        produced = measure_topics(topic.brokers)[topic.name].produced
+        wait_until(lambda: len(lake.positions()) >= produced)
+    assert sum(s.compacted for s in summaries) >= 2
+    assert [sum(s.deleted for s in summaries), sum(s.unreferenced for s in summaries)] == [4, 1]
+    assert_complete(lake, produced)
+
+
+@contextmanager
+def produce_all_the_time(topic: Topic) -> Iterator[None]:
+    """Some records every third of a second while the block runs."""
+    stop = threading.Event()
+
+    def produce() -> None:
+        while not stop.wait(0.3):
+            topic.produce([*make_events(5), *BAD])
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,208 @@
+"""What a writer appends, and what it does where others append to or alter the tables at the same time."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bronze.batch import BatchProcessor, select_records
+from bronze.checkpoint import read_planned_offsets
+from bronze.commit import DirectWriter, TableLog
+from bronze.kafka import Topic as KafkaTopic
+from bronze.positions import find_present
+from bronze.prepare import TableGuard
+from bronze.spark_writer import SparkWriter
+from bronze.storage_errors import (
+    AppendConflict,
+    TableChanged,
+    TopicTruncated,
+)
+from bronze.writer import BatchTask
+from tests.conftest import Lake, Topic, make_events
+from tests.integration.test_ingestion import BAD
+
+
+def test_planned_offsets_are_those_of_the_batch(topic: Topic, lake: Lake):
+    for partition in range(3):
+        topic.produce(make_events(4), partition)
+    lake.ingest(max_offsets_per_trigger=6)
+    read = [read_planned_offsets(lake.spark, lake.config.checkpoint_path, batch, topic.name) for batch in (0, 1)]
+    assert read == [dict.fromkeys(range(3), (0, 2)), dict.fromkeys(range(3), (2, 4))]
+
+
+def test_present_offsets_are_merged_into_ranges(topic: Topic, lake: Lake):
+    topic.produce(make_events(5) + [b"{"] + make_events(2), partition=0)
+    topic.produce(make_events(3), partition=2)
+    lake.ingest()
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    assert find_present(lake.spark, tables, topic.name, {0: (2, 50), 1: (0, 9), 2: (0, 2)}) == {
+        0: [(2, 7)],
+        1: [],
+        2: [(0, 1)],
+    }
+    assert find_present(lake.spark, tables, "another", {0: (0, 50)}) == {0: []}
+    assert find_present(lake.spark, tables, topic.name, {0: (8, 50), 1: (5, 5)}) == {0: [], 1: []}
+
+
+def read_batch(lake: Lake, topic: Topic):
+    options = {"kafka.bootstrap.servers": topic.brokers, "subscribe": topic.name}
+    return lake.spark.read.format("kafka").options(**options).load().transform(select_records)
+
+
+def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
+    return BatchTask(batch_id, int(time.time() * 1000) * 1000, lake.config.output_path, lake.config.dlq_path)
+
+
+def test_a_topic_that_ends_before_what_was_read_ends_the_run(lake: Lake):
+    guard = TableGuard(lake.spark, lake.config, [], KafkaTopic("t", "", ()), "")
+    processor = BatchProcessor(None, guard, "bronze")
+    with pytest.raises(TopicTruncated, match="partition 3 ends at 50, but was read to 100"):
+        processor._find_overlap({3: (100, 50)})
+
+
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_an_append_of_the_other_writer_is_noticed(topic: Topic, lake: Lake, make_writer):
+    lake.ingest()
+    topic.produce(make_events(5))
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    ours, theirs = make_writer(*tables), (SparkWriter if make_writer is DirectWriter else DirectWriter)(*tables)
+    ours.has_changed()
+    assert not ours.has_changed()
+    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict)
+    assert ours.has_changed()
+
+
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_a_column_that_is_added_under_a_writer_ends_the_run(lake: Lake, make_writer):
+    lake.ingest()
+    writer = make_writer(lake.config.output_path, lake.config.dlq_path)
+    writer.has_changed()
+    lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` ADD COLUMN more INT")
+    with pytest.raises(TableChanged, match="checked anew"):
+        writer.has_changed()
+
+
+def test_a_batch_that_is_invalid_throughout_is_noticed_by_a_writer_without_its_dlq(topic: Topic, lake: Lake):
+    lake.ingest()
+    topic.produce(BAD)
+    without, ours = DirectWriter(lake.config.output_path), DirectWriter(lake.config.output_path, lake.config.dlq_path)
+    ours.append(read_batch(lake, topic), make_task(lake), "ours", dict)
+    assert lake.dlq.count() == len(BAD)
+    assert without.has_changed()
+
+
+def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lake):
+    lake.ingest()  # makes the tables
+    topic.produce(make_events(20) + BAD, partition=0)
+    first, second = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+
+    def look_up():
+        tables = [lake.config.output_path, lake.config.dlq_path]
+        return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
+
+    for number, writer in enumerate((first, second)):
+        writer.append(read_batch(lake, topic), make_task(lake), f"app-{number}", look_up)
+    assert len(lake.positions()) == len(set(lake.positions())) == 28
+
+
+def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
+    lake.ingest()
+    topic.produce(make_events(5))
+    ours, theirs = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict)
+    assert ours.has_changed()
+    assert not ours.has_changed()
+    assert not theirs.has_changed()
+
+
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_a_batch_that_another_process_on_the_checkpoint_wrote_is_left_out(topic: Topic, lake: Lake, make_writer):
+    """Both looked before either wrote; the second finds the batch's number in the tables."""
+    lake.ingest()
+    topic.produce(make_events(20) + BAD, partition=0)
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    first, second = (make_writer(*tables) for _ in range(2))
+    for writer in (first, second):
+        look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
+        writer.append(read_batch(lake, topic), make_task(lake, batch_id=7), "query", look_up)
+    assert len(lake.positions()) == len(set(lake.positions())) == 28
+
+
+def test_counts_after_a_lost_race_are_those_of_what_was_committed(topic: Topic, lake: Lake):
+    lake.ingest()
+    topic.produce(make_events(20) + BAD, partition=0)
+    loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    winner.append(read_batch(lake, topic).where("offset < 25"), make_task(lake), "winner", dict)
+    look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
+    result = loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up)
+    assert (result.total, result.valid, sum(result.invalid.values()), result.present) == (28, 0, 3, 25)
+
+
+def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wrote(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    """The version check passes, then another commits: only Delta's own conflict of the transactions is left."""
+    lake.ingest()
+    topic.produce(make_events(20) + BAD, partition=0)
+    loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+    winner.append(read_batch(lake, topic), make_task(lake), "winner", dict)
+    tables = [lake.config.output_path, lake.config.dlq_path]
+    original, has_lost = TableLog._read_version, []
+    monkeypatch.setattr(TableLog, "_read_version", lambda log: original(log) if has_lost else 0)
+
+    def look_up():
+        has_lost.append(True)
+        return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
+
+    loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up)
+    assert has_lost
+    assert len(lake.positions()) == len(set(lake.positions())) == 28
+
+
+@pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
+def test_an_append_to_a_table_that_was_dropped_meanwhile_makes_none_anew(topic: Topic, lake: Lake, make_writer):
+    lake.ingest()
+    topic.produce(make_events(5))
+    writer, table = make_writer(lake.config.output_path), Path(lake.config.output_path)
+    with pytest.raises(TableChanged, match="bronze was altered, replaced or deleted"):
+        writer.append(read_batch(lake, topic), make_task(lake), "app", dict, lambda: table.rename(f"{table}-dropped"))
+    assert not table.exists()
+
+
+def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    lake.ingest()
+    topic.produce(make_events(5))
+    writer = DirectWriter(lake.config.output_path)
+    monkeypatch.setattr("bronze.commit.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(TableLog, "has_changed", lambda log: setattr(log, "_seen", -1) or False)
+    writer.has_changed()
+    with pytest.raises(AppendConflict, match="5 attempts"):
+        writer.append(read_batch(lake, topic), make_task(lake), "app", dict)
+    assert lake.bronze.count() == 0
+
+
+def test_optimize_and_delete_between_batches_disturb_nothing(topic: Topic, any_lake: Lake):
+    topic.produce(make_events(40))
+    any_lake.ingest(max_offsets_per_trigger=10)
+    any_lake.spark.sql(f"OPTIMIZE delta.`{any_lake.config.output_path}`").collect()
+    any_lake.spark.sql(f"DELETE FROM delta.`{any_lake.config.output_path}` WHERE event_id = 'event-3'").collect()
+    topic.produce(make_events(10, first=40))
+    any_lake.ingest()
+    assert any_lake.bronze.count() == 49
+
+
+def test_an_optimize_between_writing_and_committing_is_no_conflict(topic: Topic, lake: Lake, monkeypatch):
+    topic.produce(make_events(10))
+    lake.ingest()
+    original = TableLog.commit
+
+    def optimize_first(log: TableLog, *arguments):
+        lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
+        return original(log, *arguments)
+
+    monkeypatch.setattr(TableLog, "commit", optimize_first)
+    topic.produce(make_events(10, first=10))
+    lake.ingest()
+    assert len(lake.positions()) == len(set(lake.positions())) == 20
