@@ -206,7 +206,8 @@ class KafkaSandbox:
     def _run_java(self, main_class: str, *arguments: str) -> subprocess.Popen:
         """Start Java in the data directory, in a session of its own, so that it outlives the terminal."""
         class_path = os.pathsep.join(str(jar) for jar in resolve_jars(*JARS))
-        options = ["-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.level=WARN"]
+        # On a laptop's few cores, light compilation starts the broker with 4 CPU seconds instead of 6.
+        options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN"]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [find_java(), *options, self._marker, main_class, *arguments],

@@ -10,7 +10,8 @@ ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
 
 
 def start_spark(archive: Path, sharing: str) -> CompletedProcess[str]:
-    options = f'-XX:SharedArchiveFile="{archive}" -Xshare:{sharing} -Xlog:cds*=off'
+    light = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # as make demo has it
+    options = f'-XX:SharedArchiveFile="{archive}" -Xshare:{sharing} -Xlog:cds*=off {light}'
     code = "from bronze.session import get_session; get_session()"
     return run_command(sys.executable, "-c", code, SPARK_SUBMIT_OPTS=options)
 
