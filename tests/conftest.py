@@ -19,8 +19,9 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from bronze.batch import IngestSummary
-from bronze.config import IngestConfig
+from bronze.config import Config, IngestConfig
 from bronze.logs import configure_logging
+from bronze.notebook import AnyConfig
 from bronze.session import get_session
 from bronze.stream import run
 from sandbox.kafka import KafkaSandbox
@@ -114,6 +115,11 @@ class Lake:
         """Ingest what the topic holds."""
         return run(replace(self.config, **changes), self.spark)
 
+    def configure(self, kind: type[AnyConfig], **changes: Any) -> AnyConfig:
+        """Another command's configuration, with what it shares with the ingestion's."""
+        shared = {field.name for field in fields(kind)} & {field.name for field in fields(self.config)}
+        return kind(**{name: getattr(self.config, name) for name in shared} | changes)
+
     def read(self, path: str) -> DataFrame:
         return self.spark.read.format("delta").load(path)
 
@@ -144,7 +150,7 @@ class Lake:
         return sorted(zip(*(pa.concat_tables(tables)[name].to_pylist() for name in columns), strict=True))
 
 
-def wait_until(is_reached: Callable[[], bool], seconds: float = 90) -> None:
+def wait_until(is_reached: Callable[[], bool], seconds: float = 120) -> None:
     """Wait for what another thread or process does."""
     end = time.monotonic() + seconds
     while not is_reached():
@@ -173,7 +179,7 @@ def any_lake(lake: Lake, request: pytest.FixtureRequest) -> Lake:
     return replace(lake, config=replace(lake.config, writer=request.param))
 
 
-def list_flags(config: IngestConfig) -> list[str]:
+def list_flags(config: Config) -> list[str]:
     """The flags of a configuration, where they are not the defaults."""
     flags: list[str] = []
     for field in fields(config):

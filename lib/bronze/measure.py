@@ -81,7 +81,8 @@ def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) 
         return None
     date, hour = max(hours)
     rows = spark.read.format("delta").load(path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
-    # Spark reads RFC 3339, but with capital letters only. Its upper() loads the rules of all languages first, 1.3 s.
+    # Spark takes capital letters only, and no zone beyond 18 hours. Its upper() would load the rules of all languages
+    # first, 1.3 s.
     newest = rows.select(F.max(F.translate("event_timestamp", "tz", "TZ").try_cast("timestamp")).alias("newest"))
     return _to_python(collect_frame(newest)["newest"].max())
 

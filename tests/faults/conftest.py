@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 
-from bronze import audit
-from bronze.audit_report import AuditReport
 from bronze.checkpoint import read_checkpoint
 from bronze.config import IngestConfig
-from bronze.operations import AuditConfig
 from tests.conftest import ROOT, SHORT_LIVED, Lake, list_flags, wait_until
+from tests.integration.test_audit import audit
 
 BRONZE = (sys.executable, "-m", "bronze.cli", "ingest")
 
@@ -89,15 +87,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Ingestion]]:
             ingestion.kill()
 
 
-def audit_lake(lake: Lake) -> AuditReport:
-    """What ``bronze audit`` says of a lake."""
-    names = {"kafka_brokers", "kafka_topic", "kafka_config", "checkpoint_path", "output_path", "dlq_path"}
-    return audit.run(AuditConfig(**{name: getattr(lake.config, name) for name in names}), lake.spark)
-
-
 def assert_complete(lake: Lake, records: int) -> None:
     """Nothing is lost and nothing twice: the audit says so, and as many records are there as were produced."""
-    report = audit_lake(lake)
+    report = audit(lake)
     assert report.is_complete, report.to_text()
     assert sum(p.bronze_rows + p.dlq_rows for p in report.partitions) == records
     assert sum(p.lag for p in report.partitions) == 0

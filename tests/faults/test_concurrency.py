@@ -1,7 +1,9 @@
 """Others work on the same tables while a stream runs: all get on, nothing is lost or doubled."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,8 +51,6 @@ class Maintenance:
 # Delta's own rule: a change of rows conflicts with each append to a partition that it has to read. So it names others
 # than those that the stream writes to, as the README says.
 OLD = "2026-01-01"
-
-
 STATEMENTS = {
     "optimize": "OPTIMIZE {table}",
     "update": f"UPDATE {{table}} SET event_version = event_version WHERE _event_date = '{OLD}'",
@@ -152,33 +152,32 @@ def test_two_drivers_with_their_own_checkpoints_start_together_on_new_tables(
 
 
 @contextmanager
-def stream(lake: Lake, **changes: int | str) -> Iterator[list[IngestSummary]]:
-    """The ingestion in a thread of this process; when the block ends it is stopped, and the list has its summary."""
-    ended: list[IngestSummary] = []
+def stream(lake: Lake, **changes: int | str) -> Iterator[Future[IngestSummary]]:
+    """The ingestion in a thread of this process; when the block ends it is stopped, or what it failed by is raised."""
     config = replace(lake.config, available_now=False, **changes)
-    thread = threading.Thread(target=lambda: ended.append(run(config, lake.spark)))
-    thread.start()
-    try:
-        yield ended
-    finally:
-        while thread.is_alive():  # a query may be about to start
-            for query in lake.spark.streams.active:
-                query.stop()
-            thread.join(0.5)
-    assert ended, "the stream has failed"
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run, config, lake.spark)
+        try:
+            yield running
+        finally:
+            while not running.done():  # a query may be about to start
+                for query in lake.spark.streams.active:
+                    query.stop()
+                time.sleep(0.5)
+    running.result()
 
 
 def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake):
     """The stream is at the topic's end and commits every second; the whole topic is backfilled meanwhile."""
     test_backfill.fill(topic, 300)
     lake.ingest(starting_offsets="latest")
-    with stream(lake, trigger_interval="1 second", max_offsets_per_trigger=20) as ended:
+    with stream(lake, trigger_interval="1 second", max_offsets_per_trigger=20) as running:
         test_backfill.fill(topic, 100)
         result = test_backfill.run(lake, max_offsets_per_trigger=150)
         wait_until(lambda: read_end(lake) == 1_200)
     assert result.summary.valid >= 900
-    assert ended[0].batch_count >= 3
-    assert result.summary.valid + ended[0].valid == 1_200
+    assert running.result().batch_count >= 3
+    assert result.summary.valid + running.result().valid == 1_200
     assert_complete(lake, 1_200)
 
 
@@ -194,7 +193,7 @@ def test_maintenance_beside_a_live_stream_loses_and_doubles_nothing(topic: Topic
             options = {"delete_replayed_days": 7, "vacuum": True}
             summaries = [test_maintain.run_maintenance(lake, **options) for _ in range(2)]
         produced = measure_topics(topic.brokers)[topic.name].produced
-        wait_until(lambda: len(lake.positions()) >= produced)
+        wait_until(lambda: read_end(lake) == produced)
     assert sum(s.compacted for s in summaries) >= 2
     assert [sum(s.deleted for s in summaries), sum(s.unreferenced for s in summaries)] == [4, 1]
     assert_complete(lake, produced)

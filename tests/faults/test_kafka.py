@@ -27,7 +27,8 @@ from bronze.tables import read_table_state
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 from tests.conftest import ROOT, Lake, Topic, make_event, make_events, wait_until
-from tests.faults.conftest import Ingestion, assert_complete, audit_lake
+from tests.faults.conftest import Ingestion, assert_complete
+from tests.integration.test_audit import audit
 from tests.integration.test_configuration import delete_records
 
 OUTAGE_SECONDS = 60
@@ -291,7 +292,7 @@ def assert_gap_is_explained(lake: Lake, end: int = 20) -> None:
     state = read_table_state(lake.config.output_path, "output-path")
     assert state is not None
     assert read_accepted(state, lake.config.kafka_topic) == {1: [(10, 14)]}
-    report = audit_lake(lake)
+    report = audit(lake)
     assert report.is_complete, report.to_text()
     assert [ranges for p in report.partitions for ranges in p.explained.values()] == [[(10, 14)]]
 
@@ -313,7 +314,7 @@ def test_a_record_that_spark_cannot_read_is_what_the_audit_finds(make_topic: Cal
     with pytest.raises(RecordUnreadable):
         before.ingest(max_offsets_per_trigger=1)
     behind.ingest(starting_offsets=json.dumps({topic.name: {"0": 3}}))
-    (partition,) = audit_lake(behind).partitions
+    (partition,) = audit(behind).partitions
     assert partition.findings == {"missing": [(2, 2)]}
     assert lake.positions() == [(0, 0), (0, 1), (0, 3), (0, 4)]
 

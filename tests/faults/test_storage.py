@@ -9,11 +9,11 @@ import pytest
 from deltalake import DeltaTable
 
 from bronze.cli import main
+from bronze.operations import AuditConfig
 from bronze.schema import create_table_statement, get_bronze_spec
-from tests.conftest import Lake, Topic, make_events
+from tests.conftest import Lake, Topic, list_flags, make_events
 from tests.faults.conftest import assert_complete, change_path, when
 from tests.integration import test_backfill, test_configuration
-from tests.integration.test_audit import list_flags as list_audit_flags
 from tests.integration.test_ingestion import BAD
 
 bronze = test_configuration.bronze
@@ -123,7 +123,7 @@ def audit(lake: Lake, capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[
     """``bronze audit``: its exit code, and what it says on standard error."""
 
     def run() -> tuple[int, str]:
-        code = main(["audit", *list_audit_flags(lake)])
+        code = main(["audit", *list_flags(lake.configure(AuditConfig))])
         return code, capsys.readouterr().err.strip().rpartition("bronze: ")[2]
 
     return run

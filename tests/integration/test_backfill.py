@@ -1,4 +1,4 @@
-"""A backfill adds what the tables lack of a range, once, also beside a live stream, and says what it cannot add."""
+"""A backfill adds what the tables lack of a range, once, whoever commits before it, and says what it cannot add."""
 
 import json
 import signal
@@ -33,7 +33,7 @@ from bronze.storage_errors import (
     RangeNotHeld,
 )
 from bronze.tables import create_table
-from tests.conftest import ROOT, Lake, Topic, make_events
+from tests.conftest import ROOT, Lake, Topic, list_flags, make_events
 from tests.integration.test_audit import audit, produce_transaction
 from tests.integration.test_configuration import delete_records
 from tests.integration.test_ingestion import BAD
@@ -91,8 +91,8 @@ def test_the_plan_changes_nothing_and_says_what_is_where(topic: Topic, lake: Lak
     topic.produce(make_events(5), partition=2)
     delete_records(topic, 1, before=4)
     versions = DeltaTable(lake.config.output_path).version()
-    flags = [f for n in NAMES for f in ("--" + n.replace("_", "-"), getattr(lake.config, n))]
-    assert main(["backfill", *flags, "--starting-offsets", "earliest", "--dry-run"]) == 0
+    flags = list_flags(configure(lake))
+    assert main(["backfill", *flags, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[3].split() == ["2", "0", "15", "15", "10", "0", "0", "5", "0", "15"]
     assert f"31 offsets of {topic.name} are asked for: 26 in the tables already, 0 lost in Kafka, 5 to do" in printed
@@ -211,8 +211,8 @@ def test_offsets_without_a_record_are_counted_as_such(topic: Topic, lake: Lake):
 
 def test_what_the_command_prints_at_its_end(topic: Topic, lake: Lake, capsys, bronze_log):
     fill(topic)
-    flags = [f for n in NAMES for f in ("--" + n.replace("_", "-"), getattr(lake.config, n))]
-    assert main(["backfill", *flags, "--starting-offsets", "earliest", "--max-offsets-per-trigger", "15"]) == 0
+    flags = list_flags(configure(lake))
+    assert main(["backfill", *flags, "--max-offsets-per-trigger", "15"]) == 0
     assert capsys.readouterr().out.startswith("30 records appended (30 valid, 0 invalid) in ")
     assert any(m.startswith("Backfill: batch 2 of 2, 30 of 30 offsets done, 30 ") for m in bronze_log.messages)
 
@@ -341,8 +341,8 @@ def test_what_was_committed_since_is_found_without_another_query(topic: Topic, l
 
 def test_an_interrupt_ends_it_at_once_and_the_next_run_adds_the_rest(topic: Topic, lake: Lake):
     fill(topic, 400)
-    flags = [f for n in NAMES for f in ("--" + n.replace("_", "-"), getattr(lake.config, n))]
-    command = [sys.executable, "-m", "bronze.cli", "backfill", *flags, "--starting-offsets", "earliest"]
+    flags = list_flags(configure(lake))
+    command = [sys.executable, "-m", "bronze.cli", "backfill", *flags]
     command += ["--max-offsets-per-trigger", "30"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stderr:

@@ -4,20 +4,25 @@ import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
+
 from tests.conftest import run_command
 
 ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
 
 
-def start_spark(archive: Path, sharing: str) -> CompletedProcess[str]:
-    light = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # as make demo has it
-    options = f'-XX:SharedArchiveFile="{archive}" -Xshare:{sharing} -Xlog:cds*=off {light}'
+LIGHT = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # as make demo has it
+
+
+def start_spark(archive: Path, sharing: str, options: str = LIGHT) -> CompletedProcess[str]:
+    options = f'-XX:SharedArchiveFile="{archive}" -Xshare:{sharing} -Xlog:cds*=off {options}'
     code = "from bronze.session import get_session; get_session()"
     return run_command(sys.executable, "-c", code, SPARK_SUBMIT_OPTS=options)
 
 
-def test_a_start_maps_the_classes_that_were_kept():
-    done = start_spark(ARCHIVE, "on")
+@pytest.mark.parametrize("options", ["", LIGHT], ids=["as ever", "light"])
+def test_a_start_maps_the_classes_that_were_kept(options: str):
+    done = start_spark(ARCHIVE, "on", options)
     assert done.returncode == 0, f"rm {ARCHIVE}; make setup: {done.stderr}"
 
 

@@ -14,7 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bronze.cli import main
-from tests.conftest import ROOT, Lake, Topic, make_event, make_events
+from tests.conftest import ROOT, Lake, Topic, list_flags, make_event, make_events
 
 
 @pytest.fixture
@@ -165,9 +165,7 @@ def test_options_that_spark_sets_itself_are_refused_in_the_properties_file(bronz
 
 def test_what_the_cli_says_at_its_end(bronze, topic: Topic, capsys: pytest.CaptureFixture[str], lake: Lake):
     topic.produce(make_events(3) + [b"{"])
-    names = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path")
-    flags = [word for name in names for word in ("--" + name.replace("_", "-"), getattr(lake.config, name))]
-    assert main(["ingest", *flags, "--available-now"]) == 0
+    assert main(["ingest", *list_flags(lake.config)]) == 0
     assert capsys.readouterr().out.strip() == "4 records in 1 batches: 3 valid, 1 invalid"
 
 

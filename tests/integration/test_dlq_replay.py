@@ -23,13 +23,13 @@ from bronze.decode import Invalid
 from bronze.errors import QueryFailed
 from bronze.notebook import wrap_cells
 from bronze.offsets import OffsetRanges
-from bronze.operations import InspectConfig, ReplayConfig
+from bronze.operations import AuditConfig, InspectConfig, ReplayConfig
 from bronze.replay import ReplayReport
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.storage_errors import TableMissing
 from bronze.transforms import build_dlq
 from bronze.writer import BatchTask
-from tests.conftest import ROOT, Lake, Topic, make_event, make_events, run_command
+from tests.conftest import ROOT, Lake, Topic, list_flags, make_event, make_events, run_command
 from tests.unit.builders import INGESTED_AT, KAFKA_TIME, create_table, make_records
 
 INVALID = Invalid("schema_mismatch", "Expected `int`, got `str` - at `$.response.status_code`")
@@ -294,18 +294,14 @@ def run_changed(environment: dict[str, str], *commands: list[str]) -> subprocess
     return run_command(sys.executable, "-c", SCRIPT, json.dumps(commands), timeout=400, **environment)
 
 
-def list_flags(lake: Lake, *names: str) -> list[str]:
-    return [word for name in names for word in ("--" + name.replace("_", "-"), getattr(lake.config, name))]
-
-
 def test_after_a_schema_change_the_dlq_is_replayed_and_the_audit_is_complete(topic: Topic, lake: Lake, tmp_path: Path):
     new = [make_event(number, response={"status_code": str(200 + number % 5)}) for number in range(CHANGED)]
     topic.produce(make_events(50) + new + STILL_BAD[:4])
     lake.ingest()
     assert (lake.bronze.count(), lake.dlq.count()) == (50, CHANGED + 4)
     environment = change_schema(tmp_path)
-    replay = ["replay", *list_flags(lake, "output_path", "dlq_path", "kafka_topic")]
-    audit = ["audit", *replay[1:], *list_flags(lake, "kafka_brokers", "checkpoint_path")]
+    replay = ["replay", *list_flags(lake.configure(ReplayConfig))]
+    audit = ["audit", *list_flags(lake.configure(AuditConfig))]
     refused = run_changed(environment, replay)
     assert refused.stdout == "[2]\n"
     assert "column response.status_code: expected string, found int" in refused.stderr

@@ -1,4 +1,4 @@
-"""Every record of a real topic is once in bronze or once in the DLQ, with either writer."""
+"""Every record of a real topic is once in bronze or once in the DLQ, with either writer and either trigger."""
 
 import json
 import os
@@ -230,11 +230,14 @@ def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lak
     command = [sys.executable, "-m", "bronze.cli", "ingest", *list_flags(live)]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **SHORT_LIVED}, **pipes) as process:
-        wait_until(lambda: lake.has_rows(30))
-        topic.produce(make_events(20, first=30))
-        wait_until(lambda: lake.has_rows(50))
-        process.send_signal(signal.SIGINT)
-        printed, log = process.communicate(timeout=60)
+        try:
+            wait_until(lambda: lake.has_rows(30))
+            topic.produce(make_events(20, first=30))
+            wait_until(lambda: lake.has_rows(50))
+            process.send_signal(signal.SIGINT)
+            printed, log = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "Stopping, asked by SIGINT" in log
     assert re.search(r"50 records in \d+ batches: 50 valid, 0 invalid", printed)

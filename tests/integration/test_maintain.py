@@ -1,4 +1,4 @@
-"""Maintenance changes no row, deletes nothing unasked, and does not disturb a stream that runs meanwhile."""
+"""Maintenance changes no row and deletes nothing unasked."""
 
 import os
 import time

@@ -18,7 +18,7 @@ from bronze.status_report import list_notes, summarize, to_json, to_text
 from bronze.storage_errors import TableMissing
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.conftest import Lake, Topic, make_events
+from tests.conftest import Lake, Topic, make_event, make_events
 from tests.integration.test_ingestion import BAD
 
 
@@ -97,6 +97,12 @@ def test_freshness_is_the_age_of_the_newest_of_each(found: Status):
     assert f"{found.freshness['time']['event']}" == "2026-01-31 22:30:00"
     assert found.freshness["age"][["Kafka timestamp", "ingestion"]].between(0, 30).all()
     assert 0 <= found.totals["p50"] <= found.totals["p99"] < 1_800
+
+
+def test_a_time_in_small_letters_is_the_newest_too(topic: Topic, lake: Lake):
+    topic.produce([make_event(event_timestamp="2026-01-31t22:45:00z"), *make_events(1)], partition=0)
+    lake.ingest()
+    assert f"{measure(lake).freshness['time']['event']}" == "2026-01-31 22:45:00"
 
 
 def test_the_text_has_every_section(found: Status):
