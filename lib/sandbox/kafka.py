@@ -19,7 +19,7 @@ from bronze.jars import find_java, resolve_jars
 from sandbox.errors import BrokerNotReachable, BrokerNotStarted
 from sandbox.produce import produce
 from sandbox.system import HOST, find_free_port, hold_lock, read_command_line, wait_for_port
-from sandbox.topics import create_topic, measure_topics
+from sandbox.topics import measure_topics
 
 # Kafka names no logging backend as a dependency; without the second, its log would go nowhere.
 JARS = ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3")
@@ -169,14 +169,6 @@ class KafkaSandbox:
     def kill(self) -> None:
         """End the broker with SIGKILL, as a crash would: its state file stays."""
         self._end(signal.SIGKILL)
-
-    def create_topic(self, name: str, partitions: int, config: dict[str, str] | None = None) -> None:
-        """Create a topic; ``config`` takes Kafka's topic settings.
-
-        Raises:
-            KafkaException: The broker refused, for instance because the topic exists.
-        """
-        create_topic(self.brokers, name, partitions, config)
 
     def _read_state(self) -> dict[str, Any]:
         try:

@@ -19,7 +19,7 @@ from sandbox.errors import BrokerNotStarted, DeliveryFailed
 from sandbox.events import generate_events
 from sandbox.kafka import KafkaSandbox, ensure_sandbox
 from sandbox.produce import PRODUCER_CONFIG, produce
-from sandbox.topics import TopicSize, measure_topics
+from sandbox.topics import TopicSize, create_topic, measure_topics
 
 LONG_AGO = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -107,7 +107,7 @@ def test_ensure_sandbox_fills_a_topic_once(sandbox: KafkaSandbox) -> None:
 
 
 def test_a_topic_takes_records_of_twelve_megabytes(sandbox: KafkaSandbox) -> None:
-    sandbox.create_topic("large", 1)
+    create_topic(sandbox.brokers, "large", 1)
     producer = Producer({"bootstrap.servers": sandbox.brokers, "message.max.bytes": 13_000_000})
     producer.produce("large", b"x" * 12_000_000)
     assert producer.flush(20) == 0
@@ -115,9 +115,9 @@ def test_a_topic_takes_records_of_twelve_megabytes(sandbox: KafkaSandbox) -> Non
 
 
 def test_creating_a_topic_that_exists_is_an_error(sandbox: KafkaSandbox) -> None:
-    sandbox.create_topic("once", 1, {"retention.ms": "1000"})
+    create_topic(sandbox.brokers, "once", 1, {"retention.ms": "1000"})
     with pytest.raises(KafkaException, match="already exists"):
-        sandbox.create_topic("once", 1)
+        create_topic(sandbox.brokers, "once", 1)
 
 
 def test_topics_survive_down_and_up(sandbox: KafkaSandbox, capsys: pytest.CaptureFixture) -> None:
@@ -132,7 +132,7 @@ def test_records_that_the_broker_does_not_take_are_an_error(
     sandbox: KafkaSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PRODUCER_CONFIG, "message.timeout.ms", 1_000)
-    sandbox.create_topic("interrupted", 1)
+    create_topic(sandbox.brokers, "interrupted", 1)
     threading.Timer(0.5, sandbox.kill).start()
     with pytest.raises(DeliveryFailed, match=r"producing to interrupted failed after .* records"):
         produce(sandbox.brokers, "interrupted", 300, rate=100)

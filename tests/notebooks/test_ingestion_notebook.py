@@ -14,6 +14,7 @@ import yaml
 from bronze.notebook import read_result
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
+from sandbox.topics import create_topic
 from tests.conftest import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "ingestion.ipynb"
@@ -69,7 +70,7 @@ def assert_shows_all(executed: Path) -> None:
 def test_without_a_dlq_and_without_records_it_ends_well(
     parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path
 ):
-    kafka.create_topic(parameters["kafka_topic"], 2)
+    create_topic(kafka.brokers, parameters["kafka_topic"], 2)
     result = execute({**parameters, "dlq_path": ""}, tmp_path / "out.ipynb")
     assert (result["records"], result["bronze_rows"]) == (0, 0)
 
