@@ -145,9 +145,9 @@ test-unit: setup ## Without Kafka
 test-notebooks: setup ## The notebooks, by nbmake and by papermill
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)
 
-# From the last name on: test_storage takes long, and begun last it would leave one process alone at the end.
-test-faults: setup ## Crashes, stops, and failures of Kafka and of storage: see docs/reliability.md
-	$(PARALLEL) $$(ls -r tests/faults/test_*.py) -m "not soak" $(ARGS)
+# The largest file first: begun last it would leave one process alone at the end.
+test-faults: setup ## Crashes, stops, concurrent writers, failures of Kafka and storage: see docs/reliability.md
+	$(PARALLEL) $$(ls -S tests/faults/test_*.py) -m "not soak" $(ARGS)
 
 test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
 	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
