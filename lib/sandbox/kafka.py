@@ -23,7 +23,7 @@ from sandbox.topics import measure_topics
 
 # Kafka names no logging backend as a dependency; without the second, its log would go nowhere.
 JARS = ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3")
-# Light compilation starts the broker with 4 CPU seconds instead of 6, and takes records no slower.
+# Light compilation starts the broker with 4 CPU seconds instead of 6, and takes records about as fast.
 JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN")
 START_TIMEOUT, STOP_TIMEOUT = 90, 30  # seconds
 
