@@ -238,8 +238,7 @@ def test_a_stream_that_commits_during_a_replay_and_a_restart_from_scratch_double
     mend_dlq(lake)
     topic.produce(make_events(4, first=10), partition=0)
     interrupt_at(monkeypatch, 1, lake.ingest)
-    config = ReplayConfig(output_path=lake.config.output_path, dlq_path=lake.config.dlq_path, kafka_topic=topic.name)
-    assert replay.run(config, lake.spark).appended == 1
+    assert replay.run(lake.configure(ReplayConfig), lake.spark).appended == 1
     assert lake.bronze.count() == 10
     shutil.rmtree(lake.config.checkpoint_path)
     assert (lake.ingest().present, lake.bronze.count()) == (10, 10)

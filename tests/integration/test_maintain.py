@@ -22,8 +22,7 @@ from tests.integration.test_ingestion import BAD
 
 
 def run_maintenance(lake: Lake, **changes: Any) -> MaintenanceSummary:
-    paths = {"output_path": lake.config.output_path, "dlq_path": lake.config.dlq_path}
-    return maintain.run(MaintainConfig(**{**paths, **changes}), lake.spark)
+    return maintain.run(lake.configure(MaintainConfig, **changes), lake.spark)
 
 
 def count_parts(lake: Lake, condition: str) -> int:

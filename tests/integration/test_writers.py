@@ -13,11 +13,7 @@ from bronze.kafka import Topic as KafkaTopic
 from bronze.positions import find_present
 from bronze.prepare import TableGuard
 from bronze.spark_writer import SparkWriter
-from bronze.storage_errors import (
-    AppendConflict,
-    TableChanged,
-    TopicTruncated,
-)
+from bronze.storage_errors import AppendConflict, TableChanged, TopicTruncated
 from bronze.writer import BatchTask
 from tests.conftest import Lake, Topic, make_events
 from tests.integration.test_ingestion import BAD
