@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.plots import collect_frame
+from bronze.frames import collect_frame
 from bronze.schema import TableSpec
 
 _STATS = "numRecords LONG, maxValues STRUCT<_kafka_timestamp: TIMESTAMP, _ingested_at: TIMESTAMP>"

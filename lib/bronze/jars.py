@@ -130,9 +130,9 @@ def _describe_dependencies(coordinates: tuple[str, ...]) -> str:
     )
 
 
-def _list_executor_requirements() -> list[str]:
-    """What the tasks import, at the versions installed here."""
-    return [f"{name}=={version(name)}" for name in ("msgspec", "numpy", "pyarrow")]
+def list_executor_packages() -> dict[str, str]:
+    """The packages that tasks import, each with the version that is installed here."""
+    return {name: version(name) for name in ("msgspec", "numpy", "pyarrow")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given.packages:
             print(",".join(get_spark_packages()))
         elif given.executor_requirements:
-            print("\n".join(_list_executor_requirements()))
+            print("\n".join(f"{name}=={number}" for name, number in list_executor_packages().items()))
         else:
             resolve_jars(*get_spark_packages())
     except BronzeError as error:

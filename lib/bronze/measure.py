@@ -12,8 +12,8 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.frames import collect_frame
 from bronze.offsets import PlannedOffsets
-from bronze.plots import collect_frame
 from bronze.positions import is_within, select_positions
 
 _PERCENTILES = (0.5, 0.95, 0.99)

@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import nbformat
 import pandas as pd
 
 from bronze.config import Config, IngestConfig
@@ -78,6 +77,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 def find_result(path: str | Path) -> dict[str, Any]:
     """The recorded result of an executed notebook by MIME type, for programs and as text; empty where there is none."""
+    import nbformat  # here: a kernel, which never reads one, would wait a second for what it loads
+
     cells = nbformat.read(path, as_version=4).cells
     for output in (o for cell in reversed(cells) for o in cell.get("outputs", [])):
         if RESULT_MIME in output.get("data", {}):

@@ -1,20 +1,12 @@
 """How all plots of the notebooks look."""
 
-from typing import cast
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from pyspark.sql import DataFrame
 
 VALID, INVALID = "#2a6f97", "#c8553d"
-
-
-def collect_frame(rows: DataFrame) -> pd.DataFrame:
-    """The rows of a small query as a pandas DataFrame."""
-    return cast(pd.DataFrame, rows.toPandas())
 
 
 def start_plot(title: str, xlabel: str, ylabel: str = "records") -> tuple[Figure, Axes]:

@@ -8,31 +8,28 @@ one, adds what is missing and nothing twice.
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
 import pandas as pd
-import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bronze.batch import TableWriter, select_records
-from bronze.decode import Invalid
 from bronze.dlq import normalize_detail, open_tables, select_dlq
 from bronze.failures import explain_failures
+from bronze.frames import collect_frame
 from bronze.offsets import OffsetRanges, count_offsets, find_bounds, invert_ranges, split_ranges, subtract_ranges
 from bronze.opening import open_session
 from bronze.operations import ReplayConfig
 from bronze.paths import check_writable
-from bronze.plots import collect_frame
 from bronze.positions import build_bitmaps, collect_ranges, find_present, is_within, mark_present
 from bronze.prepare import choose_writer
 from bronze.spark_writer import SparkWriter
 from bronze.tables import to_local_path
-from bronze.transforms import RECORD_COLUMNS, decode_all
+from bronze.transforms import RECORD_COLUMNS, diagnose_records
 from bronze.writer import BatchResult, BatchTask
 
 log = logging.getLogger(__name__)
@@ -159,22 +156,6 @@ def _to_records(rows: DataFrame) -> DataFrame:
     """DLQ rows with the names of the Kafka records that they were, each position once."""
     names = {"_raw_bytes": "value"} | {f"_kafka_{name}": name for name in RECORD_COLUMNS[1:-1]}
     return rows.dropDuplicates(["_kafka_partition", "_kafka_offset"]).withColumnsRenamed(names)
-
-
-def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task of the plan: records in, for each its error out, null where it is valid now."""
-    for records in batches:
-        failed = [d if type(d) is Invalid else None for d in decode_all(records, ingested_at)]
-        yield pa.record_batch(
-            {
-                "_kafka_partition": records["partition"],
-                "_kafka_offset": records["offset"],
-                "was": records["was"],
-                "is_replayed": records["is_replayed"],
-                "error_type": pa.array([d and d.error_type for d in failed], pa.string()),
-                "error_detail": pa.array([d and d.error_detail for d in failed], pa.string()),
-            }
-        )
 
 
 def _list_details(failing: DataFrame) -> pd.DataFrame:

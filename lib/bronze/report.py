@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 
 from bronze.batch import IngestSummary
 from bronze.config import Config, IngestConfig
-from bronze.plots import INVALID, VALID, collect_frame, stack_bars, start_plot
+from bronze.frames import collect_frame
+from bronze.plots import INVALID, VALID, stack_bars, start_plot
 
 _SHOWN_BATCHES = 40
 _BRONZE_PREVIEW = (

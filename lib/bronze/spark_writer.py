@@ -4,38 +4,25 @@ The same decoding in the same tasks; the rows go back to Spark and are kept whil
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from bronze.failures import explain_failures
 from bronze.offsets import OffsetRanges
-from bronze.schema import get_bronze_schema, get_dlq_schema, quote_path
+from bronze.schema import quote_path
 from bronze.storage_errors import TableChanged
-from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, split_records
-from bronze.writer import BatchResult, BatchTask, describe_counts, merge_results
+from bronze.writer import ROWS_SCHEMA, BatchResult, BatchTask, merge_results, split_partition
 
-_ROWS_SCHEMA = T.StructType(
-    [
-        T.StructField("bronze", get_bronze_schema()),
-        T.StructField("dlq", get_dlq_schema()),
-        T.StructField("result", T.BinaryType()),
-    ]
-)
 _DROPPED = re.compile(r"\[PATH_NOT_FOUND\]|\[DELTA_TABLE_NOT_FOUND\]|/_delta_log does not exist")
-_ROWS_ARROW = pa.schema(
-    [("bronze", pa.struct(list(BRONZE_ARROW))), ("dlq", pa.struct(list(DLQ_ARROW))), ("result", pa.binary())]
-)
 
 
 class SparkWriter:
@@ -86,7 +73,7 @@ class SparkWriter:
         if any(has_number.values()):
             task = replace(task, present=find_present())
         transaction = {"txnAppId": app_id, "txnVersion": str(task.batch_id)}
-        rows = batch.mapInArrow(partial(_split_task, task=task), _ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
+        rows = batch.mapInArrow(partial(split_partition, task=task), ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             encoded = rows.where(F.col("result").isNotNull()).select("result").collect()
             result = merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in encoded)
@@ -131,25 +118,3 @@ def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, str])
             if _DROPPED.search(str(error)):
                 raise TableChanged(path) from error
             raise
-
-
-def _split_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task: batches of records in, rows of either table out, the counts in a last row."""
-    counts = Counts()
-    for records in batches:
-        split = split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present)
-        counts.add(split.counts)
-        yield from _to_rows("bronze", split.bronze)
-        yield from _to_rows("dlq", split.dlq)
-    encoded = pa.array([msgspec.json.encode(describe_counts(counts))], pa.binary())
-    yield _fill_row(1, result=encoded)
-
-
-def _to_rows(name: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
-    for chunk in table.to_batches():
-        yield _fill_row(len(chunk), **{name: pa.StructArray.from_arrays(chunk.columns, fields=list(chunk.schema))})
-
-
-def _fill_row(count: int, **columns: pa.Array) -> pa.RecordBatch:
-    arrays = [columns.get(f.name, pa.nulls(count, f.type)) for f in _ROWS_ARROW]
-    return pa.RecordBatch.from_arrays(arrays, schema=_ROWS_ARROW)

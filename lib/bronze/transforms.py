@@ -4,7 +4,7 @@ The records have the columns of RECORD_COLUMNS; all timestamps are microseconds 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +112,22 @@ def decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invali
     values = records["value"].to_pylist()
     timestamps = records["timestamp"].cast(pa.int64()).to_pylist()
     return [decode(value, timestamp, ingested_at) for value, timestamp in zip(values, timestamps, strict=True)]
+
+
+def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Iterator[pa.RecordBatch]:
+    """What Spark runs in each task of the plan: records in, for each its error out, null where it is valid now."""
+    for records in batches:
+        failed = [d if type(d) is Invalid else None for d in decode_all(records, ingested_at)]
+        yield pa.record_batch(
+            {
+                "_kafka_partition": records["partition"],
+                "_kafka_offset": records["offset"],
+                "was": records["was"],
+                "is_replayed": records["is_replayed"],
+                "error_type": pa.array([d and d.error_type for d in failed], pa.string()),
+                "error_detail": pa.array([d and d.error_detail for d in failed], pa.string()),
+            }
+        )
 
 
 def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], ingested_at: int) -> pa.Table:

@@ -13,13 +13,24 @@ from functools import partial
 import msgspec
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import types as T
 
 from bronze.files import DataFile, write_parquet
 from bronze.offsets import OffsetRanges
-from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
-from bronze.transforms import Counts, split_records
+from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
+from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, split_records
 
 FLUSH_BYTES = 256 * 1024 * 1024
+ROWS_SCHEMA = T.StructType(
+    [
+        T.StructField("bronze", get_bronze_schema()),
+        T.StructField("dlq", get_dlq_schema()),
+        T.StructField("result", T.BinaryType()),
+    ]
+)
+_ROWS_ARROW = pa.schema(
+    [("bronze", pa.struct(list(BRONZE_ARROW))), ("dlq", pa.struct(list(DLQ_ARROW))), ("result", pa.binary())]
+)
 
 
 @dataclass(frozen=True)
@@ -141,3 +152,25 @@ class _Buffer:
         if self.tables:
             self.written += write_parquet(pa.concat_tables(self.tables), self.path, self.spec, self.batch_id)
         self.tables, self.size = [], 0
+
+
+def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
+    """What Spark runs in each task of the delta-spark writer: records in, ROWS_SCHEMA out, the counts in a last row."""
+    counts = Counts()
+    for records in batches:
+        split = split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present)
+        counts.add(split.counts)
+        yield from _to_rows("bronze", split.bronze)
+        yield from _to_rows("dlq", split.dlq)
+    encoded = pa.array([msgspec.json.encode(describe_counts(counts))], pa.binary())
+    yield _fill_row(1, result=encoded)
+
+
+def _to_rows(name: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
+    for chunk in table.to_batches():
+        yield _fill_row(len(chunk), **{name: pa.StructArray.from_arrays(chunk.columns, fields=list(chunk.schema))})
+
+
+def _fill_row(count: int, **columns: pa.Array) -> pa.RecordBatch:
+    arrays = [columns.get(f.name, pa.nulls(count, f.type)) for f in _ROWS_ARROW]
+    return pa.RecordBatch.from_arrays(arrays, schema=_ROWS_ARROW)

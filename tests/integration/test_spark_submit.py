@@ -25,7 +25,7 @@ BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.
 
 
 def submit(lake: Lake, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    names = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path")
+    names = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path", "writer")
     arguments = [word for name in names for word in ("--" + name.replace("_", "-"), getattr(lake.config, name))]
     command = ["spark-submit", *flags, "--packages", ",".join(get_spark_packages()), "lib/bronze_ingestion.py"]
     return run_command(*command, *arguments, "--available-now", "--with-metrics", timeout=300, **environment)
@@ -100,15 +100,22 @@ def wait_for_text(log: Path, text: str, seconds: float = 60) -> None:
 CLUSTER = ("--conf", "spark.executor.memory=700m", "--conf", "spark.driver.host=127.0.0.1", "--master")
 
 
-def test_executors_without_packages_get_them_from_the_archive(cluster: str, topic: Topic, lake: Lake):
-    archive = run_command("make", "env-archive", timeout=300)
-    assert archive.returncode == 0, archive.stderr
+@pytest.fixture(scope="module")
+def archive() -> None:
+    """What executors need, packed into dist/."""
+    packed = run_command("make", "env-archive", timeout=300)
+    assert packed.returncode == 0, packed.stderr
+
+
+def test_executors_without_packages_get_them_from_the_archive(
+    cluster: str, archive: None, topic: Topic, any_lake: Lake
+):
     topic.produce(make_events(30) + BAD)
     flags = ["--archives", f"{ROOT}/dist/bronze-env.tar.gz#env", "--conf", "spark.executorEnv.PYTHONPATH=env"]
     pythons = {"PYSPARK_PYTHON": BARE_PYTHON, "PYSPARK_DRIVER_PYTHON": sys.executable}
-    done = submit(lake, *CLUSTER, cluster, *flags, **pythons)
+    done = submit(any_lake, *CLUSTER, cluster, *flags, **pythons)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert len(lake.positions()) == len(set(lake.positions())) == 38
+    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 38
 
 
 def test_executors_without_packages_and_archive_are_explained(cluster: str, topic: Topic, lake: Lake):

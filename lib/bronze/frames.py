@@ -1,0 +1,11 @@
+"""Small results as pandas DataFrames."""
+
+from typing import cast
+
+import pandas as pd
+from pyspark.sql import DataFrame
+
+
+def collect_frame(rows: DataFrame) -> pd.DataFrame:
+    """The rows of a small query as a pandas DataFrame."""
+    return cast(pd.DataFrame, rows.toPandas())
