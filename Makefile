@@ -18,7 +18,7 @@ READY := .venv/.ready
 # What Spark loads at every start, as the JVM maps it; one that cannot use it ignores it: lib/sandbox/classes.py.
 CLASSES := .venv/spark-classes.jsa
 # In the demo each Spark lives for half a minute, in which to compile well costs more than it saves.
-LIGHT := -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+LIGHT := -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC
 ifneq ($(origin SPARK_SUBMIT_OPTS),environment)
 export SPARK_SUBMIT_OPTS := -XX:SharedArchiveFile="$(CURDIR)/$(CLASSES)" -Xlog:cds*=off
 demo: export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) $(LIGHT)
@@ -92,17 +92,21 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
-	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
-	$(RUN)/backfill.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
-	$(RUN)/dlq_inspection.ipynb $(PLACES)
-	$(RUN)/table_monitoring.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
-	$(BIN)/bronze audit $(SOURCE) $(TABLES)
+	@$(BIN)/python -m sandbox.jvm $(MAKE) demo-steps
 	@printf '%s\n' '' 'Try next:' \
 		'  make demo          again: as many new events, nothing twice' \
 		'  make lab           the notebooks in JupyterLab' \
 		'  make submit        the same ingestion by spark-submit' \
 		'  make audit         prove once more that every record is there once' \
 		'  make sandbox-down  stop Kafka'
+
+# What the demo runs on one JVM.
+demo-steps:
+	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(RUN)/backfill.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(RUN)/dlq_inspection.ipynb $(PLACES)
+	$(RUN)/table_monitoring.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(BIN)/bronze audit $(SOURCE) $(TABLES)
 
 lab: setup ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -1,13 +1,14 @@
-"""Seconds that a short run takes: as Java starts, with the classes that make setup keeps, and with light compilation.
+"""Seconds that three short runs take: as Java starts, with kept classes and light compilation, and on one JVM.
 
     python benchmarks/start.py [--rounds 3]
 
-Each starts Spark in a process of its own, writes a small partitioned Delta table, reads it, and ends; in turn, in
-rounds. The classes are those of ``make setup``.
+Each run starts Spark in a process of its own, writes a small partitioned Delta table, reads it, and ends; the ways in
+turn, in rounds. The classes are those of ``make setup``, the options and the one JVM those of ``make demo``.
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,9 +24,18 @@ from sandbox.classes import use_delta
 with tempfile.TemporaryDirectory() as folder:
     use_delta(get_session(), folder + "/table")
 """
+THREE_RUNS = ["sh", "-ec", f"for run in 1 2 3; do '{sys.executable}' -c '{RUN}'; done"]
+ON_ONE_JVM = [sys.executable, "-m", "sandbox.jvm", *THREE_RUNS]
 KEPT = f'-XX:SharedArchiveFile="{Path(sys.prefix, "spark-classes.jsa")}" -Xshare:on'
-LIGHT = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-WAYS = {"as Java starts": "", "light": LIGHT, "kept classes": KEPT, "kept classes, light": f"{KEPT} {LIGHT}"}
+LIGHT = re.findall(r"^LIGHT := (.+)$", Path(__file__).parents[1].joinpath("Makefile").read_text(), re.MULTILINE)[0]
+WAYS = {
+    "as Java starts": (THREE_RUNS, ""),
+    "light": (THREE_RUNS, LIGHT),
+    "kept classes": (THREE_RUNS, KEPT),
+    "kept classes, light": (THREE_RUNS, f"{KEPT} {LIGHT}"),
+    "on one JVM": (ON_ONE_JVM, ""),
+    "on one JVM, kept classes, light": (ON_ONE_JVM, f"{KEPT} {LIGHT}"),
+}
 
 
 def main() -> None:
@@ -34,9 +44,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     seconds = defaultdict(list)
     for _ in range(rounds):
-        for name, options in WAYS.items():
+        for name, (command, options) in WAYS.items():
             started = time.monotonic()
-            command, environment = [sys.executable, "-c", RUN], {**os.environ, "SPARK_SUBMIT_OPTS": options}
+            environment = {**os.environ, "SPARK_SUBMIT_OPTS": options}
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             seconds[name].append(time.monotonic() - started)

@@ -57,7 +57,7 @@ def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
         JarsNotResolved: The jars are not cached and could not be downloaded.
     """
     builder = SparkSession.builder.appName(app_name)
-    settings = _DELTA if is_submitted() or SparkSession.getActiveSession() else {**_DELTA, **_describe_local()}
+    settings = _DELTA if is_submitted() or SparkSession.getActiveSession() else describe_local()
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
@@ -81,7 +81,13 @@ def ship_package(spark: SparkSession) -> None:
     spark.sparkContext.addPyFile(archive)
 
 
-def _describe_local() -> dict[str, str]:
+def describe_local() -> dict[str, str]:
+    """The settings of a new local session, with its jars; sets what Spark's scripts read from the environment.
+
+    Raises:
+        JavaNotFound: There is no usable Java.
+        JarsNotResolved: The jars are not cached and could not be downloaded.
+    """
     java = find_java()
     if not shutil.which("java"):  # Spark's scripts look in JAVA_HOME and on PATH only
         os.environ["JAVA_HOME"] = os.environ.get("JAVA_HOME") or str(Path(java).parents[1])
@@ -90,6 +96,7 @@ def _describe_local() -> dict[str, str]:
     jars = resolve_jars(*get_spark_packages(), beside_spark=True)
     log_config = Path(str(files("bronze") / "log4j2.properties")).as_uri()
     return {
+        **_DELTA,
         **_LOCAL,
         "spark.jars": ",".join(map(str, jars)),
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC",
