@@ -17,7 +17,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # What Spark loads at every start, as the JVM maps it; one that cannot use it ignores it: lib/sandbox/classes.py.
 CLASSES := .venv/spark-classes.jsa
-# In the demo each Spark lives for half a minute, in which to compile well costs more than it saves.
+# The demo's JVM lives for a minute, in which to compile well costs more than it saves; light, it would keep 48 MB of
+# code at the most, fill that, and compile no more.
 LIGHT := -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC
 ifneq ($(origin SPARK_SUBMIT_OPTS),environment)
 export SPARK_SUBMIT_OPTS := -XX:SharedArchiveFile="$(CURDIR)/$(CLASSES)" -Xlog:cds*=off

@@ -6,6 +6,7 @@ from statistics import median
 
 def print_ratios(seconds: Mapping[str, Sequence[float]], base: str) -> None:
     """A line per way: its median seconds, and what share that is of the base's."""
-    print(f"\n{'way':<20} {'median s':>8} of {base}")
+    width = max(map(len, seconds))
+    print(f"\n{'way':<{width}} {'median s':>8} of {base}")
     for name, measured in seconds.items():
-        print(f"{name:<20} {median(measured):>8.2f} {median(measured) / median(seconds[base]):.2f}")
+        print(f"{name:<{width}} {median(measured):>8.2f} {median(measured) / median(seconds[base]):.2f}")

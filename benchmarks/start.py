@@ -22,7 +22,8 @@ import tempfile
 from bronze.session import get_session
 from sandbox.classes import use_delta
 with tempfile.TemporaryDirectory() as folder:
-    use_delta(get_session(), folder + "/table")
+    use_delta(spark := get_session(), folder + "/table")
+spark.stop()
 """
 THREE_RUNS = ["sh", "-ec", f"for run in 1 2 3; do '{sys.executable}' -c '{RUN}'; done"]
 ON_ONE_JVM = [sys.executable, "-m", "sandbox.jvm", *THREE_RUNS]
