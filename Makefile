@@ -17,12 +17,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # What Spark loads at every start, as the JVM maps it; one that cannot use it ignores it: lib/sandbox/classes.py.
 CLASSES := .venv/spark-classes.jsa
-# The demo's JVM lives for a minute, in which to compile well costs more than it saves; light, it would keep 48 MB of
-# code at the most, fill that, and compile no more.
-LIGHT := -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC
 ifneq ($(origin SPARK_SUBMIT_OPTS),environment)
 export SPARK_SUBMIT_OPTS := -XX:SharedArchiveFile="$(CURDIR)/$(CLASSES)" -Xlog:cds*=off
-demo: export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) $(LIGHT)
 endif
 # From environment.yml it has a Java of its own, which Spark's scripts look for on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -44,6 +40,8 @@ export SANDBOX_DATA_DIR := $(DATA)/sandbox
 
 TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq-path $(DATA)/dlq
 RUN = $(BIN)/python -m bronze.run_notebook notebooks
+# Not named in a recipe: `make -n` would run the line.
+SUBMAKE = $(MAKE)
 PLACES = -p kafka_topic $(TOPIC) -p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq
 PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCE = --kafka-brokers 127.0.0.1:$(PORT) --kafka-topic $(TOPIC)
@@ -93,7 +91,7 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
-	@$(BIN)/python -m sandbox.jvm $(MAKE) demo-steps
+	@$(BIN)/python -m sandbox.jvm $(SUBMAKE) notebooks
 	@printf '%s\n' '' 'Try next:' \
 		'  make demo          again: as many new events, nothing twice' \
 		'  make lab           the notebooks in JupyterLab' \
@@ -101,8 +99,8 @@ demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audi
 		'  make audit         prove once more that every record is there once' \
 		'  make sandbox-down  stop Kafka'
 
-# What the demo runs on one JVM.
-demo-steps:
+# The audit is the last: a command keeps its context in the demo's JVM.
+notebooks: setup ## Run all notebooks by papermill on the sandbox, and the audit
 	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
 	$(RUN)/backfill.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
 	$(RUN)/dlq_inspection.ipynb $(PLACES)
@@ -176,4 +174,4 @@ clean: ## Remove tables, runs and caches; .venv stays (the sandbox is stopped fi
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup env-archive demo lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak lint format strip clean
+.PHONY: help setup env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak lint format strip clean

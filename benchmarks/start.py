@@ -3,12 +3,11 @@
     python benchmarks/start.py [--rounds 3]
 
 Each run starts Spark in a process of its own, writes a small partitioned Delta table, reads it, and ends; the ways in
-turn, in rounds. The classes are those of ``make setup``, the options and the one JVM those of ``make demo``.
+turn, in rounds. The classes are those of ``make setup``, the light options those of ``sandbox.jvm``.
 """
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from ratios import print_ratios
+
+from sandbox.jvm import LIGHT
 
 RUN = """
 import tempfile
@@ -28,14 +29,13 @@ spark.stop()
 THREE_RUNS = ["sh", "-ec", f"for run in 1 2 3; do '{sys.executable}' -c '{RUN}'; done"]
 ON_ONE_JVM = [sys.executable, "-m", "sandbox.jvm", *THREE_RUNS]
 KEPT = f'-XX:SharedArchiveFile="{Path(sys.prefix, "spark-classes.jsa")}" -Xshare:on'
-LIGHT = re.findall(r"^LIGHT := (.+)$", Path(__file__).parents[1].joinpath("Makefile").read_text(), re.MULTILINE)[0]
 WAYS = {
     "as Java starts": (THREE_RUNS, ""),
     "light": (THREE_RUNS, LIGHT),
     "kept classes": (THREE_RUNS, KEPT),
     "kept classes, light": (THREE_RUNS, f"{KEPT} {LIGHT}"),
-    "on one JVM": (ON_ONE_JVM, ""),
-    "on one JVM, kept classes, light": (ON_ONE_JVM, f"{KEPT} {LIGHT}"),
+    "on one JVM, light": (ON_ONE_JVM, ""),
+    "on one JVM, kept classes, light": (ON_ONE_JVM, KEPT),
 }
 
 

@@ -1,11 +1,13 @@
-"""Entrypoint for spark-submit, the same as ``bronze ingest``: spark-submit's own flags decide master and packages.
+"""Entrypoint for spark-submit, whose own flags decide master and packages: ``bronze ingest``, or a command by its name.
 
 spark-submit --packages … lib/bronze_ingestion.py --kafka-brokers … --checkpoint-path … --output-path …
+spark-submit --packages … lib/bronze_ingestion.py audit --kafka-brokers … --output-path …
 """
 
 import sys
 
-from bronze.cli import main
+from bronze.cli import COMMANDS, main
 
 if __name__ == "__main__":
-    sys.exit(main(["ingest", *sys.argv[1:]]))
+    given = sys.argv[1:]
+    sys.exit(main(given if given and given[0] in COMMANDS else ["ingest", *given]))

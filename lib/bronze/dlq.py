@@ -65,7 +65,7 @@ def _is_between(partition: int, first: int, last: int) -> Column:
 
 
 def read_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
-    """The same rows without values and keys, and with ``is_replayed``: whether bronze has the position."""
+    """What ``select_dlq`` selects, without values and keys, with ``is_replayed``: whether bronze has the position."""
     open_tables(spark, config)
     rows = select_dlq(spark, config).drop("_raw_bytes", "_raw_value", "_kafka_key")
     return mark_present(rows, [config.output_path], config.kafka_topic, "is_replayed")

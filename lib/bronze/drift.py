@@ -2,6 +2,7 @@
 
 Fields that the schema lacks do not make a record invalid, so a sample of bronze is looked through as well as one of
 the DLQ. A field conflicts where the decoder itself would refuse it: both use the same types.
+Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
 """
 
 from collections import Counter
@@ -16,6 +17,7 @@ from bronze.decode import to_python_type
 from bronze.masking import MASK, Path, cut_text, is_masked
 from bronze.schema import get_event_schema
 
+# For each field what the schema has there, and a decoder of its type or, of an object, the fields in it.
 Fields = dict[str, tuple[str, Any]]
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -39,7 +41,7 @@ COUNTED_DDL = "field string, expected string, found string, records bigint, exam
 
 
 def compile_fields(schema: T.StructType) -> Fields:
-    """What each field of a schema is called there, and how it is checked: by a decoder, or by fields of its own."""
+    """The fields of a schema, ready to compare values with."""
     return {field.name: _compile(field.dataType) for field in schema}
 
 
@@ -50,7 +52,7 @@ def _compile(data_type: T.DataType) -> tuple[str, Any]:
 
 
 def find_drift(value: bytes | None, fields: Fields) -> Iterator[tuple[Drift, str]]:
-    """The fields of a value that the schema lacks or has with another type, each with its JSON text.
+    """The fields of a value that the schema (``compile_fields``) lacks or has with another type, with their JSON text.
 
     Takes any bytes: what is no JSON object is one finding, without its text.
     """

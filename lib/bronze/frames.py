@@ -1,4 +1,4 @@
-"""Small results as pandas DataFrames."""
+"""Small results as pandas DataFrames, for commands that draw no plots and so load no matplotlib."""
 
 from typing import cast
 

@@ -29,16 +29,12 @@ from bronze.positions import build_bitmaps, collect_ranges, find_present, is_wit
 from bronze.prepare import choose_writer
 from bronze.spark_writer import SparkWriter
 from bronze.tables import to_local_path
-from bronze.transforms import RECORD_COLUMNS, diagnose_records
+from bronze.transforms import DIAGNOSED_DDL, RECORD_COLUMNS, diagnose_records
 from bronze.writer import BatchResult, BatchTask
 
 log = logging.getLogger(__name__)
 
 _SHOWN_DETAILS = 20
-_OUTCOME = (
-    "_kafka_partition int, _kafka_offset bigint, was string, is_replayed boolean, "
-    "error_type string, error_detail string"
-)
 
 
 @dataclass
@@ -132,7 +128,7 @@ def make_plan(spark: SparkSession, config: ReplayConfig) -> ReplayReport:
     open_value = F.when(~F.col("is_replayed"), F.col("value")).alias("value")
     task = partial(diagnose_records, ingested_at=_read_clock())
     records = rows.transform(_to_records).select(open_value, *columns)
-    outcomes = records.mapInArrow(task, _OUTCOME).persist(StorageLevel.MEMORY_AND_DISK)
+    outcomes = records.mapInArrow(task, DIAGNOSED_DDL).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         is_valid = F.expr("not is_replayed and error_type is null")
         is_failing = F.expr("not is_replayed and error_type is not null")

@@ -1,4 +1,4 @@
-"""The Spark session: under spark-submit what its flags decided, elsewhere a local one with the right jars."""
+"""The Spark session: in a JVM that was handed down as its flags decided, elsewhere a local one with the right jars."""
 
 import atexit
 import os
@@ -42,13 +42,13 @@ _LOCAL = {
 }
 
 
-def is_submitted() -> bool:
-    """Whether spark-submit started this process (it hands its JVM's port down)."""
+def has_jvm() -> bool:
+    """Whether this process was handed a JVM: spark-submit hands its own down, and so does ``sandbox.jvm``."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
-    """The running session, or a new one: spark-submit's, else a local one on all cores.
+    """The running session, or a new one: in the JVM of spark-submit by its flags, else a local one on all cores.
 
     Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set on it in any case.
 
@@ -57,12 +57,12 @@ def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
         JarsNotResolved: The jars are not cached and could not be downloaded.
     """
     builder = SparkSession.builder.appName(app_name)
-    settings = _DELTA if is_submitted() or SparkSession.getActiveSession() else describe_local()
+    settings = _DELTA if has_jvm() or SparkSession.getActiveSession() else describe_local()
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
     apply_settings(spark)
-    if is_submitted():
+    if has_jvm():
         ship_package(spark)
     return spark
 

@@ -1,6 +1,7 @@
 """From an Arrow batch of Kafka records to the rows of the bronze table and of the DLQ table. Pure, no I/O.
 
-The records have the columns of RECORD_COLUMNS; all timestamps are microseconds since 1970, UTC.
+The records have the columns of RECORD_COLUMNS; all timestamps are microseconds since 1970, UTC. Executors import this
+module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
 """
 
 from collections import Counter
@@ -19,6 +20,10 @@ from bronze.offsets import OffsetRanges
 from bronze.schema import get_bronze_schema, get_dlq_schema
 
 RECORD_COLUMNS = ("value", "key", "topic", "partition", "offset", "timestamp", "row_hash")
+DIAGNOSED_DDL = (
+    "_kafka_partition int, _kafka_offset bigint, was string, is_replayed boolean, "
+    "error_type string, error_detail string"
+)
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 
@@ -115,7 +120,16 @@ def decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invali
 
 
 def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task of the plan: records in, for each its error out, null where it is valid now."""
+    """What Spark runs in each task of a replay's plan: for each record its error, null where it is valid now.
+
+    Args:
+        batches: DLQ records: ``value``, ``timestamp``, ``partition``, ``offset``, ``was`` (the error type that it has
+            in the DLQ) and ``is_replayed``.
+        ingested_at: When the replay started.
+
+    Returns:
+        Batches with the columns of DIAGNOSED_DDL.
+    """
     for records in batches:
         failed = [d if type(d) is Invalid else None for d in decode_all(records, ingested_at)]
         yield pa.record_batch(

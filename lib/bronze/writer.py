@@ -1,6 +1,7 @@
-"""What the tasks of a batch do: decode their records once and write the files of both tables.
+"""What the tasks of a batch do: decode their records once and write the files of both tables, or give the rows back.
 
-Files become part of a table only when the driver commits them, so a task that fails or runs twice leaves at worst
+Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``). Files
+become part of a table only when the driver commits them, so a task that fails or runs twice leaves at worst
 files that nobody refers to; VACUUM removes them.
 """
 

@@ -1,16 +1,15 @@
 """The classes that the JVM keeps for fast starts: a start uses them, and does without where it cannot."""
 
-import re
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
-from tests.conftest import ROOT, run_command
+from sandbox.jvm import LIGHT
+from tests.conftest import run_command
 
 ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
-LIGHT = re.findall(r"^LIGHT := (.+)$", Path(ROOT, "Makefile").read_text(), re.MULTILINE)[0]
 
 
 def start_spark(archive: Path, sharing: str, options: str = LIGHT) -> CompletedProcess[str]:

@@ -1,42 +1,69 @@
 """One JVM for the Sparks of a command, as ``make demo`` runs its notebooks: each has a context of its own in it."""
 
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
+from subprocess import CompletedProcess
 
 import psutil
+import pytest
 
-from tests.conftest import Lake, Topic, list_flags, make_events, run_command
+from tests.conftest import Lake, Topic, list_flags, make_events, run_command, wait_until
 
-_RUN = """
-from bronze.session import get_session
-spark = get_session()
-print("run", spark._jvm.java.lang.ProcessHandle.current().pid(), spark.sparkContext.applicationId)
-spark.stop()
-"""
+ON_ONE_JVM = (sys.executable, "-m", "sandbox.jvm")
 _INGEST = """
 import sys
 from pyspark.sql import SparkSession
 from bronze.cli import main
 main(["ingest", *sys.argv[1:]])
-SparkSession.active().stop()
+spark = SparkSession.active()
+print("JVM", spark._jvm.java.lang.ProcessHandle.current().pid(), spark.sparkContext.applicationId)
+spark.stop()
+"""
+# Traps a signal as an ingestion does, and then still needs the JVM.
+_TRAP = """
+import signal, sys
+from pyspark.java_gateway import launch_gateway
+signal.signal(int(sys.argv[1]), lambda *_: print(launch_gateway().jvm.Math.max(3, 5)))
+open("started", "w")
+signal.pause()
 """
 
 
-def run_on_one_jvm(steps: str, *arguments: str):
-    return run_command(sys.executable, "-m", "sandbox.jvm", "sh", "-ec", steps, *arguments)
+def run_on_one_jvm(*command: str) -> CompletedProcess[str]:
+    return run_command(*ON_ONE_JVM, *command)
 
 
-def test_sparks_one_after_the_other_share_a_jvm_which_ends_with_the_command():
-    done = run_on_one_jvm('"$0" -c "$1"; "$0" -c "$1"; exit 7', sys.executable, _RUN)
-    (_, first, app), (_, second, other) = [line.split() for line in done.stdout.splitlines()]
-    assert first == second and app != other
-    assert done.returncode == 7
-    assert not psutil.pid_exists(int(first))
-
-
-def test_a_stream_runs_in_a_jvm_that_had_another(topic: Topic, lake: Lake):
+def test_streams_one_after_the_other_share_a_jvm_which_ends_with_the_command(topic: Topic, lake: Lake):
     topic.produce(make_events(30))
-    command = [sys.executable, "-c", _INGEST, *list_flags(lake.config), "--available-now"]
-    done = run_on_one_jvm('"$@"; rm -r "$0"; "$@"', lake.config.checkpoint_path, *command)
-    assert done.returncode == 0, done.stderr
+    ingest = [sys.executable, "-c", _INGEST, *list_flags(lake.config), "--available-now"]
+    done = run_on_one_jvm("sh", "-ec", '"$@"; rm -r "$0"; "$@"', lake.config.checkpoint_path, *ingest)
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("JVM")]
+    (jvm, app), (other_jvm, other_app) = told
+    assert jvm == other_jvm and app != other_app
     assert "30 of its records were in the tables already and were left out" in done.stderr
-    assert lake.bronze.count() == 30
+    assert not psutil.pid_exists(int(jvm))
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137)])
+def test_the_exit_code_is_the_commands(script: str, code: int):
+    assert run_on_one_jvm("sh", "-c", script).returncode == code
+
+
+@pytest.mark.parametrize(("command", "said"), [([], "a command is needed"), (["no-such"], "no such command: no-such")])
+def test_a_command_that_is_none_is_refused_at_once(command: list[str], said: str):
+    done = run_on_one_jvm(*command)
+    assert (done.returncode, said in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_the_commands_which_has_its_jvm_until_it_ends(number: signal.Signals, tmp_path: Path):
+    command = [*ON_ONE_JVM, sys.executable, "-c", _TRAP, str(int(number))]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until((tmp_path / "started").exists)
+    # A terminal sends an interrupt to all, a supervisor SIGTERM to the first.
+    send = os.killpg if number == signal.SIGINT else os.kill
+    send(process.pid, number)
+    assert (process.communicate(timeout=60)[0], process.returncode) == ("5\n", 0)

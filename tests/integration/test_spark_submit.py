@@ -9,14 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyspark
 import pytest
 
 from bronze.jars import get_spark_packages
+from bronze.operations import CreateTablesConfig
 from sandbox.system import find_free_port
-from tests.conftest import ROOT, Lake, Topic, make_events, run_command
+from tests.conftest import ROOT, Lake, Topic, list_flags, make_events, run_command
 from tests.integration.test_ingestion import BAD
 
 SPARK_HOME = Path(pyspark.__file__).parent
@@ -25,10 +27,8 @@ BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.
 
 
 def submit(lake: Lake, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    names = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path", "writer")
-    arguments = [word for name in names for word in ("--" + name.replace("_", "-"), getattr(lake.config, name))]
     command = ["spark-submit", *flags, "--packages", ",".join(get_spark_packages()), "lib/bronze_ingestion.py"]
-    return run_command(*command, *arguments, "--available-now", "--with-metrics", timeout=300, **environment)
+    return run_command(*command, *list_flags(lake.config), "--available-now", timeout=300, **environment)
 
 
 def test_spark_submit_ingests_on_local_2(topic: Topic, lake: Lake):
@@ -47,6 +47,12 @@ def test_spark_submit_without_packages_says_which(lake: Lake):
     )
     assert done.returncode == 2
     assert f"submit with --packages {','.join(get_spark_packages())}" in done.stdout
+
+
+def test_another_command_runs_by_its_name(lake: Lake):
+    arguments = ["create-tables", *list_flags(lake.configure(CreateTablesConfig))]
+    done = run_command("spark-submit", "--master", "local[1]", "lib/bronze_ingestion.py", *arguments)
+    assert (done.returncode, done.stdout.count("CREATE TABLE")) == (0, 2)
 
 
 def test_wrong_arguments_end_spark_submit_with_exit_2(lake: Lake):
@@ -98,30 +104,23 @@ def wait_for_text(log: Path, text: str, seconds: float = 60) -> None:
 
 
 CLUSTER = ("--conf", "spark.executor.memory=700m", "--conf", "spark.driver.host=127.0.0.1", "--master")
+BARE_EXECUTORS = {"PYSPARK_PYTHON": BARE_PYTHON, "PYSPARK_DRIVER_PYTHON": sys.executable}
 
 
-@pytest.fixture(scope="module")
-def archive() -> None:
-    """What executors need, packed into dist/."""
-    packed = run_command("make", "env-archive", timeout=300)
-    assert packed.returncode == 0, packed.stderr
-
-
-def test_executors_without_packages_get_them_from_the_archive(
-    cluster: str, archive: None, topic: Topic, any_lake: Lake
-):
+def test_executors_without_packages_get_them_from_the_archive(cluster: str, topic: Topic, lake: Lake):
+    lake = replace(lake, config=replace(lake.config, writer="delta-spark"))  # the one for a cluster's file system
+    archive = run_command("make", "env-archive", timeout=300)
+    assert archive.returncode == 0, archive.stderr
     topic.produce(make_events(30) + BAD)
     flags = ["--archives", f"{ROOT}/dist/bronze-env.tar.gz#env", "--conf", "spark.executorEnv.PYTHONPATH=env"]
-    pythons = {"PYSPARK_PYTHON": BARE_PYTHON, "PYSPARK_DRIVER_PYTHON": sys.executable}
-    done = submit(any_lake, *CLUSTER, cluster, *flags, **pythons)
+    done = submit(lake, *CLUSTER, cluster, *flags, **BARE_EXECUTORS)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert len(any_lake.positions()) == len(set(any_lake.positions())) == 38
+    assert len(lake.positions()) == len(set(lake.positions())) == 38
 
 
 def test_executors_without_packages_and_archive_are_explained(cluster: str, topic: Topic, lake: Lake):
     topic.produce(make_events(3))
-    pythons = {"PYSPARK_PYTHON": BARE_PYTHON, "PYSPARK_DRIVER_PYTHON": sys.executable}
-    done = submit(lake, *CLUSTER, cluster, **pythons)
+    done = submit(lake, *CLUSTER, cluster, **BARE_EXECUTORS)
     assert done.returncode == 2, done.stdout + done.stderr[-3000:]
     assert "the executors' Python has no module" in done.stdout
     assert "--archives dist/bronze-env.tar.gz#env" in done.stdout

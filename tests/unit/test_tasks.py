@@ -1,42 +1,61 @@
 """What Spark runs on executors needs no package there that ``make env-archive`` does not pack."""
 
-import os
+import pickle
 import re
 import subprocess
 import sys
 import sysconfig
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from bronze.drift import count_drift
 from bronze.jars import list_executor_packages
+from bronze.schema import get_bronze_spec, get_dlq_spec
+from bronze.transforms import diagnose_records
+from bronze.writer import BatchTask, _run_task, split_partition
 from tests.conftest import ROOT
+from tests.unit.builders import INGESTED_AT, create_table, make_records, make_value
 
-
-def find_task_modules() -> set[str]:
-    """Modules of the functions that are given to ``mapInArrow``."""
-    callers = [file for file in Path(ROOT, "lib/bronze").glob("*.py") if "mapInArrow" in file.read_text()]
-    names = {(file.stem, name) for file in callers for name in re.findall(r"partial\((\w+), ", file.read_text())}
-    return {getattr(import_module(f"bronze.{module}"), name).__module__ for module, name in names}
+# Task: with what arguments, and how many rows it makes of two valid records and one that is not.
+TASKS = {
+    _run_task: (("task",), 1),
+    split_partition: (("task",), 4),
+    diagnose_records: (("ingested_at",), 3),
+    count_drift: (("mask", "length"), 1),
+}
+_EXECUTE = "import pickle, sys; task, batch = pickle.load(sys.stdin.buffer); print(sum(map(len, task(iter([batch])))))"
 
 
 @pytest.fixture(scope="module")
 def executor_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """PYTHONPATH of an executor: what is packed, what Spark brings, and this package."""
+    """A folder with what an executor can import: what is packed, what Spark brings, and this package."""
     folder = tmp_path_factory.mktemp("env")
     for name in (*list_executor_packages(), "pyspark", "py4j"):
         for found in Path(sysconfig.get_path("purelib")).glob(f"{name}*"):  # also numpy.libs
             (folder / found.name).symlink_to(found)
-    return os.pathsep.join([str(folder), str(ROOT / "lib")])
+    (folder / "bronze").symlink_to(ROOT / "lib" / "bronze")
+    return str(folder)
 
 
-def test_the_tasks_of_every_command_are_looked_at():
-    assert find_task_modules() == {"bronze.drift", "bronze.transforms", "bronze.writer"}
+@pytest.mark.parametrize("function", TASKS)
+def test_a_task_runs_with_what_the_archive_has(function, executor_path: str, tmp_path: Path):
+    paths = [create_table(tmp_path / spec.name, spec) for spec in (get_bronze_spec(), get_dlq_spec())]
+    known = {"task": BatchTask(0, INGESTED_AT, *paths), "ingested_at": INGESTED_AT, "mask": [], "length": 100}
+    names, rows = TASKS[function]
+    records = make_records([make_value(), b"{", make_value()])
+    records = records.append_column("was", pa.nulls(3, pa.string())).append_column(
+        "is_replayed", pa.nulls(3, pa.bool_())
+    )
+    sent = pickle.dumps((partial(function, **{name: known[name] for name in names}), records))
+    command = [sys.executable, "-S", "-c", _EXECUTE]
+    done = subprocess.run(command, input=sent, capture_output=True, env={"PYTHONPATH": executor_path})
+    assert (done.stdout, done.stderr) == (f"{rows}\n".encode(), b"")
 
 
-@pytest.mark.parametrize("module", sorted(find_task_modules()))
-def test_an_executor_can_import_each_task_from_the_archive(module: str, executor_path: str):
-    command = [sys.executable, "-S", "-c", f"import {module}"]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": executor_path})
-    assert (done.returncode, done.stderr) == (0, "")
+def test_there_are_no_other_tasks():
+    sources = "".join(file.read_text() for file in (ROOT / "lib" / "bronze").glob("*.py"))
+    calls = re.findall(r"\b(?:mapIn\w+|applyIn\w+|foreachPartition|udf|pandas_udf)\(", sources)
+    assert len(calls) == len(TASKS)
