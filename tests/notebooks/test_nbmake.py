@@ -10,14 +10,15 @@ from deltalake import DeltaTable
 
 from sandbox.kafka import KafkaSandbox
 from tests.conftest import ROOT
+from tests.integration.test_jvm import ON_ONE_JVM
 
 
 def test_nbmake_runs_all_four_on_a_fresh_sandbox(tmp_path: Path):
-    """Each alone would make its tables; in the order of their names, backfill does so for all."""
+    """Each alone would make its tables; in the order of their names, backfill does so for all. One JVM, as in the demo."""
     (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     environment = {**os.environ, "SANDBOX_PORT": "0", "SANDBOX_DATA_DIR": str(tmp_path / "data" / "sandbox")}
-    command = [sys.executable, "-m", "pytest", "--nbmake", "notebooks", "-q", "-p", "no:cacheprovider"]
+    command = [*ON_ONE_JVM, sys.executable, "-m", "pytest", "--nbmake", "notebooks", "-q", "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stdout
