@@ -14,7 +14,7 @@ from tests.integration.test_jvm import ON_ONE_JVM
 
 
 def test_nbmake_runs_all_four_on_a_fresh_sandbox(tmp_path: Path):
-    """Each alone would make its tables; in the order of their names, backfill does so for all. One JVM, as in the demo."""
+    """Each alone would make its tables; in the order of their names, backfill does so for all. One JVM, as the demo."""
     (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     environment = {**os.environ, "SANDBOX_PORT": "0", "SANDBOX_DATA_DIR": str(tmp_path / "data" / "sandbox")}
