@@ -14,7 +14,7 @@ from pyspark.errors import PySparkException
 
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import CheckpointInUse, DataFileMissing, TableNotSeen, WriteRefused
+from bronze.storage_errors import CheckpointInUse, DataFileMissing, DeletionVectorMissing, TableNotSeen, WriteRefused
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     if told := _TOLD_IN_TASK.match(reason):
         return TableNotSeen(told[2]) if told[1] == _NO_TABLE else WriteRefused(told[2], told[1])
     if missing := _FILE_MISSING.match(reason):
-        return DataFileMissing(missing[1])
+        return (DeletionVectorMissing if missing[1].endswith(".bin") else DataFileMissing)(missing[1])
     return None
 
 

@@ -117,13 +117,28 @@ class DataFileMissing(BronzeError):
     """Raised when a file that the log of a table refers to is gone: its rows are missing, and a retry does not help."""
 
     def __init__(self, path: str):
-        folders = Path(path).parents
-        table = next((str(folder) for folder in folders if "=" not in folder.name), "")
+        table = _find_table(path)
         super().__init__(
             f"{path} is gone, though the log of its table refers to it; its rows cannot be read any more. Restore the "
             f"file, or take it out of the log (DeltaTable({table!r}).repair() of the Python package deltalake) and add "
             "its rows again by bronze backfill, from what Kafka still holds; bronze audit then says what is missing"
         )
+
+
+class DeletionVectorMissing(BronzeError):
+    """Raised when a file is gone that says which rows of a table are deleted: the table cannot be read without it."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"{path} is gone, which says what rows of its table are deleted, so the table cannot be read. Restore the "
+            f"file, or take the deletion back: RESTORE TABLE delta.`{_find_table(path)}` TO VERSION AS OF the version "
+            "before it (DESCRIBE HISTORY names it), then add what was ingested since by bronze backfill"
+        )
+
+
+def _find_table(path: str) -> str:
+    """The folder of the table that a file is of."""
+    return next((str(folder) for folder in Path(path).parents if "=" not in folder.name), "")
 
 
 class FileNotSeen(BronzeError):

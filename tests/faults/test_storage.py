@@ -149,6 +149,25 @@ def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bro
     assert_complete(lake, RECORDS + 60)
 
 
+def test_a_deletion_vector_that_is_gone_is_named_and_the_cure_makes_the_table_whole(audit, topic: Topic, lake: Lake):
+    topic.produce(make_events(60) + BAD)
+    lake.ingest()
+    table = f"delta.`{lake.config.output_path}`"
+    lake.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.spark.sql(f"DELETE FROM {table} WHERE event_id = 'event-4'").collect()
+    topic.produce(make_events(10))
+    lake.ingest()
+    (lost,) = Path(lake.config.output_path).rglob("*.bin")
+    lost.unlink()
+    code, message = audit()
+    assert (code, message.partition(" is gone")[0]) == (1, str(lost))
+    restore = re.search(r"RESTORE TABLE \S+ TO VERSION AS OF", message)
+    lake.spark.sql(f"{restore[0]} 2").collect()
+    assert audit()[0] == 5
+    test_backfill.run(lake, checkpoint_path=lake.config.checkpoint_path)
+    assert_complete(lake, RECORDS + 10)
+
+
 def test_a_vacuum_without_retention_between_two_runs_takes_nothing(bronze, topic: Topic, lake: Lake):
     topic.produce(make_events(60) + BAD)
     lake.ingest(max_offsets_per_trigger=20)
