@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from bronze.audit_report import AuditReport, PartitionAudit
 from bronze.checkpoint import Checkpoint, read_checkpoint
+from bronze.checkpoint_errors import CheckpointMissing, CheckpointOfOtherTables
 from bronze.gaps import explain_gaps
 from bronze.kafka import describe_topic, list_offsets
 from bronze.loss import read_accepted
@@ -33,7 +34,7 @@ from bronze.operations import AuditConfig
 from bronze.positions import build_bitmaps, collect_ranges, find_present, is_within, select_positions
 from bronze.prepare import check_tables
 from bronze.resume import find_disagreement
-from bronze.storage_errors import CheckpointMissing, CheckpointOfOtherTables, TableMissing
+from bronze.storage_errors import TableMissing
 from bronze.tables import TableState, qualify_path
 
 log = logging.getLogger(__name__)

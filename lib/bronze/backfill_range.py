@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import read_checkpoint
+from bronze.checkpoint_errors import CheckpointMissing
 from bronze.kafka import Topic, find_offsets_at, find_timestamps
 from bronze.kafka_errors import PartitionsUnknown
 from bronze.offsets import PlannedOffsets
 from bronze.operations import BackfillConfig
 from bronze.parsing import parse_timestamp
 from bronze.resume import check_tables_of
-from bronze.storage_errors import CheckpointMissing
 from bronze.tables import TableState, qualify_path
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from bronze.checkpoint_errors import CheckpointOfOtherTopic, CheckpointUnreadable
 from bronze.offsets import PlannedOffsets
-from bronze.storage_errors import CheckpointOfOtherTopic, CheckpointUnreadable
 
 _BINDING = "bronze.json"
 

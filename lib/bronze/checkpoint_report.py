@@ -6,12 +6,12 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_checkpoint
+from bronze.checkpoint_errors import CheckpointMissing
 from bronze.lookup import Lookup
 from bronze.offsets import MAX_OFFSET, OffsetRanges, count_offsets
 from bronze.opening import list_tables_with_positions, locate_tables, open_session
 from bronze.operations import CheckpointConfig
 from bronze.resume import find_disagreement
-from bronze.storage_errors import CheckpointMissing
 from bronze.tables import qualify_path
 
 

@@ -12,9 +12,10 @@ from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
+from bronze.checkpoint_errors import CheckpointInUse
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import CheckpointInUse, DataFileMissing, DeletionVectorMissing, TableNotSeen, WriteRefused
+from bronze.storage_errors import DataFileMissing, DeletionVectorMissing, TableNotSeen, WriteRefused
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_binding, read_checkpoint, read_planned_offsets
+from bronze.checkpoint_errors import CheckpointOfOtherTables
 from bronze.config import IngestConfig
 from bronze.kafka import Topic, check_starting_offsets
 from bronze.kafka_errors import DataLoss
@@ -14,7 +15,7 @@ from bronze.loss import describe_lost, find_lost
 from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, describe_ranges
 from bronze.opening import CheckedTable, list_tables_with_positions
 from bronze.parsing import parse_starting_offsets
-from bronze.storage_errors import CheckpointOfOtherTables, DlqMissing, TopicTruncated
+from bronze.storage_errors import DlqMissing, TopicTruncated
 from bronze.tables import TableState
 
 if TYPE_CHECKING:

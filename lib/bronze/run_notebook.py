@@ -16,10 +16,11 @@ from nbformat.reader import NotJSONError
 from nbformat.validator import NotebookValidationError
 from papermill.exceptions import PapermillExecutionError
 
-from bronze import errors, kafka_errors, storage_errors
+from bronze import checkpoint_errors, errors, kafka_errors, storage_errors
 from bronze.errors import BronzeError, FileUnreadable, InvalidParameter, NotebookMissing, UnknownParameter
 from bronze.notebook import find_result
 
+_ERRORS = (errors, checkpoint_errors, kafka_errors, storage_errors)
 _TYPES = {"str": str, "int": int, "float": float}
 _BOOLEANS = {"true": True, "false": False}
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         papermill.execute_notebook(given.notebook, output, parameters, kernel_name="python3")
     except PapermillExecutionError as error:
         print(f"\n{given.notebook} failed: {error.ename}: {error.evalue}\nExecuted notebook: {output}", file=sys.stderr)
-        kinds = [vars(module).get(error.ename) for module in (errors, kafka_errors, storage_errors)]
+        kinds = [vars(module).get(error.ename) for module in _ERRORS]
         return next((kind.exit_code for kind in kinds if kind), 1)
     except BronzeError as error:
         print(f"bronze: {error}", file=sys.stderr)

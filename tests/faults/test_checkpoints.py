@@ -7,10 +7,11 @@ import pytest
 
 from bronze import spark_writer
 from bronze.checkpoint import read_binding, write_binding
+from bronze.checkpoint_errors import CheckpointOfOtherTables, CheckpointOfOtherTopic, CheckpointUnreadable
 from bronze.commit import TableLog
 from bronze.errors import QueryFailed
 from bronze.kafka_errors import DataLoss
-from bronze.storage_errors import CheckpointOfOtherTables, CheckpointOfOtherTopic, CheckpointUnreadable, DlqMissing
+from bronze.storage_errors import DlqMissing
 from tests.conftest import Lake, Topic, make_events
 from tests.faults.conftest import assert_complete, change_path
 from tests.integration import test_backfill, test_configuration

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bronze import backfill, replay
+from bronze.checkpoint_errors import CheckpointInUse
 from bronze.operations import BackfillConfig, ReplayConfig
-from bronze.storage_errors import CheckpointInUse
 from sandbox.topics import measure_topics
 from tests.conftest import Lake, Topic, make_events, wait_until
 from tests.faults.conftest import Ingestion, read_end

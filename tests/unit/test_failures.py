@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from bronze.checkpoint_errors import CheckpointInUse
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.failures import explain_failure, explain_failures, read_reason
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import AppendConflict, CheckpointInUse, WriteRefused
+from bronze.storage_errors import AppendConflict, WriteRefused
 
 TEXTS = {file.stem: file.read_text() for file in (Path(__file__).parent / "failures").glob("*.txt")}
 
