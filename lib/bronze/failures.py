@@ -14,6 +14,7 @@ from pyspark.errors import PySparkException
 
 from bronze.checkpoint_errors import CheckpointInUse
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
+from bronze.files import NO_TABLE
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
 from bronze.storage_errors import DataFileMissing, DeletionVectorMissing, TableNotSeen, WriteRefused
 
@@ -25,8 +26,7 @@ _MAX_LENGTH = 500
 _REFUSED = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|Read-only file system|Permission denied"
 )
-_NO_TABLE = "No such table"  # of files.py
-_TOLD_IN_TASK = re.compile(rf"\w*Error: \[Errno \d+\] ({_REFUSED.pattern}|{_NO_TABLE}): '(/.+)'$")
+_TOLD_IN_TASK = re.compile(rf"\w*Error: \[Errno \d+\] ({_REFUSED.pattern}|{NO_TABLE}): '(/.+)'$")
 _FILE_MISSING = re.compile(r"FileNotFoundException: File (?:file:)?(.+\.(?:parquet|bin)) does not exist")
 _UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
 # Kafka's clients gave up on a broker, or Spark gave up on them.
@@ -86,7 +86,7 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     if path and (refused := _REFUSED.search(text)):
         return WriteRefused(path, refused[0])
     if told := _TOLD_IN_TASK.match(reason):
-        return TableNotSeen(told[2]) if told[1] == _NO_TABLE else WriteRefused(told[2], told[1])
+        return TableNotSeen(told[2]) if told[1] == NO_TABLE else WriteRefused(told[2], told[1])
     if missing := _FILE_MISSING.match(reason):
         return (DeletionVectorMissing if missing[1].endswith(".bin") else DataFileMissing)(missing[1])
     return None

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ from pyarrow.fs import FileSystem, FileType
 
 from bronze.schema import TableSpec
 
+NO_TABLE = "No such table"
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _MAX_STAT_LENGTH = 64
 _LAST_CHARACTER = "\U0010ffff"
@@ -50,7 +51,7 @@ def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int
     """
     filesystem, root = FileSystem.from_uri(table_uri)
     if filesystem.get_file_info(root).type is FileType.NotFound:  # a folder made anew would look like a table's rest
-        raise FileNotFoundError(errno.ENOENT, "No such table", root)
+        raise FileNotFoundError(errno.ENOENT, NO_TABLE, root)
     data_columns = [name for name in rows.column_names if name not in spec.partition_columns]
     written = []
     for values, part in _group_rows(rows, list(spec.partition_columns)):
@@ -95,7 +96,7 @@ def collect_stats(rows: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
     for name in columns:
         stats["nullCount"][name] = rows[name].null_count
         try:
-            extremes = pc.min_max(rows[name]).as_py()
+            extremes = pc.min_max(_drop_zone(rows[name])).as_py()
         except (OverflowError, ValueError):  # a Kafka timestamp outside the years 1 to 9999: no bounds
             continue
         if extremes["min"] is not None:
@@ -104,11 +105,16 @@ def collect_stats(rows: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
     return stats
 
 
+def _drop_zone(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Timestamps as naive UTC: with a zone, Python would need a database of zones, which an executor may lack."""
+    return values.cast(pa.timestamp("us")) if pa.types.is_timestamp(values.type) else values
+
+
 def _to_stat(value: Any, is_max: bool = False) -> Any:
     match value:
         case datetime():
             # Readers expect milliseconds; all our timestamps are whole ones (Kafka's, and the batch's start).
-            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            return f"{value.isoformat(timespec='milliseconds')}Z"
         case date():
             return value.isoformat()
         case str() if value[_MAX_STAT_LENGTH:] and value[_MAX_STAT_LENGTH] < _LAST_CHARACTER:

@@ -1,6 +1,7 @@
 """All that is checked before anything is written; then what the first batch needs."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -43,7 +44,6 @@ class Checked:
     checkpoint_path: str
     bronze: CheckedTable
     dlq: CheckedTable | None
-    make_writer: type[DirectWriter] | type[SparkWriter]
     lost: OffsetRanges  # what Kafka deleted before it was read, where that is accepted
 
     @property
@@ -53,14 +53,15 @@ class Checked:
 
 
 def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
-    """Check session, arguments, Kafka and tables, and choose the writer.
+    """Check session, arguments, Kafka, tables and writer.
 
     Raises:
         BronzeError: What does not fit.
     """
     check_trigger_interval(spark, config)
     checked = check_source(spark, config)
-    return replace(checked, make_writer=choose_writer(config.writer, checked.tables))
+    check_writer(config.writer, checked.tables)
+    return checked
 
 
 def check_source(spark: SparkSession, config: IngestConfig) -> Checked:
@@ -73,7 +74,7 @@ def check_source(spark: SparkSession, config: IngestConfig) -> Checked:
     bronze, dlq = check_tables(spark, config, topic)
     checkpoint_path = qualify_path(spark, config.checkpoint_path)
     lost = check_start(spark, config, checkpoint_path, bronze, dlq, topic, list_offsets(spark, config, topic))
-    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, DirectWriter, lost)
+    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, lost)
 
 
 def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
@@ -168,8 +169,10 @@ def make_processor(
     tables = list_tables_with_positions(spark, checked.bronze, dlq_path)
     for path in tables[2:] if dlq_path else tables[1:]:
         log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", path)
+    # Only now: the session may give new tables properties that are an obstacle.
+    make_writer = choose_writer(config.writer, checked.tables)
     return BatchProcessor(
-        checked.make_writer(bronze_path, dlq_path),
+        make_writer(bronze_path, dlq_path),
         TableGuard(spark, config, tables, checked.topic, checked.checkpoint_path, watch.patience),
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
@@ -193,20 +196,31 @@ def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
         raise InvalidOption("trigger_interval", config.trigger_interval, expected) from None
 
 
-def choose_writer(writer: str, tables: list[CheckedTable]) -> type[DirectWriter] | type[SparkWriter]:
-    """The direct writer wherever it can append correctly, unless delta-spark is asked for; says so in the log.
+def check_writer(writer: str, tables: Sequence[CheckedTable]) -> str:
+    """Why the direct writer cannot append to the tables correctly; empty where it can.
 
     Raises:
-        WriterUnsuitable: The direct writer is asked for where it cannot.
+        WriterUnsuitable: It is asked for all the same.
     """
     obstacle = next(filter(None, (find_obstacle(table.path, table.state) for table in tables)), "")
     if writer == "direct" and obstacle:
         raise WriterUnsuitable(obstacle)
+    return obstacle
+
+
+def choose_writer(writer: str, tables: Sequence[CheckedTable]) -> type[DirectWriter] | type[SparkWriter]:
+    """The direct writer wherever it can append correctly, unless delta-spark is asked for; says so in the log.
+
+    Args:
+        writer: The option.
+        tables: The tables as they are, not before they are created.
+
+    Raises:
+        WriterUnsuitable: The direct writer is asked for where it cannot.
+    """
+    obstacle = check_writer(writer, tables)
     if writer == "delta-spark" or obstacle:
         log.info("Writer: delta-spark, because %s", obstacle or "--writer asks for it")
         return SparkWriter
-    log.info(
-        "Writer: direct, because %s",
-        "--writer asks for it" if writer == "direct" else "nothing is in its way",
-    )
+    log.info("Writer: direct, because %s", "--writer asks for it" if writer == "direct" else "nothing is in its way")
     return DirectWriter

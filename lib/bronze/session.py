@@ -21,6 +21,11 @@ _RUNTIME = {
     # A batch of Arrow is complete at either; ten thousand records of 10 MB would be 100 GB.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024 * 1024),
+    # A read that leaves out what it cannot read, or an older version, would let the guard double records, the audit
+    # name rows that are there, and OPTIMIZE drop them. A cluster's defaults may say so.
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+    "spark.databricks.delta.stalenessLimit": "0",
     # Where a batch does not end although its query is stopped; the default is to wait for ever.
     "spark.sql.streaming.stopTimeout": "30s",
     # Kafka credentials are options of the source, and plans print options.
@@ -40,6 +45,8 @@ _LOCAL = {
     # Delta reads its log with 50 tasks by default, more than a laptop's table has entries.
     "spark.databricks.delta.snapshotPartitions": "2",
 }
+
+_shipped: set[str] = set()  # to which Spark contexts
 
 
 def has_jvm() -> bool:
@@ -74,10 +81,17 @@ def apply_settings(spark: SparkSession) -> None:
 
 
 def ship_package(spark: SparkSession) -> None:
-    """Send this package to the executors' Python: a module beside spark-submit's script is in the driver's only."""
+    """Send this package to the executors' Python: a module beside spark-submit's script is in the driver's only.
+
+    Once for a Spark context, as a cluster's refuses a second file of that name. From a zip it was sent by --py-files.
+    """
+    application, source = spark.sparkContext.applicationId, Path(__file__).parents[1]
+    if application in _shipped or source.is_file():
+        return
+    _shipped.add(application)
     folder = tempfile.mkdtemp(prefix="bronze-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    archive = shutil.make_archive(str(Path(folder, "bronze")), "zip", Path(__file__).parents[1], "bronze")
+    archive = shutil.make_archive(str(Path(folder, "bronze")), "zip", source, "bronze")
     spark.sparkContext.addPyFile(archive)
 
 

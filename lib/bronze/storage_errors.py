@@ -1,7 +1,6 @@
 """The conditions of tables and Kafka's log that end a command, each with its exit code and the cure."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from bronze.errors import BronzeError
 
@@ -91,7 +90,8 @@ class DeletionVectorMissing(BronzeError):
 
 def _find_table(path: str) -> str:
     """The folder of the table that a file is of."""
-    return next((str(folder) for folder in Path(path).parents if "=" not in folder.name), "")
+    folders = path.split("/")[:-1]  # of a URI too
+    return "/".join(folders[: next((n for n, name in enumerate(folders) if "=" in name), None)])
 
 
 class FileNotSeen(BronzeError):

@@ -186,10 +186,9 @@ def create_table(
     A crash may leave invalid records in the DLQ of a batch that bronze lacks; whoever goes on from there must look
     into that DLQ, also with another one configured or none.
     """
-    known = state.dlq_paths if state else []
     properties = {_topic_property(topic.name): topic.topic_id}
     if dlq_path:
-        properties[_DLQ_PATHS] = json.dumps(known if dlq_path in known else [*known, dlq_path])
+        properties[_DLQ_PATHS] = json.dumps(list(dict.fromkeys([*(state.dlq_paths if state else ()), dlq_path])))
     if state is None:
         log.info("Creating the %s table at %s", spec.name, path)
         state = _create(spark, path, spec, create_table_statement(spec, path, properties=properties))
@@ -204,11 +203,12 @@ def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> 
     that was killed before it did.
     """
     option, local, error = "dlq-path" if spec.name == "DLQ" else "output-path", to_local_path(path), None
+    leftover = [Path(local, name) for name in ("_delta_log/_staged_commits", "_delta_log")] if local else []
     for seconds in (0, 1, 2, 4):
         time.sleep(seconds)
-        with suppress(OSError):  # there is something in it
-            if seconds and local:
-                Path(local, "_delta_log").rmdir()
+        for folder in leftover if seconds else ():
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
         try:
             spark.sql(statement)
         except (Py4JJavaError, PySparkException) as reason:

@@ -5,18 +5,20 @@ become part of a table only when the driver commits them, so a task that fails o
 files that nobody refers to; VACUUM removes them.
 """
 
+import errno
 import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from bronze.files import DataFile, write_parquet
+from bronze.files import NO_TABLE, DataFile, write_parquet
 from bronze.offsets import OffsetRanges
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
 from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, split_records
@@ -157,6 +159,10 @@ class _Buffer:
 
 def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
     """What Spark runs in each task of the delta-spark writer: records in, ROWS_SCHEMA out, the counts in a last row."""
+    for path in (task.bronze_path, task.dlq_path):
+        # Spark would make the folders, on an executor's own disk.
+        if path.startswith("/") and not Path(path, "_delta_log").is_dir():
+            raise FileNotFoundError(errno.ENOENT, NO_TABLE, path)
     counts = Counts()
     for records in batches:
         split = split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present)

@@ -19,6 +19,7 @@ from deltalake import DeltaTable, Transaction
 
 from bronze import backfill, backfill_batches, commit
 from bronze.backfill_batches import BackfillResult
+from bronze.checkpoint_errors import CheckpointMissing, CheckpointOfOtherTables
 from bronze.cli import main
 from bronze.commit import TableLog
 from bronze.kafka import describe_topic
@@ -26,12 +27,7 @@ from bronze.kafka_errors import InvalidKafkaConfig, PartitionsUnknown
 from bronze.lookup import Lookup
 from bronze.operations import BackfillConfig
 from bronze.schema import get_bronze_spec
-from bronze.storage_errors import (
-    CheckpointMissing,
-    CheckpointOfOtherTables,
-    DeletedMeanwhile,
-    RangeNotHeld,
-)
+from bronze.storage_errors import DeletedMeanwhile, RangeNotHeld
 from bronze.tables import create_table
 from tests.conftest import ROOT, Lake, Topic, list_flags, make_events
 from tests.integration.test_audit import audit, produce_transaction

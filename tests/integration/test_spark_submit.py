@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from pyspark.sql import SparkSession
 
 from bronze.jars import get_spark_packages
 from bronze.operations import CreateTablesConfig
+from bronze.session import ship_package
 from sandbox.system import find_free_port
 from tests.conftest import ROOT, Lake, Topic, list_flags, make_events, run_command
 from tests.integration.test_ingestion import BAD
@@ -47,6 +49,13 @@ def test_spark_submit_without_packages_says_which(lake: Lake):
     )
     assert done.returncode == 2
     assert f"submit with --packages {','.join(get_spark_packages())}" in done.stdout
+
+
+def test_a_context_is_sent_the_package_once(spark: SparkSession):
+    ship_package(spark)
+    sent = len(spark.sparkContext._python_includes)
+    ship_package(spark)
+    assert len(spark.sparkContext._python_includes) == sent
 
 
 def test_another_command_runs_by_its_name(lake: Lake):

@@ -185,6 +185,17 @@ def test_a_table_with_deletion_vectors_is_appended_to_and_read_right(topic: Topi
     assert any_lake.bronze.count() == 14
 
 
+def test_properties_that_the_session_gives_new_tables_are_regarded(topic: Topic, lake: Lake):
+    mapping = "spark.databricks.delta.properties.defaults.columnMapping.mode"
+    lake.spark.conf.set(mapping, "name")
+    try:
+        topic.produce(make_events(10))
+        lake.ingest()
+    finally:
+        lake.spark.conf.unset(mapping)
+    assert lake.bronze.where("tenant_id is not null and _kafka_offset is not null").count() == 10
+
+
 def test_a_null_partition_is_readable_and_found(topic: Topic, any_lake: Lake):
     topic.produce([b"{", make_event()])
     any_lake.ingest(dlq_path="")

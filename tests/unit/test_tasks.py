@@ -55,6 +55,23 @@ def test_a_task_runs_with_what_the_archive_has(function, executor_path: str, tmp
     assert (done.stdout, done.stderr) == (f"{rows}\n".encode(), b"")
 
 
+def test_the_bounds_of_timestamps_need_no_database_of_time_zones(executor_path: str):
+    code = (
+        "import pyarrow as pa; from bronze.files import collect_stats; "
+        "rows = pa.table({'t': pa.array([1_500_000], pa.timestamp('us', 'UTC'))}); "
+        "print(collect_stats(rows, ('t',))['maxValues'])"
+    )
+    environment = {"PYTHONPATH": executor_path, "PYTHONTZPATH": ""}
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("{'t': '1970-01-01T00:00:01.500Z'}\n", "")
+
+
+def test_a_task_of_the_delta_spark_writer_writes_nothing_where_it_sees_no_table(tmp_path: Path):
+    task = BatchTask(0, INGESTED_AT, str(tmp_path / "bronze"), "")
+    with pytest.raises(FileNotFoundError, match="No such table"):
+        next(split_partition(iter([make_records([make_value()])]), task))
+
+
 def test_there_are_no_other_tasks():
     sources = "".join(file.read_text() for file in (ROOT / "lib" / "bronze").glob("*.py"))
     calls = re.findall(r"\b(?:mapIn\w+|applyIn\w+|foreachPartition|udf|pandas_udf)\(", sources)
