@@ -16,20 +16,21 @@ from pyspark.sql import functions as F
 from bronze.audit_report import AuditReport, PartitionAudit
 from bronze.checkpoint import Checkpoint, read_checkpoint
 from bronze.checkpoint_errors import CheckpointMissing, CheckpointOfOtherTables
+from bronze.dlq_binding import find_dlqs, list_paths
 from bronze.gaps import explain_gaps
 from bronze.kafka import describe_topic, list_offsets
-from bronze.loss import read_accepted
+from bronze.ledger import TopicLedger
 from bronze.offsets import (
     BUCKET_SIZE,
     OffsetRanges,
     PlannedOffsets,
     clip_ranges,
     combine_bitmaps,
-    invert_ranges,
     list_runs,
+    merge_ranges,
     subtract_ranges,
 )
-from bronze.opening import list_tables_with_positions, open_session
+from bronze.opening import open_session
 from bronze.operations import AuditConfig
 from bronze.positions import build_bitmaps, collect_ranges, find_present, is_within, select_positions
 from bronze.prepare import check_tables
@@ -87,21 +88,34 @@ def run(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport:
     bronze, dlq = check_tables(spark, config, topic)
     if bronze.state is None:
         raise TableMissing("output-path", bronze.path)
-    # In this order: a stream that runs meanwhile has put into the tables what its checkpoint says, and Kafka has it.
+    # In this order: a stream that runs meanwhile has put into the tables what its checkpoint and commits say, and Kafka
+    # has it.
     checkpoint = _read_checkpoint(spark, config, bronze.state)
-    dlqs = list_tables_with_positions(spark, bronze, dlq.path if dlq and dlq.state else "")[1:]
+    known = find_dlqs(spark, bronze, dlq, topic.name)
+    for place in known.missing:
+        log.warning("Warning: the DLQ %s, which bronze names, is gone", place.path)
+    ledger = _select_ledger(known.ledger, checkpoint, topic.name in bronze.state.note.ledger)
+    dlqs = list_paths(known, bronze, dlq)[1:]
     tables = {"bronze": [bronze.path], "dlq": dlqs}
     log.info("Audit: counting the positions of %s in the tables", topic.name)
     found = _collect_bitmaps(spark, tables, topic.name)
     held = list_offsets(spark, config, topic)
     audits = [
-        _describe_partition(p, found, held.get(p, (0, 0)), checkpoint)
+        _audit_partition(p, found, held.get(p, (0, 0)), checkpoint, ledger)
         for p in sorted({*held, *found["bronze"].bits, *found["dlq"].bits})
     ]
     _add_doubled(spark, tables, topic.name, found, audits)
-    explain_gaps(spark, config, audits, read_accepted(bronze.state, topic.name))
+    explain_gaps(spark, config, audits, ledger.lost)
     _look_again(spark, [bronze.path, *dlqs], topic.name, audits)
     return AuditReport(topic.name, audits)
+
+
+def _select_ledger(ledger: TopicLedger, checkpoint: Checkpoint | None, is_known: bool) -> TopicLedger:
+    """What was read: as the commits say, or of a table of an older version, as the checkpoint does."""
+    if is_known or not checkpoint:
+        return ledger
+    done = {p: [(checkpoint.begins.get(p, 0), end - 1)] for p, end in checkpoint.starts.items()}
+    return ledger.add_read({p: r for p, r in done.items() if r[0][0] <= r[0][1]}, {}, checkpoint.begins)
 
 
 def _read_checkpoint(spark: SparkSession, config: AuditConfig, table: TableState) -> Checkpoint | None:
@@ -132,18 +146,27 @@ def _collect_bitmaps(spark: SparkSession, tables: dict[str, list[str]], topic: s
     return found
 
 
-def _describe_partition(
-    partition: int, found: dict[str, _Bitmaps], held: tuple[int, int], checkpoint: Checkpoint | None
+def _audit_partition(
+    partition: int,
+    found: dict[str, _Bitmaps],
+    held: tuple[int, int],
+    checkpoint: Checkpoint | None,
+    ledger: TopicLedger,
 ) -> PartitionAudit:
     """What the bitmaps of a partition say, before Kafka is asked about the gaps."""
     in_bronze, in_dlq = (found[name].bits.get(partition, {}) for name in ("bronze", "dlq"))
     present = list_runs(combine_bitmaps(in_bronze, in_dlq, np.bitwise_or))
     last = present[-1][1] if present else -1
-    start, read_to = held[0], last + 1
+    read = ledger.read.get(partition, [])
+    start, read_to = held[0], max(last, read[-1][1] if read else -1) + 1
     if checkpoint:
         start = checkpoint.begins.get(partition, 0)
         read_to = checkpoint.starts.get(partition, 0)
-    start = min(start, present[0][0]) if present else start
+    if partition in ledger.begins:
+        start = ledger.begins[partition]
+    elif present:
+        start = min(start, present[0][0])
+    promised = merge_ranges(read, [(start, read_to - 1)] if start < read_to else [])
     return PartitionAudit(
         partition=partition,
         first=present[0][0] if present else None,
@@ -155,7 +178,9 @@ def _describe_partition(
         lag=max(0, held[1] - max(read_to, held[0])),
         in_both=list_runs(combine_bitmaps(in_bronze, in_dlq, np.bitwise_and)),
         beyond_checkpoint=clip_ranges(present, read_to, last + 1),
-        gaps=invert_ranges(present, start, read_to),
+        read=read,
+        records=ledger.records.get(partition, 0),
+        gaps=subtract_ranges(promised, present),
     )
 
 
@@ -184,15 +209,17 @@ def _add_doubled(
 def _find_not_replayed(
     spark: SparkSession, tables: dict[str, list[str]], topic: str, shared: PlannedOffsets
 ) -> OffsetRanges:
-    """Positions in both tables whose bronze row is not the later one: a replay is, everything else is a fault."""
+    """Positions in both tables that were not replayed: a replay's row in bronze is valid, and the later one."""
 
-    def read(path: str, name: str) -> DataFrame:
+    def read(path: str, name: str, *columns: str) -> DataFrame:
         rows = spark.read.format("delta").load(path).where(F.col("_kafka_topic") == topic).where(is_within(shared))
-        return rows.select("_kafka_partition", "_kafka_offset", F.col("_ingested_at").alias(name))
+        return rows.select("_kafka_partition", "_kafka_offset", F.col("_ingested_at").alias(name), *columns)
 
     in_dlq = reduce(DataFrame.unionAll, (read(path, "dlq_time") for path in tables["dlq"]))
-    both = read(tables["bronze"][0], "bronze_time").join(in_dlq, ["_kafka_partition", "_kafka_offset"])
-    return collect_ranges(both.where("bronze_time <= dlq_time").transform(build_bitmaps))
+    in_bronze = read(tables["bronze"][0], "bronze_time", "_is_valid")
+    both = in_bronze.join(in_dlq, ["_kafka_partition", "_kafka_offset"])
+    is_replayed = F.expr("_is_valid AND bronze_time > dlq_time")
+    return collect_ranges(both.where(~F.coalesce(is_replayed, F.lit(False))).transform(build_bitmaps))
 
 
 def _look_again(spark: SparkSession, tables: list[str], topic: str, audits: list[PartitionAudit]) -> None:

@@ -9,9 +9,8 @@ import pandas as pd
 from bronze.offsets import count_offsets, describe_ranges
 
 # Why an offset has no row.
-DELETED = "deleted in Kafka (retention)"
 ACCEPTED = "deleted in Kafka before they were read, which --accept-data-loss took"
-BEYOND = "beyond Kafka's end (the topic has lost records since)"
+READ = "where Kafka had no record when they were read"
 ABORTED = "of aborted transactions"
 NO_RECORD = "where Kafka has no record (transaction marker, or compacted)"
 
@@ -33,10 +32,15 @@ class PartitionAudit:
         lag: Offsets that Kafka holds and the ingestion has not read yet.
         in_both: Offsets in bronze and in the DLQ.
         beyond_checkpoint: Offsets in the tables that the checkpoint does not say are done: a batch that runs again.
-        gaps: Offsets that were read and are in no table, not explained yet.
+        read: Offsets that the commits say were read.
+        records: How many records they held, by what the commits say.
+        gaps: Offsets that were read, or should have been, and are in no table, not explained yet.
         doubled: Finding: offsets that one table has more than once.
         contradicting: Finding: offsets in both tables that were not replayed from the DLQ.
         missing: Finding: offsets where Kafka has a record and the tables have none.
+        unread: Finding: offsets that no commit has read and Kafka does not hold any more.
+        removed: Finding: offsets of which ``removed_records`` held a record that was committed and is in no table now.
+        removed_records: How many.
         explained: Offsets without a row, by the reason.
     """
 
@@ -48,19 +52,36 @@ class PartitionAudit:
     earliest: int
     end: int
     lag: int
+    read: Ranges = field(default_factory=list)
+    records: int = 0
     in_both: Ranges = field(default_factory=list)
     beyond_checkpoint: Ranges = field(default_factory=list)
     gaps: Ranges = field(default_factory=list)
     doubled: Ranges = field(default_factory=list)
     contradicting: Ranges = field(default_factory=list)
     missing: Ranges = field(default_factory=list)
+    unread: Ranges = field(default_factory=list)
+    removed: Ranges = field(default_factory=list)
+    removed_records: int = 0
     explained: dict[str, Ranges] = field(default_factory=dict)
 
     @property
     def findings(self) -> dict[str, Ranges]:
         """What must not be, by its name; empty where all is well."""
-        named = {"doubled": self.doubled, "in both tables": self.contradicting, "missing": self.missing}
+        named = {
+            "doubled": self.doubled,
+            "in both tables": self.contradicting,
+            "missing": self.missing,
+            "never read, and deleted in Kafka": self.unread,
+            f"with {self.removed_records:,} records that were committed and are in no table any more": self.removed,
+        }
         return {name: ranges for name, ranges in named.items() if ranges}
+
+    @property
+    def finding_count(self) -> int:
+        """How many offsets are wrong."""
+        others = (self.doubled, self.contradicting, self.missing, self.unread)
+        return sum(map(count_offsets, others)) + self.removed_records
 
 
 @dataclass(frozen=True)
@@ -86,7 +107,7 @@ class AuditReport:
                 "DLQ": a.dlq_rows,
                 "replayed": count_offsets(a.in_both) - count_offsets(a.contradicting),
                 "no record": sum(map(count_offsets, a.explained.values())),
-                "findings": sum(map(count_offsets, a.findings.values())),
+                "findings": a.finding_count,
                 "beyond checkpoint": count_offsets(a.beyond_checkpoint),
                 "Kafka earliest": a.earliest,
                 "Kafka end": a.end,
@@ -102,11 +123,6 @@ class AuditReport:
         return "\n".join([table, "", *self._list_explained(), *self._list_findings(), self.verdict])
 
     @property
-    def unverifiable(self) -> int:
-        """Offsets that no table has and Kafka does not hold any more: whether there was a record, nobody can tell."""
-        return sum(count_offsets(a.explained.get(reason, [])) for a in self.partitions for reason in (DELETED, BEYOND))
-
-    @property
     def verdict(self) -> str:
         """The result in one line."""
         rows = sum(a.bronze_rows for a in self.partitions), sum(a.dlq_rows for a in self.partitions)
@@ -115,11 +131,8 @@ class AuditReport:
             counted += f" of which {replayed:,} are replayed"
         if self.is_complete:
             lag = sum(a.lag for a in self.partitions)
-            doubt = (
-                f"; {self.unverifiable:,} offsets without a row can no longer be checked" if self.unverifiable else ""
-            )
-            return f"Complete: every record of {self.topic} that was read is there once ({counted}){doubt}; lag {lag:,}"
-        offsets = sum(count_offsets(ranges) for a in self.partitions for ranges in a.findings.values())
+            return f"Complete: every record of {self.topic} that was read is there once ({counted}); lag {lag:,}"
+        offsets = sum(a.finding_count for a in self.partitions)
         return f"NOT complete: {offsets:,} offsets of {self.topic} are missing or doubled ({counted})"
 
     def _list_explained(self) -> list[str]:
@@ -145,7 +158,6 @@ class AuditReport:
                 "topic": self.topic,
                 "complete": self.is_complete,
                 "verdict": self.verdict,
-                "unverifiable": self.unverifiable,
                 "partitions": [asdict(audit) for audit in self.partitions],
             }
         )

@@ -1,7 +1,8 @@
 """``bronze backfill``: add what the tables lack of a range of the topic, also beside a live stream on the same tables.
 
-What is missing is looked up first and read in bounded batches. The commit rule of the direct writer keeps both sides
-from writing an offset twice: who commits second looks up anew. So it can be interrupted and run again at any time.
+What is missing is looked up first and read in bounded batches. The commit rule keeps both sides from writing an offset
+twice, whichever writers they use: the one that commits second looks up again. So it can be interrupted and run again at
+any time.
 """
 
 import logging
@@ -18,15 +19,14 @@ from bronze.backfill_range import (
     resolve_offsets,
     resolve_times,
 )
-from bronze.batch import TableWriter
-from bronze.commit import DirectWriter
 from bronze.failures import explain_failures
 from bronze.kafka import describe_topic, list_offsets
 from bronze.offsets import PlannedOffsets
 from bronze.opening import open_session
 from bronze.operations import BackfillConfig
 from bronze.paths import check_writable
-from bronze.prepare import check_tables, choose_writer, ensure_tables
+from bronze.prepare import bind_tables, open_tables
+from bronze.resume import Start, build_ledger, describe_rolled_back, find_rolled_back
 from bronze.storage_errors import RangeNotHeld
 from bronze.watch import watch_topic
 
@@ -58,14 +58,15 @@ def run(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillRe
             return BackfillResult(_make_plan(target))
         if not target.is_complete:
             _check_plan(config, _make_plan(target))  # before tables are made
-        bronze, dlq = ensure_tables(target.spark, config, target.topic, target.bronze, target.dlq)
-        target = Target(target.spark, config, target.topic, bronze, dlq)
-        writer = _make_writer(target)  # before the look-up: what others append from now on it notices
+        start = Start(build_ledger(target.opened, None))
+        opened, writer = bind_tables(target.spark, config, target.opened, start)
+        writer.has_changed()  # before the look-up: what others append from now on it notices
+        target = Target(target.spark, config, opened)
         plan = _make_plan(target)
         _check_plan(config, plan)
         for line in (*plan.outside, *plan.notes, plan.describe()):
             log.info("Backfill: %s", line)
-        with watch_topic(target.spark, config, target.topic, bronze.path) as watch:
+        with watch_topic(target.spark, config, opened.topic, opened.bronze.path) as watch:
             return append_batches(replace(target, check_topic=watch.check_topic), writer, plan)
 
 
@@ -90,12 +91,15 @@ def _check(config: BackfillConfig, spark: SparkSession | None) -> Target:
         check_writable(spark, config, "output_path", "dlq_path")
     topic = describe_topic(spark, config)
     read_records(spark, config, dict.fromkeys(topic.partitions, (0, 0)))  # takes the client properties, reads nothing
-    return Target(spark, config, topic, *check_tables(spark, config, topic))
+    opened = open_tables(spark, config, topic, config.change_dlq)
+    if found := find_rolled_back(spark, "", None, opened):
+        log.warning("Warning: %s", describe_rolled_back(found))
+    return Target(spark, config, opened)
 
 
 def _make_plan(target: Target) -> BackfillPlan:
     """Resolve the range, and look up what the tables have of it."""
-    spark, config, topic = target.spark, target.config, target.topic
+    spark, config, topic = target.spark, target.config, target.opened.topic
     held = list_offsets(spark, config, topic)
     by_time = bool(config.start_timestamp or config.end_timestamp)
     wanted = resolve_times(spark, config, topic, held) if by_time else resolve_offsets(config, topic, held)
@@ -104,7 +108,7 @@ def _make_plan(target: Target) -> BackfillPlan:
     if others := sorted(set(topic.partitions) - set(wanted)):
         notes.append(f"partitions that are not named are left out: {', '.join(map(str, others))}")
     if config.checkpoint_path:
-        asked, wanted = wanted, limit_to_planned(spark, config, target.bronze.state, wanted)
+        asked, wanted = wanted, limit_to_planned(spark, config, target.opened.bronze.state, wanted)
         if left := sum(asked[p][1] - wanted[p][1] for p in wanted):
             notes.append(f"{left:,} offsets that the stream has not planned yet are left to it")
     present = target.find_present(wanted)
@@ -116,9 +120,9 @@ def _make_plan(target: Target) -> BackfillPlan:
 
 def _list_outside_times(target: Target, wanted: PlannedOffsets, held: PlannedOffsets) -> list[str]:
     """Why Kafka may not hold the whole time range; not where the tables have what came before its earliest record."""
-    if others := describe_other_times(target.spark, target.config, target.topic, wanted, held):
+    if others := describe_other_times(target.spark, target.config, target.opened.topic, wanted, held):
         return [others]
-    cut_off = find_cut_off(target.spark, target.config, target.topic, wanted, held)
+    cut_off = find_cut_off(target.spark, target.config, target.opened.topic, wanted, held)
     before = target.find_present({p: (held[p][0] - 1, held[p][0]) for p in cut_off}) if cut_off else {}
     return [reason for p, reason in cut_off.items() if not before.get(p)]
 
@@ -126,10 +130,3 @@ def _list_outside_times(target: Target, wanted: PlannedOffsets, held: PlannedOff
 def _check_plan(config: BackfillConfig, plan: BackfillPlan) -> None:
     if plan.outside and not config.allow_partial:
         raise RangeNotHeld(plan.topic, plan.outside)
-
-
-def _make_writer(target: Target) -> TableWriter:
-    make_writer = choose_writer(target.config.writer, [table for table in (target.bronze, target.dlq) if table])
-    if make_writer is not DirectWriter:
-        log.warning("Warning: this writer cannot work beside a stream; make sure that none is running on these tables")
-    return make_writer(target.bronze.path, target.dlq.path if target.dlq else "")

@@ -4,22 +4,20 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from uuid import uuid4
 
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import DataFrame, SparkSession
 
 from bronze.backfill_plan import BackfillPlan
-from bronze.batch import IngestSummary, TableWriter, describe_batch, select_records
+from bronze.batch import IngestSummary, describe_batch, select_records
+from bronze.commit import Source, TableWriter
 from bronze.failures import explain_failures
 from bronze.gaps import read_topic_once
-from bronze.kafka import Topic
 from bronze.kafka_errors import DataLoss, InvalidKafkaConfig
-from bronze.lookup import Lookup
 from bronze.offsets import OffsetRanges, PlannedOffsets, count_offsets, invert_ranges, select_overlap
-from bronze.opening import CheckedTable, list_tables_with_positions
 from bronze.operations import BackfillConfig
+from bronze.resume import Opened
 from bronze.storage_errors import AppendConflict, DeletedMeanwhile
 from bronze.tables import to_local_path
 from bronze.writer import BatchResult, BatchTask
@@ -72,25 +70,17 @@ class Target:
 
     spark: SparkSession
     config: BackfillConfig
-    topic: Topic
-    bronze: CheckedTable
-    dlq: CheckedTable | None
+    opened: Opened
     check_topic: Callable[[], None] = lambda: None
 
     @property
     def is_complete(self) -> bool:
         """Whether all configured tables exist."""
-        return all(table.state for table in (self.bronze, self.dlq) if table)
+        return all(table.state for table in (self.opened.bronze, self.opened.dlq) if table)
 
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables that exist."""
-        return self._lookup.find_present(planned) if self.bronze.state or (self.dlq and self.dlq.state) else {}
-
-    @cached_property
-    def _lookup(self) -> Lookup:
-        dlq_path = self.dlq.path if self.dlq and self.dlq.state else ""
-        tables = list_tables_with_positions(self.spark, self.bronze, dlq_path)
-        return Lookup(self.spark, tables if self.bronze.state else tables[1:], self.topic.name)
+        return self.opened.lookup.find_present(planned)
 
 
 def append_batches(target: Target, writer: TableWriter, plan: BackfillPlan) -> BackfillResult:
@@ -146,7 +136,8 @@ def _append_batch(
 def _write(
     target: Target, writer: TableWriter, app_id: str, number: int, batch: PlannedOffsets, present: OffsetRanges
 ) -> BatchResult:
-    bronze_path, dlq_path = target.bronze.path, target.dlq.path if target.dlq else ""
+    opened = target.opened
+    bronze_path, dlq_path = opened.bronze.path, opened.dlq.path if opened.dlq else ""
     task = BatchTask(
         number,
         int(time.time() * 1000) * 1000,
@@ -155,11 +146,12 @@ def _write(
         present=present,
     )
     records = read_records(target.spark, target.config, batch).transform(select_records)
+    covered = {p: [(first, end - 1)] for p, (first, end) in batch.items() if first < end}
     with explain_failures():
         return writer.append(
             records,
             task,
-            app_id,
+            Source("backfill", app_id, opened.topic.name, covered),
             lambda: select_overlap(target.find_present(batch), batch),
             target.check_topic,
         )

@@ -10,9 +10,20 @@ from typing import Protocol
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.commit import Source, TableWriter
 from bronze.errors import QueryFailed
-from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, select_overlap
-from bronze.storage_errors import TopicTruncated
+from bronze.ledger import TopicLedger
+from bronze.loss import describe_lost
+from bronze.offsets import (
+    MAX_OFFSET,
+    OffsetRanges,
+    PlannedOffsets,
+    count_offsets,
+    find_bounds,
+    select_overlap,
+    subtract_ranges,
+)
+from bronze.storage_errors import CheckpointReplaced, TopicTruncated
 from bronze.writer import BatchResult, BatchTask
 
 log = logging.getLogger(__name__)
@@ -58,25 +69,12 @@ class IngestSummary:
         self.by_partition.update(batch.by_partition)
 
 
-class TableWriter(Protocol):
-    """What appends batches to the tables."""
-
-    def has_changed(self) -> bool:
-        """Whether anybody else appended since this was last asked."""
-
-    def append(
-        self,
-        batch: DataFrame,
-        task: BatchTask,
-        app_id: str,
-        find_present: Callable[[], OffsetRanges],
-        check_topic: Callable[[], None] = lambda: None,
-    ) -> BatchResult:
-        """Append a batch to both tables, unless ``check_topic`` raises once it was read."""
-
-
 class OverlapGuard(Protocol):
     """What knows which offsets a batch covers, and which of them are in the tables."""
+
+    @property
+    def checkpoint_path(self) -> str:
+        """Qualified path of the checkpoint."""
 
     @property
     def topic(self) -> str:
@@ -88,8 +86,12 @@ class OverlapGuard(Protocol):
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables."""
 
-    def note_lost(self, planned: PlannedOffsets) -> None:
-        """Note what Kafka deleted of a committed batch before it was read."""
+    @property
+    def begins(self) -> dict[int, int]:
+        """Where the query began, per partition."""
+
+    def find_covered(self, planned: PlannedOffsets) -> OffsetRanges:
+        """Which of the planned offsets the batch reads for certain."""
 
 
 class BatchProcessor:
@@ -113,13 +115,14 @@ class BatchProcessor:
     ):
         self._writer = writer
         self._guard = guard
-        self._paths = {"bronze_path": bronze_path, "dlq_path": dlq_path}
+        self._paths = (bronze_path, dlq_path)
         self._with_metrics = with_metrics
         self._hold_batch = hold_batch
         self._check_topic = check_topic
         self._end_batch = end_batch
         # Offsets of this query's own batches only ever rise, so they need not be added.
         self._present: OffsetRanges = {}
+        self._ends: dict[int, int] = {}  # of the batch before
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 
@@ -135,19 +138,50 @@ class BatchProcessor:
     def _process(self, batch: DataFrame, batch_id: int) -> None:
         started = time.time()
         planned = self._guard.read_planned(batch_id)
-        task = BatchTask(batch_id, int(started * 1000) * 1000, **self._paths, present=self._find_overlap(planned))
-        result = self._writer.append(
-            batch.transform(select_records),
-            task,
-            read_query_id(batch),
-            lambda: self._look_up(planned),
-            self._check_topic,
-        )
-        self._guard.note_lost(planned)
+        self._check_follows(planned)
+        present = self._find_overlap(planned)
+        task = BatchTask(batch_id, int(started * 1000) * 1000, *self._paths, present=present)
+        source = self._describe_source(planned, read_query_id(batch))
+        records = batch.transform(select_records)
+        result = self._writer.append(records, task, source, lambda: self._look_up(planned), self._check_topic)
+        self._note_lost(source)
         metrics = describe_batch(batch_id, result, time.time() - started)
         self.summary.add(metrics)
         log_batch(metrics, self._with_metrics)
         self._end_batch(metrics)
+
+    def _check_follows(self, planned: PlannedOffsets) -> None:
+        """Make sure that the checkpoint is still the one that this query writes.
+
+        Raises:
+            CheckpointReplaced: A batch does not start where the one before ended.
+        """
+        if any(planned.get(p, (end, end))[0] != end for p, end in self._ends.items()):
+            raise CheckpointReplaced(self._guard.checkpoint_path)
+        self._ends |= {p: end for p, (_, end) in planned.items()}
+
+    def _describe_source(self, planned: PlannedOffsets, query_id: str) -> Source:
+        covered = self._guard.find_covered(planned)
+        spans = {p: [(first, end - 1)] for p, (first, end) in planned.items() if first < end}
+        uncertain = {p: subtract_ranges(ranges, covered.get(p, [])) for p, ranges in spans.items()}
+        begins = {p: self._guard.begins.get(p, 0) for p in planned}
+        return Source("ingest", query_id, self._guard.topic, covered, uncertain, begins)
+
+    def _note_lost(self, source: Source) -> None:
+        """After a batch, where a loss is accepted: what of it had Kafka deleted before it was read?"""
+        if not any(source.uncertain.values()):
+            return
+        present = self._guard.find_present(find_bounds(source.uncertain))
+        lost = {p: subtract_ranges(ranges, present.get(p, [])) for p, ranges in source.uncertain.items()}
+        read = {p: subtract_ranges(ranges, lost[p]) for p, ranges in source.uncertain.items()}
+        if lost := {p: ranges for p, ranges in lost.items() if ranges}:
+            log.warning("Warning: data loss is accepted, Kafka no longer has %s", describe_lost(lost))
+
+        def note(known: TopicLedger) -> TopicLedger:
+            fresh = {p: count_offsets(subtract_ranges(r, known.read.get(p, []))) for p, r in read.items()}
+            return known.add_read(read, fresh, {}).add_lost(lost)
+
+        self._writer.change_ledger(source.topic, note)
 
     def _find_overlap(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets the tables have; a partition that is new to the query is looked up too.

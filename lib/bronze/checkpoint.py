@@ -13,6 +13,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint_errors import CheckpointOfOtherTopic, CheckpointUnreadable
+from bronze.hadoop import open_file_system, read_text
 from bronze.offsets import PlannedOffsets
 
 _BINDING = "bronze.json"
@@ -83,6 +84,16 @@ def read_planned_offsets(spark: SparkSession, checkpoint_path: str, batch_id: in
     return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
 
 
+def read_begins(spark: SparkSession, checkpoint_path: str, topic: str) -> dict[int, int]:
+    """The offset at which the first batch began, per partition that was there then.
+
+    Raises:
+        CheckpointUnreadable: The checkpoint does not say.
+        CheckpointOfOtherTopic: Its offsets are those of another topic.
+    """
+    return _read_offsets(spark, f"{checkpoint_path}/sources/0/0", topic)
+
+
 def read_binding(spark: SparkSession, checkpoint_path: str) -> dict[str, str]:
     """The tables that a checkpoint belongs to; empty where it was not written by this product.
 
@@ -100,7 +111,7 @@ def write_binding(spark: SparkSession, checkpoint_path: str, binding: dict[str, 
     half of it or nothing.
     """
     jvm: Any = spark._jvm
-    _, path = _open_file_system(spark, f"{checkpoint_path}/{_BINDING}")
+    _, path = open_file_system(spark, f"{checkpoint_path}/{_BINDING}")
     managers = jvm.org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager
     manager = managers.create(path.getParent(), spark.sparkContext._jsc.hadoopConfiguration())
     manager.mkdirs(path.getParent())
@@ -132,15 +143,9 @@ def _read_json(spark: SparkSession, path: str) -> dict[str, Any]:
     return found
 
 
-def _open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
-    """The file system on which Spark keeps its checkpoint, whatever it is, and the path on it."""
-    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
-    return hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), hadoop_path
-
-
 def _find_newest(spark: SparkSession, folder: str) -> int | None:
     """The highest batch that has a file in a folder."""
-    file_system, path = _open_file_system(spark, folder)
+    file_system, path = open_file_system(spark, folder)
     if not file_system.exists(path):
         return None
     names = [status.getPath().getName() for status in file_system.listStatus(path)]
@@ -149,18 +154,9 @@ def _find_newest(spark: SparkSession, folder: str) -> int | None:
 
 def _read_lines(spark: SparkSession, path: str) -> list[str]:
     """The lines of a file; none where there is no file."""
-    file_system, hadoop_path = _open_file_system(spark, path)
     try:
-        stream = file_system.open(hadoop_path)
-        try:
-            text = spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")  # type: ignore[union-attr]
-        finally:
-            stream.close()
+        return (read_text(spark, path) or "").splitlines()
     except Py4JJavaError as error:
-        kind = error.java_exception.getClass().getSimpleName()
-        if kind == "FileNotFoundException":
-            return []
-        if kind == "ChecksumException":
+        if error.java_exception.getClass().getSimpleName() == "ChecksumException":
             raise CheckpointUnreadable(path, "damaged (its checksum does not fit)") from None
         raise
-    return text.splitlines()

@@ -7,11 +7,12 @@ from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_checkpoint
 from bronze.checkpoint_errors import CheckpointMissing
-from bronze.lookup import Lookup
+from bronze.dlq_binding import find_dlqs
+from bronze.kafka import Topic
 from bronze.offsets import MAX_OFFSET, OffsetRanges, count_offsets
-from bronze.opening import list_tables_with_positions, locate_tables, open_session
+from bronze.opening import locate_tables, open_session
 from bronze.operations import CheckpointConfig
-from bronze.resume import find_disagreement
+from bronze.resume import describe_rolled_back, find_disagreement, find_rolled_back, make_opened
 from bronze.tables import qualify_path
 
 
@@ -22,7 +23,8 @@ class CheckpointReport:
     Attributes:
         checkpoint: What the checkpoint says.
         ahead: Offsets in the tables from where the next batch starts: that batch, or more, is committed already.
-        disagreement: Why the tables are not those of the checkpoint; empty where they are.
+        disagreement: Why the tables are not those of the checkpoint, or lack what it says is done; empty where all
+            agrees.
     """
 
     checkpoint: Checkpoint
@@ -81,9 +83,16 @@ def run(config: CheckpointConfig, spark: SparkSession | None = None) -> Checkpoi
     if checkpoint is None:
         raise CheckpointMissing(config.checkpoint_path)
     bronze, dlq = locate_tables(spark, config)
+    disagreement = find_disagreement(spark, path, checkpoint, bronze.state)
     if bronze.state is None:
-        return CheckpointReport(checkpoint, {}, find_disagreement(spark, path, checkpoint, None))
-    tables = list_tables_with_positions(spark, bronze, dlq.path if dlq and dlq.state else "")
+        return CheckpointReport(checkpoint, {}, disagreement)
+    known = find_dlqs(spark, bronze, dlq, config.kafka_topic)
+    topic = Topic(config.kafka_topic, "", tuple(sorted(checkpoint.ends)))
+    opened = make_opened(spark, topic, bronze, dlq, known)
     planned = {partition: (start, MAX_OFFSET) for partition, start in checkpoint.starts.items()}
-    ahead = Lookup(spark, tables, config.kafka_topic).find_present(planned)
-    return CheckpointReport(checkpoint, ahead, find_disagreement(spark, path, checkpoint, bronze.state))
+    ahead = opened.lookup.find_present(planned)
+    if known.missing:
+        disagreement = disagreement or f"the DLQ {known.missing[0].path}, which bronze names, is gone"
+    elif not disagreement and (found := find_rolled_back(spark, path, checkpoint, opened)):
+        disagreement = describe_rolled_back(found)
+    return CheckpointReport(checkpoint, ahead, disagreement)

@@ -1,211 +1,309 @@
-"""The direct writer on the driver: write a batch through its tasks, then commit the files to both tables.
+"""The one commit rule of all appends of ours, by either writer: live, backfill and replay.
 
-The DLQ is committed before bronze. A crash between the two leaves a batch that Spark runs again at the next start,
-and the overlap guard then leaves out what is in the tables already.
+Every commit of ours in a table advances SHARED_APP_ID there from the version that its writer saw before it looked up
+what the tables have. So of two writers that looked up the same state, one commits; the other one looks up again, leaves
+out what is there by now, and tries again. The DLQ is committed before bronze: a crash between the two leaves a batch
+that Spark runs again at the next start, and the overlap guard then leaves out what is in the tables.
 """
 
-import json
 import logging
 import random
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import msgspec
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction
 from pyspark.sql import DataFrame
 
-from bronze.failures import explain_failures
-from bronze.files import DataFile
-from bronze.offsets import OffsetRanges
-from bronze.storage_errors import AppendConflict, FileNotSeen, TableChanged
-from bronze.tables import is_watched, to_local_path
-from bronze.writer import BatchResult, BatchTask, write_batch
+from bronze.ledger import CommitNote, FoundNote, Place, TopicLedger, find_note, find_restore, merge_all, new_note
+from bronze.offsets import OffsetRanges, find_bounds, select_overlap
+from bronze.storage_errors import AppendConflict, DlqChanged
+from bronze.tables import read_commit
+from bronze.writer import BatchResult, BatchTask
 
 log = logging.getLogger(__name__)
-
-# Everything of ours that appends to a table advances this application's version in it, so that two appends
-# conflict; Delta lets blind appends pass each other.
-SHARED_APP_ID = "bronze-writer"
 ATTEMPTS = 5
-# As Spark says it of its own appends. An UPDATE that began before one need not conflict then, where the isolation level
-# of the engine that runs it allows that (WriteSerializable).
-_BLIND = {"isBlindAppend": True}
+Answer = TypeVar("Answer")
 
 
-class _ConflictError(Exception):
-    """Raised when somebody else appended to a table since its version was read."""
+class ConflictError(Exception):
+    """Raised when somebody else of ours appended to a table since it was looked up."""
 
 
-class TableLog:
-    """The log of one table: has anybody else appended, and the commit of new files.
+@dataclass(frozen=True)
+class Source:
+    """Where a batch comes from, and what its commits say of it.
 
-    ``has_changed`` notices every foreign commit, also of writers that are not ours. What makes a commit fail is only
-    the shared transaction, so OPTIMIZE and DELETE are in nobody's way.
+    Attributes:
+        kind: ``ingest``, ``backfill`` or ``replay``.
+        query_id: The streaming query, or the run.
+        topic: Kafka topic.
+        covered: Offsets that the batch reads from Kafka; of a replay, those that it appends.
+        uncertain: Offsets that it may have read, or Kafka had deleted before; known after the commit.
+        begins: Where the stream began, per partition; empty for a backfill or replay.
     """
+
+    kind: str
+    query_id: str
+    topic: str
+    covered: OffsetRanges = field(default_factory=dict)
+    uncertain: OffsetRanges = field(default_factory=dict)
+    begins: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the ledger is to know that the offsets were read; those of a replay were before."""
+        return self.kind != "replay" and bool(self.covered)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A batch that is ready to be committed: its counts, and for each table what is to be appended (None: nothing)."""
+
+    result: BatchResult
+    rows: dict[str, Any]
+
+
+class OwnTable(ABC):
+    """One table as a writer of ours sees it: who has committed since, and the commit itself."""
 
     def __init__(self, path: str):
         self.path = path
-        self._table = DeltaTable(path)
-        self._shape = self._describe_shape()
-        self._newest = self._stat_newest()
-        self._seen = self._read_version()
-        self._commits = self._table.version()
+        self.found = FoundNote()
+        self._state: tuple[int, int] | None = None  # version of the table, and of SHARED_APP_ID in it
+        self.refresh()
 
-    def _read_version(self) -> int:
-        # A handle goes on as if nothing was when the table is deleted and made anew: its newest commit is another then.
-        is_same = self._stat_newest() == self._newest
-        # It stays at the version it was opened at, even after its own commit.
-        self._table.update_incremental()
-        if not is_same or self._describe_shape() != self._shape:
-            raise TableChanged(self.path)
-        self._newest = self._stat_newest()
-        return self._table.transaction_version(SHARED_APP_ID) or 0
+    @property
+    def note(self) -> CommitNote:
+        """What the newest commit of ours says."""
+        return self.found.note or CommitNote("none")
 
-    def _describe_shape(self) -> tuple[object, ...]:
-        """What was checked at the start: another identity, schema, constraint or feature must be checked anew."""
-        metadata, features = self._table.metadata(), self._table.protocol().writer_features
-        properties = {k: v for k, v in metadata.configuration.items() if is_watched(k)}
-        return metadata.id, json.loads(self._table.schema().to_json()), metadata.partition_columns, properties, features
+    @abstractmethod
+    def _read_state(self) -> tuple[int, int]:
+        """The table's newest version, and its version of SHARED_APP_ID (0 where there is none).
 
-    def _stat_newest(self) -> tuple[int, ...]:
-        """Which file the newest commit is that this handle knows; nothing where it is gone."""
-        try:
-            file = Path(self.path, "_delta_log", f"{self._table.version():020}.json").stat()
-        except FileNotFoundError:
-            return ()
-        return file.st_ino, file.st_mtime_ns
+        Raises:
+            TableChanged: It is another table, or was altered, since it was opened.
+        """
 
-    def has_changed(self) -> bool:
-        """Whether anybody committed since this was last asked, other than through this object."""
-        before, self._seen = (self._seen, self._commits), self._read_version()
-        self._commits = self._table.version()
-        return before != (self._seen, self._commits)
+    @abstractmethod
+    def _append(self, rows: Any, note: CommitNote, shared: int) -> None:
+        """Append rows, or nothing, in one transaction.
+
+        Raises:
+            ConflictError: Another writer of ours has committed since.
+        """
+
+    def refresh(self) -> bool:
+        """Read the table's newest state; whether anybody committed since, other than through this object."""
+        before, self._state = self._state, self._read_state()
+        if self._state == before:
+            return False
+        version, shared = self._state
+        if before is None or shared != before[1]:
+            self.found = find_note(self._read_commit, version, shared)
+        if before and find_restore(self._read_commit, before[0] + 1, version) is not None:
+            log.warning(
+                "Warning: %s was restored to an earlier version while this run uses it; bronze audit says what is "
+                "missing, bronze backfill adds what Kafka still holds",
+                self.path,
+            )
+        return True
+
+    def _read_commit(self, version: int) -> str | None:
+        return read_commit(self.path, version)
 
     def check_unchanged(self) -> None:
         """Raise the conflict that a commit would, before any table is committed to."""
-        if self._read_version() != self._seen:
-            raise _ConflictError(self.path)
+        assert self._state is not None
+        if self._read_state()[1] != self._state[1]:
+            raise ConflictError(self.path)
 
-    def commit(self, files: list[DataFile], app_id: str, batch_id: int) -> None:
-        """Append files in one transaction; without files, it tells other writers that there was a batch."""
+    def commit(self, rows: Any, note: CommitNote) -> None:
+        """Append rows in one transaction; without rows, it tells other writers what the note says.
+
+        Raises:
+            ConflictError: Another writer of ours has committed since the last ``refresh``.
+            TableChanged: It is another table, or was altered.
+        """
         self.check_unchanged()
-        self._check_files(files)
-        transactions = [Transaction(app_id, batch_id), Transaction(SHARED_APP_ID, self._seen + 1)]
-        with explain_failures(f"{self.path}/_delta_log"):
-            self._append(files, transactions)
-        self._seen += 1
-        self._commits += 1
-
-    def _append(self, files: list[DataFile], transactions: list[Transaction]) -> None:
-        try:
-            self._table.create_write_transaction(
-                [_describe_addition(file) for file in files],
-                mode="append",
-                schema=self._table.schema(),
-                partition_by=self._table.metadata().partition_columns,
-                commit_properties=CommitProperties(app_transactions=transactions, custom_metadata=_BLIND),
-            )
-        except CommitFailedError as error:
-            log.info("Commit to %s failed: %s", self.path, error)
-            raise _ConflictError(self.path) from error
-
-    def _check_files(self, files: list[DataFile]) -> None:
-        """On a cluster, an executor's ``file:`` path is its own disk unless it is mounted from a shared one."""
-        for file in files:
-            path = Path(self.path, file.path)
-            if not path.is_file() or path.stat().st_size != file.size:
-                raise FileNotSeen(str(path))
+        assert self._state is not None
+        version, shared = self._state
+        self._append(rows, note, shared + 1)
+        # Where others committed in between, the table's version is higher, and the next ``refresh`` says so.
+        self._state = (version + 1, shared + 1)
+        self.found = FoundNote(version + 1, note)
 
 
-def _describe_addition(file: DataFile) -> AddAction:
-    return AddAction(
-        file.path,
-        file.size,
-        file.partition_values,
-        file.modification_time,
-        data_change=True,
-        stats=file.stats,
-    )
+class TableWriter:
+    """Appends batches to the tables; the subclasses say how rows are written and committed."""
 
+    def __init__(
+        self,
+        tables: Mapping[str, OwnTable],
+        write: Callable[[DataFrame, BatchTask], AbstractContextManager[Written]],
+    ):
+        self._tables = dict(tables)  # "dlq", where there is one, before "bronze"
+        self._write = write
+        self._bound: tuple[str, Place | None, Place] | None = None
 
-class DirectWriter:
-    """Appends batches to the tables without Spark's Delta writer: files from the tasks, commits from the driver."""
-
-    def __init__(self, bronze_path: str, dlq_path: str = ""):
-        self._logs = {"dlq": TableLog(to_local_path(dlq_path) or "")} if dlq_path else {}
-        self._logs["bronze"] = TableLog(to_local_path(bronze_path) or "")
+    @property
+    def ledger(self) -> dict[str, TopicLedger]:
+        """What bronze knows of each topic, as of the last look."""
+        return self._tables["bronze"].note.ledger
 
     def has_changed(self) -> bool:
-        """Whether anybody else appended to a table since this was last asked."""
-        changed = [table.has_changed() for table in self._logs.values()]  # a list: each must look
+        """Whether anybody committed to a table since this was last asked, other than through this object.
+
+        Raises:
+            TableChanged: A table is another one, or was altered.
+            DlqChanged: Another run has given bronze another DLQ.
+        """
+        changed = [table.refresh() for table in self._tables.values()]  # a list: each must look
+        self._check_bound()
         return any(changed)
 
     def append(
         self,
         batch: DataFrame,
         task: BatchTask,
-        app_id: str,
+        source: Source,
         find_present: Callable[[], OffsetRanges],
         check_topic: Callable[[], None] = lambda: None,
     ) -> BatchResult:
         """Write a batch and commit it to both tables.
 
-        When others appended meanwhile, what they appended is left out of the files before the next attempt.
+        Where others appended meanwhile, what they appended is left out of it before the next attempt.
 
         Args:
             batch: Kafka records.
             task: What the tasks need; ``present`` as of the last ``has_changed``.
-            app_id: Application of the Delta transactions, the streaming query's id.
-            find_present: Looks up anew which of the batch's offsets are in the tables.
+            source: What the commits say of the batch.
+            find_present: Looks up again which of the batch's offsets are in the tables.
             check_topic: Raises where what was read are not the topic's records; called before anything is committed.
 
         Raises:
-            AppendConflict: Others kept committing first.
+            AppendConflict: Others committed first, each time.
         """
-        result = write_batch(batch, task)
+        task = self._mark_counted(task, source)
         committed: dict[str, BatchResult] = {}
+        with ExitStack() as stack:
+            written = stack.enter_context(self._write(batch, task))
+
+            def commit(has_conflict: bool) -> BatchResult:
+                nonlocal task, written
+                renewed = self._mark_counted(replace(task, present=find_present()), source) if has_conflict else task
+                if renewed != task:
+                    task = renewed
+                    stack.close()
+                    written = stack.enter_context(self._write(batch, task))
+                check_topic()
+                self._commit(written, committed, source, task.batch_id)
+                return _count_committed(committed)
+
+            return self._retry(commit, f"Batch {task.batch_id}")
+
+    def change_ledger(self, topic: str, change: Callable[[TopicLedger], TopicLedger]) -> None:
+        """Commit a change of what bronze knows of a topic; nothing where it changes nothing.
+
+        Raises:
+            AppendConflict: Others committed first, each time.
+        """
+
+        def commit(_: bool) -> None:
+            before = self.ledger.get(topic, TopicLedger())
+            if (after := change(before)) != before:
+                note = new_note("ledger", topic=topic, ledger={**self.ledger, topic: after})
+                self._tables["bronze"].commit(None, note)
+
+        self._retry(commit, f"Ledger of {topic}")
+
+    def bind(self, topic: str, change: Callable[[TopicLedger], TopicLedger], bronze: Place) -> None:
+        """Commit to the DLQ which bronze table it belongs to, and to bronze which DLQ; from now on both are watched.
+
+        Args:
+            topic: Kafka topic.
+            change: Makes the new ledger of the topic.
+            bronze: The bronze table.
+        """
+        if dlq := self._tables.get("dlq"):
+
+            def commit(_: bool) -> None:
+                if dlq.note.bronze.get(topic) != bronze:
+                    dlq.commit(None, new_note("ledger", topic=topic, bronze={**dlq.note.bronze, topic: bronze}))
+
+            self._retry(commit, f"DLQ of {topic}")
+        self.change_ledger(topic, change)
+        self._bound = (topic, self.ledger[topic].dlq, bronze)
+
+    def _check_bound(self) -> None:
+        """Raise where another run has changed the DLQ of bronze, or the bronze table of the DLQ."""
+        if self._bound:
+            topic, place, bronze = self._bound
+            dlq, named = self._tables.get("dlq"), self.ledger[topic].dlq
+            owner = dlq.note.bronze.get(topic, bronze) if dlq else bronze
+            if (named and named.id) != (place and place.id) or owner.id != bronze.id:
+                raise DlqChanged(bronze.path, topic, named.path if named else "")
+
+    def _retry(self, commit: Callable[[bool], Answer], name: str) -> Answer:
+        """Commit until no other commit of ours came first; from the second time on, with the tables' newest state."""
         path = ""
         for attempt in range(1, ATTEMPTS + 1):
-            check_topic()
             try:
-                self._commit(result, committed, app_id, task.batch_id)
-                return _count_committed(committed)
-            except _ConflictError as conflict:
+                return commit(attempt > 1)
+            except ConflictError as conflict:
                 path = str(conflict)
-                log.info("Batch %d: others appended to %s, attempt %d", task.batch_id, path, attempt)
+                log.info("%s: others appended to %s, attempt %d", name, path, attempt)
             if attempt < ATTEMPTS:
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
                 self.has_changed()
-                task, result = _leave_out(batch, task, result, find_present())
         raise AppendConflict(path, ATTEMPTS)
 
-    def _commit(self, result: BatchResult, committed: dict[str, BatchResult], app_id: str, batch_id: int) -> None:
+    def _mark_counted(self, task: BatchTask, source: Source) -> BatchTask:
+        known = self.ledger.get(source.topic, TopicLedger()).read
+        counted = merge_all(select_overlap(known, find_bounds(source.covered)), source.uncertain)
+        return replace(task, counted=counted)
+
+    def _commit(self, written: Written, committed: dict[str, BatchResult], source: Source, batch_id: int) -> None:
         """Commit to each table that was not committed to yet.
 
-        A batch that is invalid throughout is committed to bronze too, without files: a writer with another DLQ, or
-        none, watches bronze only.
+        Bronze is committed to also where a batch has no rows for it: it must know which offsets were read.
         """
-        for table in self._logs.values():
+        for table in self._tables.values():
             table.check_unchanged()
-        for name, table in self._logs.items():
+        for name, table in self._tables.items():
             if name not in committed:
-                if getattr(result, name) or (name == "bronze" and result.dlq):
-                    table.commit(getattr(result, name), app_id, batch_id)
-                committed[name] = result
+                must_know = name == "bronze" and source.is_read
+                if written.rows.get(name) is not None or must_know:
+                    note = _make_note(table.note, source, written.result, batch_id)
+                    if must_know:
+                        note = _add_read(note, source, written.result)
+                    table.commit(written.rows.get(name), note)
+                committed[name] = written.result
 
 
-def _leave_out(
-    batch: DataFrame, task: BatchTask, result: BatchResult, present: OffsetRanges
-) -> tuple[BatchTask, BatchResult]:
-    """Write the batch again without what others appended meanwhile; as it was where that is nothing."""
-    if present == task.present:
-        return task, result
-    task = replace(task, present=present)
-    return task, write_batch(batch, task)
+def _make_note(before: CommitNote, source: Source, result: BatchResult, batch_id: int) -> CommitNote:
+    """What a commit says of its batch, and what the commit before said of the table."""
+    invalid = sum(result.invalid.values())
+    return new_note(
+        source.kind,
+        query_id=source.query_id,
+        batch_id=batch_id,
+        topic=source.topic,
+        offsets=source.covered,
+        counts={"total": result.total, "valid": result.valid, "invalid": invalid, "present": result.present},
+        ledger=before.ledger,
+        bronze=before.bronze,
+    )
+
+
+def _add_read(note: CommitNote, source: Source, result: BatchResult) -> CommitNote:
+    """The note with the batch added to the ledger."""
+    known = note.ledger.get(source.topic, TopicLedger()).add_read(source.covered, result.fresh, source.begins)
+    return msgspec.structs.replace(note, ledger={**note.ledger, source.topic: known})
 
 
 def _count_committed(committed: dict[str, BatchResult]) -> BatchResult:

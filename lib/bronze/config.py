@@ -18,6 +18,7 @@ WRITERS = ("auto", "direct", "delta-spark")
 DEFAULT_STARTING_OFFSETS = "earliest"
 # Secrets come from files or the environment.
 TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
+CHANGE_DLQ_HELP = "use this DLQ, or none, from now on, though bronze has another one"
 
 
 def option(default: Any, help_text: str, **metadata: Any) -> Any:
@@ -93,6 +94,7 @@ class IngestConfig(TablesConfig, KafkaConfig):
     )
     available_now: bool = option(False, "ingest what the topic holds now, then stop")
     with_metrics: bool = option(False, "log the counts of each batch")
+    change_dlq: bool = option(False, CHANGE_DLQ_HELP)
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
     fail_on_data_loss: bool = option(True, "stop when Kafka deleted records before they were read")
     max_invalid_ratio: float = threshold(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from bronze.dlq_binding import check_not_gone
 from bronze.opening import CheckedTable, check_local_tables, locate_tables, open_session
 from bronze.operations import CreateTablesConfig
 from bronze.schema import create_table_statement, get_bronze_spec, get_dlq_spec, register_table_statement
@@ -61,10 +62,12 @@ def run(config: CreateTablesConfig, spark: SparkSession | None = None) -> list[s
     Raises:
         NotADeltaTable: A path holds something else.
         TableMismatch: A table has other columns or another partitioning.
+        DlqMissing: Bronze names a DLQ at the path, and it is gone.
         CatalogNameTaken: A catalog name is that of a table elsewhere.
     """
     spark = open_session(config, spark)
     bronze, dlq = locate_tables(spark, config)
+    check_not_gone(bronze, dlq)
     named = [_Named("bronze-table", config.bronze_table, bronze)]
     if dlq:
         named.append(_Named("dlq-table", config.dlq_table, dlq))

@@ -1,6 +1,6 @@
 """The DLQ's records, as the filters of inspection and replay select them. Reads only.
 
-A DLQ record is open while its position is not in bronze, and replayed once it is.
+A DLQ record is replayed once bronze has a valid row of its position, and open until then.
 """
 
 from functools import reduce
@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from bronze.config import TablesConfig
 from bronze.operations import DlqConfig
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
-from bronze.positions import mark_present
+from bronze.positions import mark_replayed
 from bronze.prepare import CheckedTable, locate_tables
 from bronze.storage_errors import TableMissing
 
@@ -65,10 +65,10 @@ def _is_between(partition: int, first: int, last: int) -> Column:
 
 
 def read_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
-    """What ``select_dlq`` selects, without values and keys, with ``is_replayed``: whether bronze has the position."""
+    """What ``select_dlq`` selects, without values and keys; ``is_replayed`` is whether bronze has a valid row of it."""
     open_tables(spark, config)
     rows = select_dlq(spark, config).drop("_raw_bytes", "_raw_value", "_kafka_key")
-    return mark_present(rows, [config.output_path], config.kafka_topic, "is_replayed")
+    return mark_replayed(rows, config.output_path, config.kafka_topic)
 
 
 def normalize_detail(detail: Column) -> Column:

@@ -8,7 +8,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from bronze.audit_report import ABORTED, ACCEPTED, BEYOND, DELETED, NO_RECORD, PartitionAudit
+from bronze.audit_report import ABORTED, ACCEPTED, NO_RECORD, READ, PartitionAudit
 from bronze.config import KafkaConfig
 from bronze.failures import explain_failure
 from bronze.kafka_errors import RecordUnreadable
@@ -35,7 +35,7 @@ _READS = 20
 def explain_gaps(
     spark: SparkSession, config: KafkaConfig, audits: Sequence[PartitionAudit], accepted: OffsetRanges
 ) -> None:
-    """Move the gaps of each partition into ``explained`` or ``missing``; reads Kafka only around the gaps.
+    """Move the gaps of each partition into ``explained`` or a finding; reads Kafka only around the gaps.
 
     Args:
         spark: Session.
@@ -43,24 +43,27 @@ def explain_gaps(
         audits: The partitions.
         accepted: Offsets whose loss was accepted.
     """
+    absent = {audit.partition: audit.gaps for audit in audits}
     for audit in audits:
-        rest = subtract_ranges(audit.gaps, accepted.get(audit.partition, []))
-        if lost := subtract_ranges(audit.gaps, rest):
-            audit.explained[ACCEPTED] = lost
-        audit.gaps = rest
-        if deleted := clip_ranges(audit.gaps, 0, audit.earliest):
-            audit.explained[DELETED] = deleted
-        if beyond := clip_ranges(audit.gaps, audit.end, MAX_OFFSET):
-            audit.explained[BEYOND] = beyond
-        audit.gaps = clip_ranges(audit.gaps, audit.earliest, audit.end)
+        _explain_gone(audit, accepted.get(audit.partition, []))
     open_gaps = {audit.partition: audit.gaps for audit in audits if audit.gaps}
-    if not open_gaps:
-        return
-    committed = _read_within(spark, config, open_gaps, "read_committed")
+    committed = _read_within(spark, config, open_gaps, "read_committed") if open_gaps else {}
     without = {p: subtract_ranges(ranges, committed.get(p, [])) for p, ranges in open_gaps.items()}
-    written = _read_within(spark, config, {p: r for p, r in without.items() if r}, "read_uncommitted")
+    closed = {p: ranges for p, ranges in without.items() if ranges}
+    written = _read_within(spark, config, closed, "read_uncommitted") if closed else {}
     for audit in audits:
         _explain(audit, without.get(audit.partition, []), written.get(audit.partition, []))
+        find_removed(audit, absent[audit.partition])
+
+
+def _explain_gone(audit: PartitionAudit, accepted: list[tuple[int, int]]) -> None:
+    """Explain the gaps that Kafka does not hold any more: only the commits say whether they were read."""
+    rest = subtract_ranges(audit.gaps, accepted)
+    gone = [*clip_ranges(rest, 0, audit.earliest), *clip_ranges(rest, audit.end, MAX_OFFSET)]
+    audit.unread = subtract_ranges(gone, audit.read)
+    reasons = {ACCEPTED: subtract_ranges(audit.gaps, rest), READ: subtract_ranges(gone, audit.unread)}
+    audit.explained |= {reason: ranges for reason, ranges in reasons.items() if ranges}
+    audit.gaps = clip_ranges(rest, audit.earliest, audit.end)
 
 
 def _explain(audit: PartitionAudit, without: list[tuple[int, int]], written: list[tuple[int, int]]) -> None:
@@ -72,6 +75,26 @@ def _explain(audit: PartitionAudit, without: list[tuple[int, int]], written: lis
     }
     audit.explained |= {reason: ranges for reason, ranges in reasons.items() if ranges}
     audit.gaps = []
+
+
+def find_removed(audit: PartitionAudit, absent: list[tuple[int, int]]) -> None:
+    """Compare with the number of records that the commits say were read: fewer positions were removed since.
+
+    Which of the offsets without a row held them cannot be told where Kafka does not hold them any more.
+
+    Args:
+        audit: The partition, with all gaps explained.
+        absent: All offsets that no table has.
+    """
+    unread = subtract_ranges(absent, audit.read)
+    present = count_offsets(audit.read) - count_offsets(subtract_ranges(absent, unread))
+    missing = count_offsets(subtract_ranges(audit.missing, unread))
+    audit.removed_records = max(0, audit.records - present - missing)
+    if audit.removed_records:
+        candidates = merge_ranges(audit.explained.pop(READ, []), audit.explained.pop(NO_RECORD, []))
+        audit.removed = subtract_ranges(candidates, unread)
+        if rest := subtract_ranges(candidates, audit.removed):
+            audit.explained[NO_RECORD] = rest
 
 
 def _read_within(spark: SparkSession, config: KafkaConfig, gaps: OffsetRanges, isolation: str) -> OffsetRanges:

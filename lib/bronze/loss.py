@@ -1,62 +1,42 @@
-"""Records that Kafka deleted before they were read: found, and noted in bronze where such a loss is accepted.
+"""Records that Kafka deleted before they were read: which offsets they had, in a line for people."""
 
-The note is a table property, so that the audit can explain the gap long after the log line is gone.
-"""
+from collections.abc import Callable, Mapping
 
-import json
-import logging
-from collections.abc import Callable
-
-from pyspark.sql import SparkSession
-
-from bronze.offsets import OffsetRanges, PlannedOffsets, describe_ranges, merge_ranges, subtract_ranges
-from bronze.schema import set_properties_statement
-from bronze.tables import OWN_PROPERTIES, TableState, read_table_state
-
-log = logging.getLogger(__name__)
+from bronze.ledger import TopicLedger
+from bronze.offsets import OffsetRanges, PlannedOffsets, describe_ranges, find_bounds, subtract_ranges
 
 
-def find_lost(
-    planned: PlannedOffsets, held: PlannedOffsets, find_present: Callable[[PlannedOffsets], OffsetRanges]
+def find_holes(
+    ledger: TopicLedger,
+    begins: Mapping[int, int],
+    held: PlannedOffsets,
+    find_present: Callable[[PlannedOffsets], OffsetRanges],
 ) -> OffsetRanges:
-    """The planned offsets that are below Kafka's earliest, and in no table.
+    """The offsets that were never read and that Kafka can no longer give, whatever was read beyond them.
 
     Args:
-        planned: What was to be read.
+        ledger: What was read of the topic, and which losses were accepted.
+        begins: Where the ingestion began, per partition; nothing is promised before.
         held: What Kafka holds.
-        find_present: Looks up which offsets are in the tables; asked only where Kafka has deleted some.
+        find_present: Looks up which offsets are in the tables; asked only where there may be a hole.
     """
-    behind = {
-        p: (first, min(end, held[p][0]))
-        for p, (first, end) in sorted(planned.items())
+    holes = {
+        p: subtract_all([(first, held[p][0] - 1)], ledger.read.get(p, []), ledger.lost.get(p, []))
+        for p, first in sorted(begins.items())
         if first < held.get(p, (0, 0))[0]
     }
-    present = find_present(behind) if behind else {}
-    lost = {p: subtract_ranges([(first, end - 1)], present.get(p, [])) for p, (first, end) in behind.items()}
-    return {p: ranges for p, ranges in lost.items() if ranges}
+    present = find_present(find_bounds(holes)) if any(holes.values()) else {}
+    found = {p: subtract_ranges(ranges, present.get(p, [])) for p, ranges in holes.items()}
+    return {p: ranges for p, ranges in found.items() if ranges}
+
+
+def subtract_all(ranges: list[tuple[int, int]], *others: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The offsets of ascending ranges that are in none of the others."""
+    for other in others:
+        ranges = subtract_ranges(ranges, other)
+    return ranges
 
 
 def describe_lost(lost: OffsetRanges) -> str:
     """Lost offsets in one line."""
     return "; ".join(f"partition {p}, offsets {describe_ranges(ranges)}" for p, ranges in lost.items())
-
-
-def read_accepted(state: TableState, topic: str) -> OffsetRanges:
-    """The offsets of a topic whose loss was accepted, as bronze notes it."""
-    noted = json.loads(state.properties.get(_property(topic), "{}"))
-    return {int(partition): [(first, last) for first, last in ranges] for partition, ranges in noted.items()}
-
-
-def note_accepted(spark: SparkSession, path: str, topic: str, lost: OffsetRanges) -> None:
-    """Add lost offsets to what bronze notes; nothing is written where it has them."""
-    state = read_table_state(path, "output-path", spark)
-    assert state is not None
-    known = read_accepted(state, topic)
-    merged = {p: merge_ranges(known.get(p, []), lost.get(p, [])) for p in sorted({*known, *lost})}
-    if merged != known:
-        log.warning("Warning: data loss is accepted, Kafka no longer has %s", describe_lost(lost))
-        spark.sql(set_properties_statement(path, {_property(topic): json.dumps(merged)}))
-
-
-def _property(topic: str) -> str:
-    return f"{OWN_PROPERTIES}lostOffsets.{topic}"

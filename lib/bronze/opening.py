@@ -11,7 +11,7 @@ from bronze.jars import get_spark_packages
 from bronze.paths import check_file_systems, check_folders
 from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
 from bronze.session import apply_settings, get_session
-from bronze.tables import TableState, check_table, is_dlq, qualify_path, read_table_state
+from bronze.tables import TableState, check_table, qualify_path, read_table_state
 
 
 def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
@@ -94,9 +94,3 @@ def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTab
             check_table(state, spec, qualified, name)
         tables.append(CheckedTable(qualified, spec, state))
     return tables[0], tables[1] if config.dlq_path else None
-
-
-def list_tables_with_positions(spark: SparkSession, bronze: CheckedTable, dlq_path: str) -> list[str]:
-    """Paths of all tables that positions may be in: bronze, the DLQ, and DLQs that bronze had before."""
-    earlier = [path for path in (bronze.state.dlq_paths if bronze.state else []) if path != dlq_path]
-    return [bronze.path, *([dlq_path] if dlq_path else []), *(path for path in earlier if is_dlq(spark, path))]

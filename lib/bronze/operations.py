@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from bronze.config import WRITERS, KafkaConfig, TablesConfig, option, threshold
+from bronze.config import CHANGE_DLQ_HELP, WRITERS, KafkaConfig, TablesConfig, option, threshold
 from bronze.errors import InvalidOption, OptionMissing, RangeAmbiguous, RangeMissing
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_offsets, parse_time, parse_timestamp
 
@@ -34,6 +34,7 @@ class BackfillConfig(TablesConfig, KafkaConfig):
     allow_partial: bool = option(False, "take what Kafka still holds of the range")
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
     checkpoint_path: str = option("", "checkpoint of the ingestion; what it has not planned yet is left to it")
+    change_dlq: bool = option(False, CHANGE_DLQ_HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()

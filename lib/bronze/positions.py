@@ -69,25 +69,25 @@ def collect_ranges(bitmaps: DataFrame) -> OffsetRanges:
     return {partition: list_runs(buckets) for partition, buckets in sorted(by_partition.items())}
 
 
-def mark_present(rows: DataFrame, tables: Sequence[str], topic: str, name: str) -> DataFrame:
-    """Add a boolean column: whether the row's position is in any of the tables.
+def mark_replayed(rows: DataFrame, bronze_path: str, topic: str) -> DataFrame:
+    """Add the boolean column ``is_replayed``: whether bronze has a valid row of the position.
 
-    The tables are read as bitmaps, which a join takes to the rows; so it is their few rows that are moved, and not
-    the tables' many. Reads only files that may hold some.
+    An invalid row in bronze (of a run without a DLQ) is not a replay. Bronze is read as bitmaps, which a join takes to
+    the rows; so it is the few rows of the DLQ that are moved. Reads only files that may hold some.
 
     Args:
-        rows: Rows of one topic with ``_kafka_partition`` and ``_kafka_offset``.
-        tables: Paths of existing tables.
+        rows: DLQ rows of one topic with ``_kafka_partition`` and ``_kafka_offset``.
+        bronze_path: Path of the bronze table.
         topic: Kafka topic.
-        name: Name of the new column.
     """
     bounds = rows.groupBy("_kafka_partition").agg(F.min("_kafka_offset"), F.max("_kafka_offset") + 1)
     wanted = is_within({partition: (first, end) for partition, first, end in bounds.collect()})
-    positions = [select_positions(rows.sparkSession, table, topic).where(wanted) for table in tables]
-    bitmaps = reduce(DataFrame.unionAll, positions).transform(build_bitmaps).drop("count")
+    bronze = rows.sparkSession.read.format("delta").load(bronze_path).where(F.col("_kafka_topic") == topic)
+    positions = bronze.where(wanted).where("_is_valid").select("_kafka_partition", "_kafka_offset")
+    bitmaps = positions.transform(build_bitmaps).drop("count")
     bucket = F.bitmap_bucket_number(F.col("_kafka_offset") + 1) - 1
     bit = F.bitmap_bit_position(F.col("_kafka_offset") + 1)
     byte = F.conv(F.hex(F.substring("bits", F.floor(bit / 8) + 1, 1)), 16, 10).cast("int")
     is_present = F.coalesce(F.getbit(byte, bit % 8) == 1, F.lit(False))
     joined = rows.withColumn("bucket", bucket).join(bitmaps, ["_kafka_partition", "bucket"], "left")
-    return joined.withColumn(name, is_present).drop("bucket", "bits")
+    return joined.withColumn("is_replayed", is_present).drop("bucket", "bits")

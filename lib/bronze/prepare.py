@@ -5,24 +5,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
+import msgspec
 from pyspark.sql import SparkSession
 
 from bronze.batch import BatchProcessor
-from bronze.checkpoint import read_binding, read_planned_offsets, write_binding
-from bronze.commit import DirectWriter
+from bronze.checkpoint import read_begins, read_binding, read_planned_offsets, write_binding
+from bronze.commit import TableWriter
 from bronze.config import IngestConfig, TablesConfig
+from bronze.direct_writer import DirectWriter
+from bronze.dlq_binding import bind_dlq, check_dlq, check_not_gone, find_dlqs
 from bronze.errors import InvalidOption
 from bronze.failures import explain_failures
 from bronze.kafka import Topic, describe_topic, list_offsets
 from bronze.kafka_options import read_client_properties
+from bronze.ledger import Place, TopicLedger
 from bronze.lookup import Lookup
-from bronze.loss import find_lost, note_accepted
+from bronze.loss import describe_lost, subtract_all
 from bronze.offsets import OffsetRanges, PlannedOffsets
-from bronze.opening import CheckedTable, list_tables_with_positions, locate_tables
-from bronze.resume import check_start
+from bronze.opening import CheckedTable, locate_tables
+from bronze.operations import BackfillConfig
+from bronze.resume import Opened, Start, check_start, make_opened
 from bronze.spark_writer import SparkWriter
 from bronze.stop import StopSwitch, limit_invalid
-from bronze.storage_errors import WriterUnsuitable
+from bronze.storage_errors import DlqChanged, WriterUnsuitable
 from bronze.tables import (
     check_topic_id,
     create_table,
@@ -37,19 +42,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known after all was checked and nothing was written; ``dlq`` is None where none is configured."""
+    """What is known after all was checked and nothing was written."""
 
-    topic: Topic
+    opened: Opened
     client_properties: dict[str, str] = field(repr=False)  # may hold secrets
     checkpoint_path: str
-    bronze: CheckedTable
-    dlq: CheckedTable | None
-    lost: OffsetRanges  # what Kafka deleted before it was read, where that is accepted
+    start: Start
 
     @property
-    def tables(self) -> list[CheckedTable]:
-        """The tables that are configured."""
-        return [self.bronze, self.dlq] if self.dlq else [self.bronze]
+    def topic(self) -> Topic:
+        """The topic."""
+        return self.opened.topic
 
 
 def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
@@ -60,7 +63,7 @@ def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
     """
     check_trigger_interval(spark, config)
     checked = check_source(spark, config)
-    check_writer(config.writer, checked.tables)
+    check_writer(config.writer, list_configured(checked.opened))
     return checked
 
 
@@ -70,11 +73,28 @@ def check_source(spark: SparkSession, config: IngestConfig) -> Checked:
     Raises:
         BronzeError: What does not fit.
     """
-    topic = describe_topic(spark, config)
-    bronze, dlq = check_tables(spark, config, topic)
+    opened = open_tables(spark, config, describe_topic(spark, config), config.change_dlq)
     checkpoint_path = qualify_path(spark, config.checkpoint_path)
-    lost = check_start(spark, config, checkpoint_path, bronze, dlq, topic, list_offsets(spark, config, topic))
-    return Checked(topic, read_client_properties(spark, config), checkpoint_path, bronze, dlq, lost)
+    start = check_start(spark, config, checkpoint_path, opened, list_offsets(spark, config, opened.topic))
+    return Checked(opened, read_client_properties(spark, config), checkpoint_path, start)
+
+
+def open_tables(spark: SparkSession, config: TablesConfig, topic: Topic, change_dlq: bool) -> Opened:
+    """Check that the tables fit the topic and one another, for a command that appends.
+
+    Raises:
+        NotADeltaTable: A path holds something else.
+        TableMismatch: A table has other columns or another partitioning.
+        TopicRecreated: A table's rows came from another topic of the same name.
+        DlqMissing: A DLQ that bronze names is gone.
+        DlqMismatch: Bronze names another DLQ for the topic.
+        DlqTaken: The DLQ belongs to another bronze table.
+    """
+    bronze, dlq = check_tables(spark, config, topic)
+    known = find_dlqs(spark, bronze, dlq, topic.name)
+    check_dlq(known, bronze, dlq, topic.name, change_dlq)
+    check_not_gone(bronze, dlq, topic.name)
+    return make_opened(spark, topic, bronze, dlq, known)
 
 
 def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
@@ -92,33 +112,62 @@ def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tup
     return bronze, dlq
 
 
-def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -> Checked:
-    """Create the tables that are missing, and bind the checkpoint to them.
+def list_configured(opened: Opened) -> list[CheckedTable]:
+    """The tables that are configured."""
+    return [opened.bronze, opened.dlq] if opened.dlq else [opened.bronze]
+
+
+def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -> tuple[Checked, TableWriter]:
+    """Create the tables that are missing, and bind tables and checkpoint to one another.
 
     Returns:
-        The same with the tables as they are now: another process may have made them meanwhile.
+        The same with the tables as they are now (another process may have created them meanwhile), and their writer.
     """
-    bronze, dlq = ensure_tables(spark, config, checked.topic, checked.bronze, checked.dlq)
+    opened, writer = bind_tables(spark, config, checked.opened, checked.start)
+    bronze, dlq = opened.bronze, opened.dlq
     assert bronze.state is not None
     binding = {"topic": checked.topic.name, "output_path": bronze.path, "output_id": bronze.state.table_id}
+    if dlq and dlq.state:
+        binding |= {"dlq_path": dlq.path, "dlq_id": dlq.state.table_id}
     if read_binding(spark, checked.checkpoint_path) != binding:
         with explain_failures(checked.checkpoint_path):
             write_binding(spark, checked.checkpoint_path, binding)
-    if checked.lost:
-        note_accepted(spark, bronze.path, checked.topic.name, checked.lost)
-    return replace(checked, bronze=bronze, dlq=dlq)
+    return replace(checked, opened=opened), writer
 
 
-def ensure_tables(
-    spark: SparkSession, config: TablesConfig, topic: Topic, bronze: CheckedTable, dlq: CheckedTable | None
-) -> tuple[CheckedTable, CheckedTable | None]:
-    """Create the tables that are missing; both as they are then, because another process may have made them."""
-    for _ in range(2):  # a table that another process made meanwhile lacks the properties of ours
-        for table in filter(None, (bronze, dlq)):
-            known_dlq = dlq.path if dlq and table.spec is bronze.spec else ""
-            create_table(spark, table.path, table.spec, topic, table.state, known_dlq)
-        bronze, dlq = check_tables(spark, config, topic)
-    return bronze, dlq
+def bind_tables(
+    spark: SparkSession, config: IngestConfig | BackfillConfig, opened: Opened, start: Start
+) -> tuple[Opened, TableWriter]:
+    """Create the tables that are missing, choose the writer, and commit to both tables that they belong together.
+
+    Raises:
+        DlqChanged: Another run has changed the DLQ since the tables were checked.
+        WriterUnsuitable: The direct writer is asked for where it cannot append.
+    """
+    topic = opened.topic
+    for table in list_configured(opened):
+        if table.state is None:
+            create_table(spark, table.path, table.spec)
+    bronze, dlq = check_tables(spark, config, topic)
+    assert bronze.state is not None
+    # Only now: the session may give new tables properties that are an obstacle.
+    make_writer = choose_writer(config.writer, [bronze, dlq] if dlq else [bronze])
+    writer = make_writer(bronze.path, dlq.path if dlq else "")
+    gone = opened.known.missing
+
+    def bind(current: TopicLedger) -> TopicLedger:
+        if gone or current in (opened.known.ledger, TopicLedger()):
+            current = start.ledger
+        elif current.dlq != opened.known.ledger.dlq:
+            raise DlqChanged(bronze.path, topic.name, current.dlq.path if current.dlq else "")
+        bound = bind_dlq(current, bronze, dlq, gone).add_lost(start.lost)
+        return msgspec.structs.replace(bound, topic_id=topic.topic_id)
+
+    if start.lost:
+        log.warning("Warning: data loss is accepted, Kafka no longer has %s", describe_lost(start.lost))
+    writer.bind(topic.name, bind, Place(bronze.state.table_id, bronze.path, topic.topic_id))
+    bronze, dlq = check_tables(spark, config, topic)
+    return make_opened(spark, topic, bronze, dlq, find_dlqs(spark, bronze, dlq, topic.name)), writer
 
 
 @dataclass(frozen=True)
@@ -127,7 +176,7 @@ class TableGuard:
 
     spark: SparkSession
     config: IngestConfig
-    tables: list[str]  # bronze first
+    lookup: Lookup
     kafka_topic: Topic
     checkpoint_path: str
     patience: float | None = None  # seconds to wait for Kafka; startup_timeout where not given
@@ -141,39 +190,44 @@ class TableGuard:
         """First and end offset of a batch, per partition."""
         return read_planned_offsets(self.spark, self.checkpoint_path, batch_id, self.topic)
 
+    @cached_property
+    def begins(self) -> dict[int, int]:
+        """Where the query began, per partition."""
+        return read_begins(self.spark, self.checkpoint_path, self.topic)
+
     def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
         """Which of the planned offsets are in the tables."""
-        return self._lookup.find_present(planned)
+        return self.lookup.find_present(planned)
 
-    def note_lost(self, planned: PlannedOffsets) -> None:
-        """After a batch: note what Kafka deleted of it before it was read; else Spark itself has ended the query."""
-        if not self.config.fail_on_data_loss:
-            held = list_offsets(self.spark, self.config, self.kafka_topic, self.patience)
-            if lost := find_lost(planned, held, self.find_present):
-                note_accepted(self.spark, self.tables[0], self.topic, lost)
+    def find_covered(self, planned: PlannedOffsets) -> OffsetRanges:
+        """Which of the planned offsets the batch has read for certain.
 
-    @cached_property
-    def _lookup(self) -> Lookup:
-        return Lookup(self.spark, self.tables, self.topic)
+        Where a loss is accepted, Kafka may have deleted some below its earliest before they were read.
+        """
+        covered = {p: [(first, end - 1)] for p, (first, end) in planned.items() if first < end}
+        if self.config.fail_on_data_loss:  # Spark itself ends the query
+            return covered
+        held = list_offsets(self.spark, self.config, self.kafka_topic, self.patience)
+        certain = {p: subtract_all(r, [(0, held[p][0] - 1)] if held[p][0] else []) for p, r in covered.items()}
+        return {p: ranges for p, ranges in certain.items() if ranges}
 
 
 def make_processor(
     spark: SparkSession,
     config: IngestConfig,
     checked: Checked,
+    writer: TableWriter,
     switch: StopSwitch,
     watch: TopicWatch,
 ) -> BatchProcessor:
     """What Spark calls with each batch, on existing tables."""
-    bronze_path, dlq_path = checked.bronze.path, checked.dlq.path if checked.dlq else ""
-    tables = list_tables_with_positions(spark, checked.bronze, dlq_path)
-    for path in tables[2:] if dlq_path else tables[1:]:
-        log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", path)
-    # Only now: the session may give new tables properties that are an obstacle.
-    make_writer = choose_writer(config.writer, checked.tables)
+    opened = checked.opened
+    bronze_path, dlq_path = opened.bronze.path, opened.dlq.path if opened.dlq else ""
+    for place in opened.known.ledger.earlier:
+        log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", place.path)
     return BatchProcessor(
-        make_writer(bronze_path, dlq_path),
-        TableGuard(spark, config, tables, checked.topic, checked.checkpoint_path, watch.patience),
+        writer,
+        TableGuard(spark, config, opened.lookup, opened.topic, checked.checkpoint_path, watch.patience),
         bronze_path=to_local_path(bronze_path) or "",
         dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
         with_metrics=config.with_metrics,

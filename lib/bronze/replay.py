@@ -17,17 +17,18 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.batch import TableWriter, select_records
+from bronze.batch import select_records
+from bronze.commit import Source, TableWriter
 from bronze.dlq import normalize_detail, open_tables, select_dlq
+from bronze.dlq_binding import check_known, find_dlqs
 from bronze.failures import explain_failures
 from bronze.frames import collect_frame
 from bronze.offsets import OffsetRanges, count_offsets, find_bounds, invert_ranges, split_ranges, subtract_ranges
 from bronze.opening import open_session
 from bronze.operations import ReplayConfig
 from bronze.paths import check_writable
-from bronze.positions import build_bitmaps, collect_ranges, find_present, is_within, mark_present
+from bronze.positions import build_bitmaps, collect_ranges, find_present, is_within, mark_replayed
 from bronze.prepare import choose_writer
-from bronze.spark_writer import SparkWriter
 from bronze.tables import to_local_path
 from bronze.transforms import DIAGNOSED_DDL, RECORD_COLUMNS, diagnose_records
 from bronze.writer import BatchResult, BatchTask
@@ -109,10 +110,8 @@ def run(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport
 
 def _run(config: ReplayConfig, spark: SparkSession) -> ReplayReport:
     bronze, dlq = open_tables(spark, config)
-    make_writer = choose_writer(config.writer, [bronze])
-    if make_writer is SparkWriter and not config.dry_run:
-        log.warning("Warning: with the delta-spark writer two replays at once may double records; run one at a time")
-    writer = make_writer(bronze.path)
+    check_known(find_dlqs(spark, bronze, dlq, config.kafka_topic), bronze, dlq, config.kafka_topic)
+    writer = choose_writer(config.writer, [bronze])(bronze.path)
     report = make_plan(spark, config)
     if not config.dry_run:
         # With a DLQ path the tasks would never write an invalid record to bronze; the plan leaves none to them.
@@ -123,7 +122,7 @@ def _run(config: ReplayConfig, spark: SparkSession) -> ReplayReport:
 
 def make_plan(spark: SparkSession, config: ReplayConfig) -> ReplayReport:
     """Decode all open records with today's schema; nothing is written."""
-    rows = mark_present(select_dlq(spark, config), [config.output_path], config.kafka_topic, "is_replayed")
+    rows = mark_replayed(_drop_blocked(select_dlq(spark, config), config), config.output_path, config.kafka_topic)
     columns = ("timestamp", "partition", "offset", "is_replayed", F.col("_error_type").alias("was"))
     open_value = F.when(~F.col("is_replayed"), F.col("value")).alias("value")
     task = partial(diagnose_records, ingested_at=_read_clock())
@@ -146,6 +145,22 @@ def make_plan(spark: SparkSession, config: ReplayConfig) -> ReplayReport:
         )
     finally:
         outcomes.unpersist()
+
+
+def _drop_blocked(rows: DataFrame, config: ReplayConfig) -> DataFrame:
+    """Leave out what bronze has as an invalid row too: a second row of the position would double the record."""
+    bronze = rows.sparkSession.read.format("delta").load(config.output_path)
+    invalid = bronze.where(F.col("_kafka_topic") == config.kafka_topic).where(~F.col("_is_valid"))
+    blocked = invalid.select("_kafka_partition", "_kafka_offset")
+    if blocked.isEmpty():
+        return rows
+    position = ["_kafka_partition", "_kafka_offset"]
+    if count := rows.join(blocked, position, "leftsemi").count():
+        log.warning(
+            "Warning: %s DLQ records are invalid rows of bronze as well and are not replayed; bronze audit names them",
+            f"{count:,}",
+        )
+    return rows.join(blocked, position, "leftanti")
 
 
 def _to_records(rows: DataFrame) -> DataFrame:
@@ -195,7 +210,10 @@ def append_batch(
 
     writer.has_changed()  # what others append from here on is a conflict
     return writer.append(
-        records.transform(select_records), replace(task, present=find_left_out()), app_id, find_left_out
+        records.transform(select_records),
+        replace(task, present=find_left_out()),
+        Source("replay", app_id, config.kafka_topic, todo),
+        find_left_out,
     )
 
 

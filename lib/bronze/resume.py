@@ -1,51 +1,87 @@
 """Where a query goes on: may it start from this checkpoint, or from these offsets, without leaving records out?"""
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_binding, read_checkpoint, read_planned_offsets
 from bronze.checkpoint_errors import CheckpointOfOtherTables
 from bronze.config import IngestConfig
+from bronze.dlq_binding import KnownDlqs, list_paths
 from bronze.kafka import Topic, check_starting_offsets
 from bronze.kafka_errors import DataLoss
+from bronze.ledger import TopicLedger, find_restore, merge_all
 from bronze.lookup import Lookup
-from bronze.loss import describe_lost, find_lost
-from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, describe_ranges
-from bronze.opening import CheckedTable, list_tables_with_positions
+from bronze.loss import describe_lost, find_holes, subtract_all
+from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, count_offsets, describe_ranges
+from bronze.opening import CheckedTable
 from bronze.parsing import parse_starting_offsets
-from bronze.storage_errors import DlqMissing, TopicTruncated
-from bronze.tables import TableState
+from bronze.storage_errors import DlqMismatch, DlqMissing, TopicTruncated
+from bronze.tables import TableState, read_commit
 
 if TYPE_CHECKING:
     from bronze.operations import BackfillConfig
 
 log = logging.getLogger(__name__)
+# Of a table of an older version, more ranges than that are taken for one: a transactional topic has one per marker.
+_MAX_RANGES = 1_000
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A topic, its tables, and what is known of them; nothing was written.
+
+    Attributes:
+        topic: The topic.
+        bronze: The bronze table.
+        dlq: The DLQ; None where none is configured.
+        known: The DLQs that bronze names.
+        lookup: Looks up positions in all tables.
+    """
+
+    topic: Topic
+    bronze: CheckedTable
+    dlq: CheckedTable | None
+    known: KnownDlqs
+    lookup: Lookup
+
+    @property
+    def is_known(self) -> bool:
+        """Whether bronze has a ledger of the topic; else it is new, or of an older version of this product."""
+        return self.bronze.state is not None and self.topic.name in self.bronze.state.note.ledger
+
+
+def make_opened(
+    spark: SparkSession, topic: Topic, bronze: CheckedTable, dlq: CheckedTable | None, known: KnownDlqs
+) -> Opened:
+    """The topic and its tables, with a look-up in all that may hold positions of it."""
+    return Opened(topic, bronze, dlq, known, Lookup(spark, list_paths(known, bronze, dlq), topic.name))
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a query starts: the ledger that it goes on with, and the losses that are accepted."""
+
+    ledger: TopicLedger
+    lost: OffsetRanges = field(default_factory=dict)
 
 
 def check_start(
-    spark: SparkSession,
-    config: IngestConfig,
-    checkpoint_path: str,
-    bronze: CheckedTable,
-    dlq: CheckedTable | None,
-    topic: Topic,
-    held: PlannedOffsets,
-) -> OffsetRanges:
+    spark: SparkSession, config: IngestConfig, checkpoint_path: str, opened: Opened, held: PlannedOffsets
+) -> Start:
     """Refuse to start where records would be left out unsaid: the checkpoint decides, else ``starting_offsets``.
 
     Args:
         spark: Session.
         config: The ingestion.
         checkpoint_path: Qualified path.
-        bronze: The bronze table.
-        dlq: The DLQ; None where none is configured.
-        topic: The topic.
-        held: What Kafka holds of it.
-
-    Returns:
-        Offsets that Kafka deleted before they were read, where that is accepted.
+        opened: Topic and tables.
+        held: What Kafka holds of the topic.
 
     Raises:
         PartitionsMissing: JSON offsets do not name every partition.
@@ -55,26 +91,33 @@ def check_start(
         CheckpointOfOtherTopic: It has the offsets of another topic.
         CheckpointOfOtherTables: It was used with another bronze table.
         DlqMissing: The DLQ that it filled is gone.
-        DataLoss: Kafka deleted records since, and that is not accepted.
+        DlqMismatch: It filled a DLQ that bronze does not name.
+        DataLoss: Kafka deleted records that were not read, and that is not accepted.
         TopicTruncated: The topic ends before what was read.
     """
     checkpoint = read_checkpoint(spark, checkpoint_path, config.kafka_topic)
-    tables = list_tables_with_positions(spark, bronze, dlq.path if dlq and dlq.state else "") if bronze.state else []
     if checkpoint is None:
-        check_starting_offsets(config, topic, held)
-        return _check_fresh_start(spark, config, tables, held) if tables else {}
-    check_tables_of(spark, config, checkpoint_path, checkpoint, bronze.state)
-    if checkpoint.committed is not None:
-        _check_dlq(config, bronze, dlq)
-        _warn_of_rollback(spark, config, checkpoint_path, checkpoint, tables)
-    lost = check_data_loss(spark, config, checkpoint.starts, tables, held)
-    if config.starting_offsets:
+        check_starting_offsets(config, opened.topic, held)
+    else:
+        check_tables_of(spark, config, checkpoint_path, checkpoint, opened.bronze.state)
+        _check_checkpoint_dlq(spark, config, checkpoint_path, checkpoint, opened)
+    ledger = build_ledger(opened, checkpoint)
+    if found := find_rolled_back(spark, checkpoint_path, checkpoint, opened):
+        log.warning("Warning: %s", describe_rolled_back(found))
+    _check_end(config, ledger, checkpoint, held)
+    begins = ledger.begins if opened.bronze.state else {}
+    lost = find_holes(ledger, begins, held, opened.lookup.find_present)
+    if lost and config.fail_on_data_loss:
+        raise DataLoss(describe_lost(lost))
+    if checkpoint is None:
+        _warn_of_skipped(config, ledger, held)
+    elif config.starting_offsets:
         log.warning(
             "Warning: --starting-offsets %s is ignored, because the checkpoint %s exists and says where to go on",
             config.starting_offsets,
             config.checkpoint_path,
         )
-    return lost
+    return Start(ledger, lost)
 
 
 def check_tables_of(
@@ -108,68 +151,137 @@ def find_disagreement(
     return ""
 
 
-def _check_fresh_start(
-    spark: SparkSession, config: IngestConfig, tables: list[str], held: PlannedOffsets
+def _check_checkpoint_dlq(
+    spark: SparkSession, config: IngestConfig, checkpoint_path: str, checkpoint: Checkpoint, opened: Opened
+) -> None:
+    """The checkpoint will not read again what went into a DLQ that is gone, or that bronze does not know."""
+    known = opened.known
+    if known.missing and checkpoint.committed is not None:
+        raise DlqMissing(known.missing[0].path, opened.bronze.path)
+    binding = read_binding(spark, checkpoint_path)
+    filled, given = binding.get("dlq_id", ""), opened.dlq.state.table_id if opened.dlq and opened.dlq.state else ""
+    if filled and filled != given and filled not in {place.id for place in known.ledger.dlqs}:
+        path = binding.get("dlq_path", "")
+        raise DlqMismatch(opened.bronze.path, config.kafka_topic, [path], opened.dlq.path if opened.dlq else "")
+
+
+def build_ledger(opened: Opened, checkpoint: Checkpoint | None) -> TopicLedger:
+    """The ledger to go on with: bronze's own, except in two cases.
+
+    A table of an older version has none: what is in the tables was read, and what the checkpoint has done. Where a DLQ
+    is gone, only what is left in the tables counts as read, so that nothing of what it held is left out unsaid.
+    """
+    ledger, is_gone = opened.known.ledger, bool(opened.known.missing)
+    if (opened.is_known and not is_gone) or opened.bronze.state is None:
+        return ledger
+    present = opened.lookup.find_present(dict.fromkeys(opened.topic.partitions, (0, MAX_OFFSET)))
+    present = {p: ranges for p, ranges in present.items() if ranges}
+    done: OffsetRanges = {}
+    begins = {p: ranges[0][0] for p, ranges in present.items()}
+    if checkpoint and not is_gone:
+        done = {p: [(checkpoint.begins.get(p, 0), end - 1)] for p, end in checkpoint.starts.items()}
+        done = {p: ranges for p, ranges in done.items() if ranges[0][0] <= ranges[0][1]}
+    started = {**(checkpoint.begins if checkpoint else {}), **ledger.begins}
+    return msgspec.structs.replace(
+        ledger,
+        begins={p: min(first, started.get(p, first)) for p, first in (started | begins).items()},
+        read=merge_all({p: ranges if is_gone else _join_many(ranges) for p, ranges in present.items()}, done),
+        records={p: count_offsets(ranges) for p, ranges in present.items()},
+    )
+
+
+def _join_many(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return ranges if len(ranges) <= _MAX_RANGES else [(ranges[0][0], ranges[-1][1])]
+
+
+def find_rolled_back(
+    spark: SparkSession, checkpoint_path: str, checkpoint: Checkpoint | None, opened: Opened
 ) -> OffsetRanges:
-    """Without a checkpoint, what lies between the tables' last rows and the start must not be left out unsaid."""
-    present = Lookup(spark, tables, config.kafka_topic).find_present(dict.fromkeys(held, (0, MAX_OFFSET)))
-    ends = {partition: ranges[-1][1] + 1 for partition, ranges in present.items() if ranges}
-    lost = check_data_loss(spark, config, ends, tables, held)
+    """Offsets that were committed and are in no table, where a table seems to be restored to an earlier state.
+
+    Looked for where a RESTORE follows the newest commit of ours in a table, or where the tables lack a part of the
+    checkpoint's newest committed batch; else a start would have to read all positions. Some of the offsets may never
+    have held a record.
+    """
+    tables = [table for table in (opened.bronze, opened.dlq) if table and table.state]
+    if opened.bronze.state is None:
+        return {}
+    last: PlannedOffsets = {}
+    if checkpoint and checkpoint.committed is not None:
+        last = read_planned_offsets(spark, checkpoint_path, checkpoint.committed, opened.topic.name)
+    if not opened.is_known:
+        return _find_nothing(last, opened.lookup.find_present)
+    if not any(map(_is_restored, tables)) and _has_all(opened, checkpoint, last):
+        return {}
+    ledger = opened.known.ledger
+    present = opened.lookup.find_present(dict.fromkeys(opened.topic.partitions, (0, MAX_OFFSET)))
+    unknown = {
+        p: subtract_all([(first, end - 1)] if first < end else [], ledger.read.get(p, []), ledger.lost.get(p, []))
+        for p, (first, end) in last.items()
+    }
+    for partition, ranges in ledger.read.items():
+        absent = subtract_all(ranges, present.get(partition, []))
+        if count_offsets(ranges) - count_offsets(absent) < ledger.records.get(partition, 0):
+            unknown[partition] = [*unknown.get(partition, []), *absent]
+    return {p: subtract_all(sorted(r), present.get(p, [])) for p, r in sorted(unknown.items()) if r}
+
+
+def _find_nothing(last: PlannedOffsets, find_present: Callable[[PlannedOffsets], OffsetRanges]) -> OffsetRanges:
+    """The newest batch, where the tables have nothing of it; commits of an older version do not say what it held."""
+    covered = {p: span for p, span in last.items() if span[0] < span[1]}
+    if not covered or any(find_present(covered).values()):
+        return {}
+    return {p: [(first, end - 1)] for p, (first, end) in covered.items()}
+
+
+def _is_restored(table: CheckedTable) -> bool:
+    """Whether a RESTORE follows the newest commit of ours."""
+    assert table.state is not None
+    own, newest = table.state.found.version, table.state.version
+    return find_restore(partial(read_commit, table.path), own + 1, newest) is not None
+
+
+def _has_all(opened: Opened, checkpoint: Checkpoint | None, last: PlannedOffsets) -> bool:
+    """Whether the tables have all records of the newest committed batch."""
+    covered = {p: span for p, span in last.items() if span[0] < span[1]}
+    present = sum(map(count_offsets, opened.lookup.find_present(covered).values())) if covered else 0
+    if present == sum(end - first for first, end in covered.values()):
+        return True
+    assert opened.bronze.state is not None
+    note = opened.bronze.state.note
+    is_newest = checkpoint and (note.query_id, note.batch_id) == (checkpoint.query_id, checkpoint.committed)
+    return bool(is_newest and present >= note.counts.get("total", 0))
+
+
+def describe_rolled_back(found: OffsetRanges) -> str:
+    """What the tables lack, and what helps."""
+    listed = "; ".join(f"partition {p}, offsets {describe_ranges(ranges)}" for p, ranges in found.items())
+    return (
+        f"the tables lack records that were committed, of {listed}; was a table restored to an earlier state? "
+        "bronze audit tells, bronze backfill adds what Kafka still holds"
+    )
+
+
+def _check_end(config: IngestConfig, ledger: TopicLedger, checkpoint: Checkpoint | None, held: PlannedOffsets) -> None:
+    """Refuse a topic that ends before what was read: its next records would get offsets that meant others."""
+    read_to = {p: ranges[-1][1] + 1 for p, ranges in ledger.read.items()} | (checkpoint.starts if checkpoint else {})
+    beyond = {p: (held[p][1], end) for p, end in sorted(read_to.items()) if p in held and end > held[p][1]}
+    if beyond:
+        raise TopicTruncated(config.kafka_topic, beyond)
+
+
+def _warn_of_skipped(config: IngestConfig, ledger: TopicLedger, held: PlannedOffsets) -> None:
+    """Say what a start without a checkpoint leaves out of what Kafka still holds."""
     offsets = parse_starting_offsets(config.starting_offsets, config.kafka_topic) or {}
     default = -1 if config.starting_offsets == "latest" else -2
-    for partition, end in sorted(ends.items()):
-        asked = offsets.get(partition, default)
-        start = {-2: held[partition][0], -1: held[partition][1]}.get(asked, asked)
-        first = max(end, held[partition][0])
-        if first < start:
-            log.warning(
-                "Warning: --starting-offsets leaves out partition %d, offsets %s; bronze backfill can add them",
-                partition,
-                describe_ranges([(first, start - 1)]),
-            )
-    return lost
-
-
-def _check_dlq(config: IngestConfig, bronze: CheckedTable, dlq: CheckedTable | None) -> None:
-    """Refuse to make anew a DLQ that was filled: invalid records that waited in it would be lost unsaid."""
-    if dlq and dlq.state is None and bronze.state and dlq.path in bronze.state.dlq_paths:
-        raise DlqMissing(config.dlq_path, config.output_path)
-
-
-def _warn_of_rollback(
-    spark: SparkSession, config: IngestConfig, checkpoint_path: str, checkpoint: Checkpoint, tables: list[str]
-) -> None:
-    """Warn where the tables have nothing of the newest committed batch: they may have been restored to before it."""
-    assert checkpoint.committed is not None
-    planned = read_planned_offsets(spark, checkpoint_path, checkpoint.committed, config.kafka_topic)
-    covered = {partition: span for partition, span in planned.items() if span[0] < span[1]}
-    if covered and not any(Lookup(spark, tables, config.kafka_topic).find_present(covered).values()):
-        log.warning(
-            "Warning: the tables have nothing of batch %d, which the checkpoint says is done; were they restored to an "
-            "earlier state? bronze audit tells, bronze backfill adds what Kafka still holds",
-            checkpoint.committed,
-        )
-
-
-def check_data_loss(
-    spark: SparkSession, config: IngestConfig, starts: dict[int, int], tables: list[str], held: PlannedOffsets
-) -> OffsetRanges:
-    """Name the offsets that Kafka deleted before they were read: between the next ones and Kafka's earliest.
-
-    A crash before Spark's own commit leaves a batch that the tables have, and Kafka may not have any more.
-
-    Returns:
-        Those offsets, where their loss is accepted.
-
-    Raises:
-        DataLoss: There are some, and that is not accepted.
-        TopicTruncated: The topic ends before what was read.
-    """
-    beyond = {p: first for p, first in starts.items() if p in held and first > held[p][1]}
-    if beyond:
-        raise TopicTruncated(config.kafka_topic, {p: (held[p][1], first) for p, first in sorted(beyond.items())})
-    planned = {partition: (first, MAX_OFFSET) for partition, first in starts.items()}
-    lost = find_lost(planned, held, Lookup(spark, tables, config.kafka_topic).find_present)
-    if lost and config.fail_on_data_loss:
-        raise DataLoss(describe_lost(lost))
-    return lost
+    for partition, begin in sorted(ledger.begins.items()):
+        if partition in held:
+            asked = offsets.get(partition, default)
+            start = {-2: held[partition][0], -1: held[partition][1]}.get(asked, asked)
+            first = max(begin, held[partition][0])
+            if left := subtract_all([(first, start - 1)] if first < start else [], ledger.read.get(partition, [])):
+                log.warning(
+                    "Warning: --starting-offsets leaves out partition %d, offsets %s; bronze backfill can add them",
+                    partition,
+                    describe_ranges(left),
+                )

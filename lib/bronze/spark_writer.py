@@ -1,11 +1,14 @@
 """The delta-spark writer, for tables that the direct writer cannot append to: two ordinary Delta appends.
 
 The same decoding in the same tasks; the rows go back to Spark and are kept while both tables are written.
+
+Delta skips an append whose number (``txnVersion``) the table has of the application (``txnAppId``), and refuses one
+that another commit of that application came before. Both mean that another writer of ours was first.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,105 +19,103 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.commit import ConflictError, OwnTable, TableWriter, Written
 from bronze.failures import explain_failures
-from bronze.offsets import OffsetRanges
+from bronze.ledger import SHARED_APP_ID, CommitNote, parse_commit
 from bronze.schema import quote_path
 from bronze.storage_errors import TableChanged
+from bronze.tables import is_watched, read_snapshot, read_transaction_version
 from bronze.writer import ROWS_SCHEMA, BatchResult, BatchTask, merge_results, split_partition
 
 _DROPPED = re.compile(r"\[PATH_NOT_FOUND\]|\[DELTA_TABLE_NOT_FOUND\]|/_delta_log does not exist")
+_CONFLICT = re.compile(r"ConcurrentTransactionException|DELTA_CONCURRENT_TRANSACTION")
+_ALTERED = re.compile(r"MetadataChangedException|ProtocolChangedException|DELTA_(METADATA|PROTOCOL)_CHANGED")
 
 
-class SparkWriter:
-    """Appends batches to the tables by Spark's own Delta writer; a backfill or replay waits until it is stopped."""
+class SparkTable(OwnTable):
+    """One table through delta-spark, on any file system."""
 
-    def __init__(self, bronze_path: str, dlq_path: str = ""):
-        self._paths = {"dlq": dlq_path} if dlq_path else {}
-        self._paths["bronze"] = bronze_path
-        self._commits: dict[str, int] = {}
-        self._shapes: dict[str, tuple[str, str]] = {}
+    def __init__(self, path: str):
+        self._shape: tuple[object, ...] = ()
+        super().__init__(path)
 
-    def has_changed(self) -> bool:
-        """Whether anybody else committed to a table since this was last asked; an append in between is not noticed."""
+    def _read_state(self) -> tuple[int, int]:
+        snapshot = read_snapshot(SparkSession.active(), self.path)
+        metadata = snapshot.metadata()
+        properties = {k: v for k, v in _to_dict(metadata.configuration()).items() if is_watched(k)}
+        shape = (metadata.id(), metadata.schemaString(), properties)
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            raise TableChanged(self.path)
+        return snapshot.version(), read_transaction_version(snapshot, SHARED_APP_ID)
+
+    def _append(self, rows: DataFrame | None, note: CommitNote, shared: int) -> None:
         spark = SparkSession.active()
-        snapshots = {name: read_snapshot(spark, path) for name, path in self._paths.items()}
-        before, self._commits = self._commits, {name: s.version() for name, s in snapshots.items()}
-        for name, snapshot in snapshots.items():
-            shape = (snapshot.metadata().id(), snapshot.metadata().schemaString())
-            if shape != self._shapes.setdefault(name, shape):
-                raise TableChanged(self._paths[name])
-        return before != self._commits
+        selected = spark.read.format("delta").load(self.path).limit(0) if rows is None else rows
+        options = {"txnAppId": SHARED_APP_ID, "txnVersion": str(shared), "userMetadata": note.to_json()}
+        _append_rows(selected, self.path, options)
+        if not self._has_committed(note):
+            raise ConflictError(self.path)
 
-    def append(
-        self,
-        batch: DataFrame,
-        task: BatchTask,
-        app_id: str,
-        find_present: Callable[[], OffsetRanges],
-        check_topic: Callable[[], None] = lambda: None,
-    ) -> BatchResult:
-        """Decode a batch once and append it to both tables.
-
-        Delta skips an append whose number (txnVersion) the table has of the query (txnAppId), and lets only one of
-        two processes on one checkpoint commit it. After a checkpoint was restored from a backup, though, the number
-        may mean other records. So a table that has the number gets what is missing in it, without the number.
-
-        Args:
-            batch: Kafka records.
-            task: What the tasks need.
-            app_id: Application of the Delta transactions, the streaming query's id.
-            find_present: Looks up anew which of the batch's offsets are in the tables.
-            check_topic: Raises where what was read are not the topic's records; called before anything is appended.
-        """
-        has_number = {
-            name: read_transaction_version(batch.sparkSession, path, app_id) >= task.batch_id
-            for name, path in self._paths.items()
-        }
-        if any(has_number.values()):
-            task = replace(task, present=find_present())
-        transaction = {"txnAppId": app_id, "txnVersion": str(task.batch_id)}
-        rows = batch.mapInArrow(partial(split_partition, task=task), ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
-        try:
-            encoded = rows.where(F.col("result").isNotNull()).select("result").collect()
-            result = merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in encoded)
-            check_topic()
-            for name, path in self._paths.items():
-                if count_rows(result, name, task):
-                    _append_rows(rows, name, path, {} if has_number[name] else transaction)
-                    self._commits[name] = self._commits.get(name, -1) + 1
-        finally:
-            rows.unpersist()
-        return result
+    def _has_committed(self, note: CommitNote) -> bool:
+        """Whether the newest commits have the note: Delta says nothing of an append that it skipped."""
+        assert self._state is not None
+        newest = read_snapshot(SparkSession.active(), self.path).version()
+        texts = (self._read_commit(version) or "" for version in range(newest, self._state[0], -1))
+        return any(found is not None and found.commit == note.commit for found in (parse_commit(t).note for t in texts))
 
 
-def count_rows(result: BatchResult, name: str, task: BatchTask) -> int:
-    """How many rows of a batch are for a table."""
-    invalid = sum(result.invalid.values())
-    if name == "dlq":
-        return invalid
-    return result.valid + (0 if task.dlq_path else invalid)
+def _to_dict(scala_map: Any) -> dict[str, str]:
+    pairs = scala_map.iterator()
+    found = {}
+    while pairs.hasNext():
+        pair = pairs.next()
+        found[pair._1()] = pair._2()
+    return found
 
 
-def read_transaction_version(spark: SparkSession, path: str, app_id: str) -> int:
-    """The highest number that a table has of an application; -1 where it has none."""
-    version = read_snapshot(spark, path).transactions().get(app_id)
-    return version.get() if version.isDefined() else -1
-
-
-def read_snapshot(spark: SparkSession, path: str) -> Any:
-    """The newest state of a table, Delta's own ``Snapshot``."""
-    jvm: Any = spark._jvm
-    return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
-
-
-def _append_rows(rows: DataFrame, name: str, path: str, options: dict[str, str]) -> None:
-    selected = rows.where(F.col(name).isNotNull()).select(f"{name}.*")
-    # By name, since an append to a path makes a table anew where somebody dropped it (tried).
-    writer = selected.writeTo(f"spark_catalog.{quote_path(path)}").options(**options)
+def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
+    # By name, since an append to a path recreates a table that somebody dropped (tried).
+    writer = rows.writeTo(f"spark_catalog.{quote_path(path)}").options(**options)
     with explain_failures(path):
         try:
             writer.append()
         except (Py4JJavaError, PySparkException) as error:
-            if _DROPPED.search(str(error)):
+            text = f"{type(error).__name__}: {error}"
+            if _CONFLICT.search(text):
+                raise ConflictError(path) from error
+            if _DROPPED.search(text) or _ALTERED.search(text):
                 raise TableChanged(path) from error
             raise
+
+
+@contextmanager
+def _write_rows(batch: DataFrame, task: BatchTask) -> Iterator[Written]:
+    """Decode a batch once, and keep its rows until both tables have them."""
+    rows = batch.mapInArrow(partial(split_partition, task=task), ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        encoded = rows.where(F.col("result").isNotNull()).select("result").collect()
+        result = merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in encoded)
+        counts = count_rows(result, bool(task.dlq_path))
+        selected = {
+            name: rows.where(F.col(name).isNotNull()).select(f"{name}.*") if count else None
+            for name, count in counts.items()
+        }
+        yield Written(result, selected)
+    finally:
+        rows.unpersist()
+
+
+def count_rows(result: BatchResult, has_dlq: bool) -> dict[str, int]:
+    """How many rows of a batch are for each table."""
+    invalid = sum(result.invalid.values())
+    return {"dlq": invalid if has_dlq else 0, "bronze": result.valid + (0 if has_dlq else invalid)}
+
+
+class SparkWriter(TableWriter):
+    """Appends batches to the tables by Spark's own Delta writer."""
+
+    def __init__(self, bronze_path: str, dlq_path: str = ""):
+        paths = {"dlq": dlq_path, "bronze": bronze_path}
+        tables = {name: SparkTable(path) for name, path in paths.items() if path}
+        super().__init__(tables, _write_rows)

@@ -13,11 +13,12 @@ from pyspark.sql import SparkSession
 from bronze.alerts import Alert, evaluate_alerts, select_firing
 from bronze.checkpoint import read_checkpoint
 from bronze.delta_log import count_files, measure_batches, read_commits
+from bronze.dlq_binding import list_tables_with_positions
 from bronze.errors import AlertsFiring
 from bronze.kafka import describe_topic, list_offsets
 from bronze.measure import choose_minutes, find_newest_event, find_next_offsets, measure_rows
 from bronze.offsets import PlannedOffsets
-from bronze.opening import CheckedTable, list_tables_with_positions, open_session
+from bronze.opening import CheckedTable, open_session
 from bronze.operations import StatusConfig
 from bronze.prepare import check_tables
 from bronze.retention import measure_lag, read_next_timestamps, read_retention
@@ -88,7 +89,7 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
     now = datetime.now(UTC).replace(tzinfo=None)
     since = now - timedelta(hours=config.report_hours)
     # In this order: what a checkpoint says is read, Kafka has.
-    next_offsets = _find_next_offsets(spark, config, bronze, paths, list_offsets(spark, config, topic))
+    next_offsets = _find_next_offsets(spark, config, bronze, dlq, list_offsets(spark, config, topic))
     held = list_offsets(spark, config, topic)
     retention = read_retention(spark, config)
     unread = read_next_timestamps(spark, config, next_offsets, held)
@@ -118,14 +119,18 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
 
 
 def _find_next_offsets(
-    spark: SparkSession, config: StatusConfig, bronze: CheckedTable, paths: dict[str, str], held: PlannedOffsets
+    spark: SparkSession,
+    config: StatusConfig,
+    bronze: CheckedTable,
+    dlq: CheckedTable | None,
+    held: PlannedOffsets,
 ) -> dict[int, int]:
     """Where the ingestion goes on: as the checkpoint says, else after what the tables have."""
     if config.checkpoint_path:
         checkpoint = read_checkpoint(spark, qualify_path(spark, config.checkpoint_path), config.kafka_topic)
         if checkpoint:
             return checkpoint.starts
-    tables = list_tables_with_positions(spark, bronze, paths.get("dlq", ""))
+    tables = list_tables_with_positions(spark, bronze, dlq, config.kafka_topic)
     return find_next_offsets(spark, tables, config.kafka_topic, held)
 
 

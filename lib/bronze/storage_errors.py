@@ -159,14 +159,63 @@ class DeletedMeanwhile(BronzeError):
 
 
 class DlqMissing(BronzeError):
-    """Raised when the DLQ that a checkpoint's invalid records went to is gone; a new one would hide the loss."""
+    """Raised when a DLQ that bronze names is gone; a new one would hide that its records are lost."""
 
     exit_code = 2
 
     def __init__(self, dlq_path: str, output_path: str):
         super().__init__(
-            f"the DLQ {dlq_path} of {output_path} is gone, and the checkpoint will not read its records again; restore "
-            "it, or give a new --checkpoint-path to read again what Kafka still holds (what is in bronze is left out)"
+            f"the DLQ {dlq_path} of {output_path} is gone, and the invalid records that waited in it are in no other "
+            "table. Restore it; or give --change-dlq with a new --checkpoint-path, which reads again what Kafka still "
+            "holds of them (what is in the tables is left out)"
+        )
+
+
+class DlqMismatch(BronzeError):
+    """Raised when a run has another DLQ than bronze names for the topic, or none."""
+
+    exit_code = 2
+
+    def __init__(self, output_path: str, topic: str, known: Sequence[str], given: str):
+        names = " or ".join(known)
+        super().__init__(
+            f"{output_path} keeps the invalid records of {topic} in the DLQ {names}, and this run has "
+            f"{'the DLQ ' + given if given else 'none'}. Give --dlq-path {names}; or --change-dlq, to use "
+            f"{given or 'no DLQ'} from now on (what the DLQ before holds still counts)"
+        )
+
+
+class DlqTaken(BronzeError):
+    """Raised when a DLQ keeps the records of the topic for another bronze table."""
+
+    exit_code = 2
+
+    def __init__(self, dlq_path: str, topic: str, owner: str):
+        super().__init__(
+            f"the DLQ {dlq_path} keeps the invalid records of {topic} for another bronze table, {owner}; give a "
+            "--dlq-path of its own, or --change-dlq to take it over for this table"
+        )
+
+
+class DlqChanged(BronzeError):
+    """Raised when another run has changed the DLQ of bronze, or the bronze table of the DLQ, meanwhile."""
+
+    exit_code = 2
+
+    def __init__(self, output_path: str, topic: str, dlq_path: str):
+        super().__init__(
+            f"another run has changed where the invalid records of {topic} go: {output_path} names "
+            f"{'the DLQ ' + dlq_path if dlq_path else 'no DLQ'} now. Nothing was lost: start again with that --dlq-path"
+        )
+
+
+class CheckpointReplaced(BronzeError):
+    """Raised when the checkpoint of a running query is not the one that it wrote any more."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"the checkpoint {path} was deleted or replaced while the query was running; nothing was lost: run the "
+            "same command again, which goes on from the checkpoint that is there now"
         )
 
 

@@ -52,16 +52,16 @@ def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
     switch = StopSwitch()
-    path = checked.bronze.path
+    path = checked.opened.bronze.path
     with listen_for_stop(switch, spark, config), watch_topic(spark, config, checked.topic, path) as watch:
-        checked = create_tables(spark, config, checked)
-        processor = make_processor(spark, config, checked, switch, watch)
+        checked, writer = create_tables(spark, config, checked)
+        processor = make_processor(spark, config, checked, writer, switch, watch)
         query = start_query(records, processor, config, checked.checkpoint_path)
         try:
             await_query(query, processor, switch, config, watch)
         except (DataLoss, TopicTruncated, TopicVanished, UnknownTopic) as error:
             # Spark names what it stumbled over, and another topic looks like lost records; the next start knows better.
-            check_source(spark, replace(config, starting_offsets=""))
+            check_source(spark, replace(config, starting_offsets="", change_dlq=False))
             if isinstance(error, UnknownTopic):
                 raise TopicVanished(str(error)) from error
             raise

@@ -5,7 +5,8 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
+from bronze.hadoop import read_text
 from bronze.kafka import Topic
-from bronze.schema import TableSpec, create_table_statement, set_properties_statement
+from bronze.ledger import SHARED_APP_ID, CommitNote, FoundNote, find_note
+from bronze.schema import TableSpec, create_table_statement
 from bronze.storage_errors import NotADeltaTable, TableMismatch, TopicRecreated
 
 log = logging.getLogger(__name__)
@@ -35,30 +38,42 @@ _APPENDABLE = {
 }
 # Table properties of ours.
 OWN_PROPERTIES = "bronze."
-_DLQ_PATHS = f"{OWN_PROPERTIES}dlqPaths"
 _COMPUTED = ("delta.generationExpression", "delta.invariants", "delta.identity.start", "CURRENT_DEFAULT")
 
 
 @dataclass(frozen=True)
 class TableState:
-    """What is known of an existing table; ``obstacle`` is why deltalake cannot open it."""
+    """What is known of an existing table.
+
+    Attributes:
+        table_id: Delta's id of the table: the same table by whatever path.
+        schema: Its columns.
+        partition_columns: Its partitioning.
+        properties: Its table properties.
+        writer_features: What a writer must know.
+        version: Its newest version.
+        found: The newest commit of ours.
+        obstacle: Why deltalake cannot open it; empty where it can.
+    """
 
     table_id: str
     schema: T.StructType
     partition_columns: tuple[str, ...]
     properties: dict[str, str]
     writer_features: tuple[str, ...]
+    version: int = 0
+    found: FoundNote = field(default_factory=FoundNote)
     obstacle: str = ""
 
     @property
-    def dlq_paths(self) -> list[str]:
-        """The DLQs that invalid records of a bronze table ever went to."""
-        return json.loads(self.properties.get(_DLQ_PATHS, "[]"))
+    def note(self) -> CommitNote:
+        """What the newest commit of ours says."""
+        return self.found.note or CommitNote("none")
 
 
 def is_watched(key: str) -> bool:
-    """Whether a change of a table property under a running writer means that the table must be checked anew."""
-    return not key.startswith(OWN_PROPERTIES) or key == _DLQ_PATHS
+    """Whether a change of a table property under a running writer means that the table must be checked again."""
+    return key.lower().startswith("delta.")
 
 
 def qualify_path(spark: SparkSession, path: str) -> str:
@@ -102,22 +117,18 @@ def read_table_state(path: str, option: str, spark: SparkSession | None = None) 
     return None
 
 
-def is_dlq(spark: SparkSession, path: str) -> bool:
-    """Whether there is a table with positions at a path that a DLQ once was at."""
-    try:
-        state = read_table_state(path, "dlq-path", spark)
-    except NotADeltaTable:
-        return False
-    return state is not None and {"_kafka_topic", "_error_type", "_kafka_offset"} <= set(state.schema.names)
-
-
 def _read_local(path: str) -> TableState:
     table = DeltaTable(path)
     metadata, protocol = table.metadata(), table.protocol()
-    schema = T.StructType.fromJson(json.loads(table.schema().to_json()))
-    features = tuple(protocol.writer_features or ())
+    shared = table.transaction_version(SHARED_APP_ID) or 0
     return TableState(
-        str(metadata.id), schema, tuple(metadata.partition_columns), dict(metadata.configuration), features
+        table_id=str(metadata.id),
+        schema=T.StructType.fromJson(json.loads(table.schema().to_json())),
+        partition_columns=tuple(metadata.partition_columns),
+        properties=dict(metadata.configuration),
+        writer_features=tuple(protocol.writer_features or ()),
+        version=table.version(),
+        found=find_note(partial(read_commit, path), table.version(), shared),
     )
 
 
@@ -129,10 +140,40 @@ def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
     table = SparkDeltaTable.forPath(spark, path)
     detail = table.detail().first()
     assert detail is not None
-    schema = table.toDF().schema
+    snapshot = read_snapshot(spark, path)
+    version, shared = snapshot.version(), read_transaction_version(snapshot, SHARED_APP_ID)
     return TableState(
-        detail.id, schema, tuple(detail.partitionColumns), dict(detail.properties), tuple(detail.tableFeatures)
+        table_id=detail.id,
+        schema=table.toDF().schema,
+        partition_columns=tuple(detail.partitionColumns),
+        properties=dict(detail.properties),
+        writer_features=tuple(detail.tableFeatures),
+        version=version,
+        found=find_note(partial(read_commit, path), version, shared),
     )
+
+
+def read_snapshot(spark: SparkSession, path: str) -> Any:
+    """The newest state of a table, Delta's own ``Snapshot``."""
+    jvm: Any = spark._jvm
+    return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
+
+
+def read_transaction_version(snapshot: Any, app_id: str) -> int:
+    """The version that a table has of an application; 0 where it has none."""
+    version = snapshot.transactions().get(app_id)
+    return int(version.get()) if version.isDefined() else 0
+
+
+def read_commit(path: str, version: int) -> str | None:
+    """The text of a commit in a table's log; None where it is gone."""
+    file, local = f"_delta_log/{version:020}.json", to_local_path(path)
+    if local is None:
+        return read_text(SparkSession.active(), f"{path}/{file}")
+    try:
+        return Path(local, file).read_text()
+    except FileNotFoundError:
+        return None
 
 
 def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> None:
@@ -173,27 +214,18 @@ def check_topic_id(state: TableState, topic: Topic, path: str) -> None:
     Raises:
         TopicRecreated: The topic's id is not the one that the table was made for.
     """
-    known = state.properties.get(_topic_property(topic.name))
+    ledger, place = state.note.ledger.get(topic.name), state.note.bronze.get(topic.name)
+    noted = (ledger.topic_id if ledger else "") or (place.topic_id if place else "")
+    # Tables of an older version of this product have the property only, and RESTORE takes it back.
+    known = noted or state.properties.get(f"{OWN_PROPERTIES}topicId.{topic.name}")
     if known and topic.topic_id and known != topic.topic_id:
         raise TopicRecreated(topic.name, path, known, topic.topic_id)
 
 
-def create_table(
-    spark: SparkSession, path: str, spec: TableSpec, topic: Topic, state: TableState | None, dlq_path: str = ""
-) -> None:
-    """Create the table where it is missing, and note the topic's id in it, and in bronze the path of its DLQ.
-
-    A crash may leave invalid records in the DLQ of a batch that bronze lacks; whoever goes on from there must look
-    into that DLQ, also with another one configured or none.
-    """
-    properties = {_topic_property(topic.name): topic.topic_id}
-    if dlq_path:
-        properties[_DLQ_PATHS] = json.dumps(list(dict.fromkeys([*(state.dlq_paths if state else ()), dlq_path])))
-    if state is None:
-        log.info("Creating the %s table at %s", spec.name, path)
-        state = _create(spark, path, spec, create_table_statement(spec, path, properties=properties))
-    if not properties.items() <= state.properties.items():
-        spark.sql(set_properties_statement(path, properties))
+def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
+    """Create a table; its state, also where another process made it at the same time."""
+    log.info("Creating the %s table at %s", spec.name, path)
+    return _create(spark, path, spec, create_table_statement(spec, path))
 
 
 def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> TableState:
@@ -216,10 +248,6 @@ def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> 
         if state := read_table_state(path, option, spark):
             return state
     raise error or NotADeltaTable(option, path)
-
-
-def _topic_property(topic: str) -> str:
-    return f"{OWN_PROPERTIES}topicId.{topic}"
 
 
 def find_obstacle(path: str, state: TableState | None) -> str:

@@ -55,17 +55,20 @@ class Counts:
         partitions: Records per Kafka partition.
         invalid: Invalid records per error type, wherever they went.
         present: Records left out because their position was in the tables already.
+        fresh: Records at offsets that were not counted before, per Kafka partition.
     """
 
     partitions: Counter[int] = field(default_factory=Counter)
     invalid: Counter[str] = field(default_factory=Counter)
     present: int = 0
+    fresh: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: "Counts") -> None:
         """Add the counts of other records to these."""
         self.partitions.update(other.partitions)
         self.invalid.update(other.invalid)
         self.present += other.present
+        self.fresh.update(other.fresh)
 
 
 def split_records(
@@ -74,6 +77,7 @@ def split_records(
     ingested_at: int,
     use_dlq: bool,
     present: OffsetRanges | None = None,
+    counted: OffsetRanges | None = None,
 ) -> Split:
     """Decode records and split them into bronze rows and DLQ rows; each record is in exactly one of the two.
 
@@ -83,19 +87,26 @@ def split_records(
         ingested_at: When the batch started.
         use_dlq: Invalid records become DLQ rows; else they stay in bronze with ``_is_valid`` false.
         present: Offsets that are in the tables already and are left out.
+        counted: Offsets whose records are not counted as fresh.
     """
-    partitions = Counter({e["values"]: e["counts"] for e in records["partition"].value_counts().to_pylist()})
+    partitions = count_partitions(records)
+    fresh = count_partitions(drop_present(records, counted)) if counted else partitions
     kept = drop_present(records, present) if present else records
     decoded = decode_all(kept, ingested_at)
     is_valid = pa.array([type(d) is Event for d in decoded], pa.bool_())
     invalid = [d for d in decoded if type(d) is Invalid]
     bad_rows = kept.filter(pc.invert(is_valid))
-    counts = Counts(partitions, Counter(d.error_type for d in invalid), len(records) - len(kept))
+    counts = Counts(partitions, Counter(d.error_type for d in invalid), len(records) - len(kept), fresh)
     if use_dlq:
         events = [d for d in decoded if type(d) is Event]
         dlq = build_dlq(bad_rows, invalid, batch_id, ingested_at)
         return Split(build_bronze(kept.filter(is_valid), events, ingested_at), dlq, counts)
     return Split(build_bronze(kept, decoded, ingested_at), DLQ_ARROW.empty_table(), counts)
+
+
+def count_partitions(records: pa.RecordBatch) -> Counter[int]:
+    """How many of the records are of each Kafka partition."""
+    return Counter({e["values"]: e["counts"] for e in records["partition"].value_counts().to_pylist()})
 
 
 def drop_present(records: pa.RecordBatch, present: OffsetRanges) -> pa.RecordBatch:

@@ -21,7 +21,7 @@ from pyspark.sql import types as T
 from bronze.files import NO_TABLE, DataFile, write_parquet
 from bronze.offsets import OffsetRanges
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
-from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, split_records
+from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, split_records
 
 FLUSH_BYTES = 256 * 1024 * 1024
 ROWS_SCHEMA = T.StructType(
@@ -46,6 +46,7 @@ class BatchTask:
         bronze_path: Local path of the bronze table.
         dlq_path: Local path of the DLQ table; empty keeps invalid records in bronze.
         present: Offsets to leave out, because they are in the tables already.
+        counted: Offsets whose records the table's ledger has counted already.
     """
 
     batch_id: int
@@ -53,16 +54,27 @@ class BatchTask:
     bronze_path: str
     dlq_path: str
     present: OffsetRanges = field(default_factory=dict)
+    counted: OffsetRanges = field(default_factory=dict)
 
 
 class BatchResult(msgspec.Struct):
-    """What one task, or all tasks of a batch, wrote and counted."""
+    """What one task, or all tasks of a batch, wrote and counted.
+
+    Attributes:
+        bronze: Files for bronze.
+        dlq: Files for the DLQ.
+        partitions: Records that were read, per Kafka partition.
+        invalid: Invalid records per error type.
+        present: Records left out because their position was in the tables already.
+        fresh: Records at offsets that the ledger had not counted before, per Kafka partition.
+    """
 
     bronze: list[DataFile] = msgspec.field(default_factory=list)
     dlq: list[DataFile] = msgspec.field(default_factory=list)
     partitions: dict[int, int] = msgspec.field(default_factory=dict)
     invalid: dict[str, int] = msgspec.field(default_factory=dict)
     present: int = 0
+    fresh: dict[int, int] = msgspec.field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -88,14 +100,16 @@ def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
 
 def merge_results(results: Iterable[BatchResult]) -> BatchResult:
     """Add up the results of tasks."""
-    merged, partitions, invalid = BatchResult(), Counter[int](), Counter[str]()
+    merged, partitions, invalid, fresh = BatchResult(), Counter[int](), Counter[str](), Counter[int]()
     for result in results:
         merged.bronze += result.bronze
         merged.dlq += result.dlq
         merged.present += result.present
         partitions.update(result.partitions)
         invalid.update(result.invalid)
+        fresh.update(result.fresh)
     merged.partitions, merged.invalid = dict(sorted(partitions.items())), dict(sorted(invalid.items()))
+    merged.fresh = dict(sorted(fresh.items()))
     return merged
 
 
@@ -115,7 +129,9 @@ def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Batch
     gc.disable()
     try:
         for records in batches:
-            split = split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present)
+            split = split_records(
+                records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present, task.counted
+            )
             bronze.add(split.bronze)
             dlq.add(split.dlq)
             counts.add(split.counts)
@@ -130,9 +146,18 @@ def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Batch
     return merge_results([result, describe_counts(counts)])
 
 
+def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
+    return split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present, task.counted)
+
+
 def describe_counts(counts: Counts) -> BatchResult:
     """Counts as a result without files."""
-    return BatchResult(partitions=dict(counts.partitions), invalid=dict(counts.invalid), present=counts.present)
+    return BatchResult(
+        partitions=dict(counts.partitions),
+        invalid=dict(counts.invalid),
+        present=counts.present,
+        fresh=dict(counts.fresh),
+    )
 
 
 @dataclass
@@ -165,7 +190,7 @@ def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Itera
             raise FileNotFoundError(errno.ENOENT, NO_TABLE, path)
     counts = Counts()
     for records in batches:
-        split = split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present)
+        split = _split(records, task)
         counts.add(split.counts)
         yield from _to_rows("bronze", split.bronze)
         yield from _to_rows("dlq", split.dlq)

@@ -9,9 +9,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pyspark.sql import functions as F
 
 from bronze.audit import run
-from bronze.audit_report import AuditReport
 from bronze.cli import main
-from bronze.gaps import ABORTED, DELETED, NO_RECORD, plan_reads
+from bronze.audit_report import ABORTED, NO_RECORD, READ, AuditReport
+from bronze.gaps import plan_reads
 from bronze.operations import AuditConfig
 from bronze.storage_errors import TableMissing
 from tests.conftest import Lake, Topic, list_flags, make_event, make_events, wait_until
@@ -107,7 +107,7 @@ def test_transactions_and_retention_are_explained(topic: Topic, lake: Lake):
     assert first.explained == {ABORTED: [(10, 12)], NO_RECORD: [(9, 9), (13, 13)]}
     assert (second.first, second.explained, second.findings) == (4, {}, {})
     delete_records(topic, 0, before=12)
-    assert audit(lake).partitions[0].explained == {DELETED: [(9, 11)], ABORTED: [(12, 12)], NO_RECORD: [(13, 13)]}
+    assert audit(lake).partitions[0].explained == {READ: [(9, 11)], ABORTED: [(12, 12)], NO_RECORD: [(13, 13)]}
 
 
 def test_a_compacted_topic_is_explained(make_topic, lake: Lake):

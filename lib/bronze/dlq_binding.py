@@ -1,0 +1,198 @@
+"""Which DLQ a bronze table has for a topic: one, known by its table id, until somebody decides otherwise.
+
+The binding stands in bronze's ledger, in the DLQ's and in the checkpoint. A DLQ that bronze had before is not
+forgotten: what it holds still counts for the overlap guard and the audit.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+from pyspark.sql import SparkSession
+
+from bronze.ledger import Place, TopicLedger
+from bronze.opening import CheckedTable
+from bronze.storage_errors import DlqMismatch, DlqMissing, DlqTaken, NotADeltaTable
+from bronze.tables import OWN_PROPERTIES, TableState, read_table_state, to_local_path
+
+
+@dataclass(frozen=True)
+class KnownDlqs:
+    """The DLQs of a topic.
+
+    Attributes:
+        ledger: What bronze knows of the topic.
+        paths: Where the DLQs are that it names, by their table ids.
+        missing: Those that it names and that are not there.
+    """
+
+    ledger: TopicLedger
+    paths: dict[str, str]
+    missing: tuple[Place, ...]
+
+
+def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str) -> KnownDlqs:
+    """Look for the DLQs that bronze names for a topic.
+
+    A DLQ is its table id. Where the configured path has it, that is the table, also if a copy lies where it was last
+    seen; else it is looked for there, and beside bronze where the whole lake was moved.
+    """
+    ledger = read_topic_ledger(spark, bronze, topic)
+    given = {dlq.state.table_id: dlq.path} if dlq and dlq.state else {}
+    paths, missing = {}, []
+    for place in ledger.dlqs:
+        candidates = [given[place.id]] if place.id in given else _list_candidates(place, ledger, bronze.path)
+        path = next((c for c in candidates if place.id and _read_id(spark, c) == place.id), None)
+        if path is None:
+            missing.append(place)
+        else:
+            paths[place.id] = path
+    return KnownDlqs(ledger, paths, tuple(missing))
+
+
+def _list_candidates(place: Place, ledger: TopicLedger, bronze_path: str) -> list[str]:
+    """Where the DLQ was, and on a local disk where it is if it was moved together with bronze."""
+    dlq, before, now = (to_local_path(path) for path in (place.path, ledger.bronze_path, bronze_path))
+    if not ledger.bronze_path or not dlq or not before or not now or before == now:
+        return [place.path]
+    return [place.path, f"file:{os.path.normpath(f'{now}/{os.path.relpath(dlq, before)}')}"]
+
+
+def _read_id(spark: SparkSession, path: str) -> str:
+    try:
+        state = read_table_state(path, "dlq-path", spark)
+    except NotADeltaTable:
+        return ""
+    return state.table_id if state else ""
+
+
+def read_topic_ledger(spark: SparkSession, bronze: CheckedTable, topic: str) -> TopicLedger:
+    """What bronze knows of a topic; of a table of an older version of this product, what its properties say."""
+    if bronze.state is None:
+        return TopicLedger()
+    if topic in bronze.state.note.ledger:
+        return bronze.state.note.ledger[topic]
+    return _migrate(spark, bronze.state, topic)
+
+
+def _migrate(spark: SparkSession, state: TableState, topic: str) -> TopicLedger:
+    """An older version noted paths of DLQs, for all topics, and lost offsets as table properties.
+
+    Where it noted several for the topic, which of them is the DLQ is for the user to say.
+    """
+    paths = json.loads(state.properties.get(f"{OWN_PROPERTIES}dlqPaths", "[]"))
+    places = {place.id or place.path: place for place in _find_places(spark, paths, topic)}
+    lost = json.loads(state.properties.get(f"{OWN_PROPERTIES}lostOffsets.{topic}", "{}"))
+    (dlq, earlier) = (next(iter(places.values())), ()) if len(places) == 1 else (None, tuple(places.values()))
+    return TopicLedger(
+        dlq=dlq,
+        earlier=earlier,
+        lost={int(partition): [(first, last) for first, last in ranges] for partition, ranges in lost.items()},
+    )
+
+
+def _find_places(spark: SparkSession, paths: Iterable[str], topic: str) -> Iterable[Place]:
+    for path in paths:
+        try:
+            state = read_table_state(path, "dlq-path", spark)
+        except NotADeltaTable:
+            state = None
+        topics = [k for k in (state.properties if state else ()) if k.startswith(f"{OWN_PROPERTIES}topicId.")]
+        if not topics or f"{OWN_PROPERTIES}topicId.{topic}" in topics:
+            yield Place(state.table_id if state else "", path)
+
+
+def list_tables_with_positions(
+    spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str
+) -> list[str]:
+    """Paths of all tables that positions of a topic may be in: bronze, the DLQ, DLQs before; each table once."""
+    return list_paths(find_dlqs(spark, bronze, dlq, topic), bronze, dlq)
+
+
+def list_paths(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None) -> list[str]:
+    """Paths of bronze, where it exists, and of all its DLQs that are there; each table once."""
+    tables = {bronze.state.table_id: bronze.path} if bronze.state else {}
+    given = {dlq.state.table_id: dlq.path} if dlq and dlq.state else {}
+    return list((tables | given | known.paths | given).values())
+
+
+def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, topic: str, change: bool) -> None:
+    """Refuse a run whose DLQ is not the one that bronze names for the topic.
+
+    The first DLQ is no change.
+
+    Args:
+        known: What bronze names.
+        bronze: The bronze table.
+        dlq: The configured DLQ; None where none is.
+        topic: Kafka topic.
+        change: Whether the change was decided (``--change-dlq``).
+
+    Raises:
+        DlqMissing: A DLQ that bronze names is gone.
+        DlqMismatch: Bronze names another.
+        DlqTaken: The DLQ belongs to another bronze table.
+    """
+    if change:
+        return
+    ledger, given = known.ledger, dlq.state.table_id if dlq and dlq.state else ""
+    # An older version may have noted several DLQs: then nobody has said which one it is.
+    is_decided = bool(ledger.bronze_path) or len(ledger.dlqs) < 2
+    matches = is_decided and given == (ledger.dlq.id if ledger.dlq else "")
+    if known.missing and (matches or ledger.dlq is None or ledger.dlq in known.missing):
+        raise DlqMissing(known.missing[0].path, bronze.path)
+    if ledger.dlqs and not matches:
+        raise DlqMismatch(bronze.path, topic, _name_dlqs(known), dlq.path if dlq else "")
+    owner = dlq.state.note.bronze.get(topic) if dlq and dlq.state else None
+    if dlq and owner and owner.id != (bronze.state.table_id if bronze.state else ""):
+        raise DlqTaken(dlq.path, topic, owner.path)
+
+
+def _name_dlqs(known: KnownDlqs) -> list[str]:
+    places = [known.ledger.dlq] if known.ledger.dlq else known.ledger.earlier
+    return [known.paths.get(place.id, place.path) for place in places]
+
+
+def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None, gone: Iterable[Place]) -> TopicLedger:
+    """The ledger with the configured DLQ as the topic's; the one before becomes an earlier one.
+
+    Args:
+        ledger: What bronze knows of the topic.
+        bronze: The bronze table.
+        dlq: The configured DLQ; None where none is.
+        gone: DLQs that are not there any more, and are forgotten.
+    """
+    place = Place(dlq.state.table_id, dlq.path) if dlq and dlq.state else None
+    forgotten = {each.id for each in (*gone, *([place] if place else []))}
+    earlier = tuple(each for each in ledger.dlqs if each.id not in forgotten)
+    return msgspec.structs.replace(ledger, dlq=place, earlier=earlier, bronze_path=bronze.path)
+
+
+def check_known(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable, topic: str) -> None:
+    """Refuse to replay from a DLQ that bronze does not name, now or before; where it names none, any will do.
+
+    Raises:
+        DlqMismatch: With those that it names.
+    """
+    if known.ledger.dlqs and dlq.state and dlq.state.table_id not in known.paths:
+        raise DlqMismatch(bronze.path, topic, _name_dlqs(known), dlq.path)
+
+
+def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = "") -> None:
+    """Refuse to create a DLQ where one is gone that bronze names for another topic.
+
+    Raises:
+        DlqMissing: With its path.
+    """
+    if dlq and dlq.state is None and bronze.state:
+        for other, ledger in bronze.state.note.ledger.items():
+            if other != topic and any(_is_same_path(place.path, dlq.path) for place in ledger.dlqs):
+                raise DlqMissing(dlq.path, bronze.path)
+
+
+def _is_same_path(one: str, other: str) -> bool:
+    """Whether two spellings mean the same place, as far as links on local disks tell."""
+    local = [to_local_path(path) for path in (one, other)]
+    return one == other or (None not in local and len({os.path.realpath(str(path)) for path in local}) == 1)
