@@ -12,8 +12,7 @@ from pyspark.sql import DataFrame
 
 from bronze import cli, prepare, spark_writer, writer
 from bronze.batch import BatchProcessor
-from bronze.commit import DirectWriter, TableLog
-from bronze.spark_writer import SparkWriter
+from bronze.commit import OwnTable, TableWriter
 
 AT = os.environ["PAUSE_AT"]
 SECONDS = 600
@@ -41,6 +40,19 @@ def pause_before(function: Callable, number: int = 1) -> Callable:
         if len(calls) == number:
             pause()
         return function(*arguments, **options)
+
+    return call
+
+
+def pause_before_bronze(commit: Callable) -> Callable:
+    """The commit, with a pause before the first one of rows to bronze: the DLQ has the batch then."""
+    paused: list[bool] = []
+
+    def call(table: OwnTable, rows: Any, note: Any) -> None:
+        if rows is not None and "bronze" in table.path.rpartition("/")[2] and not paused:
+            paused.append(True)
+            pause()
+        commit(table, rows, note)
 
     return call
 
@@ -73,13 +85,11 @@ def append_and_pause(rows: DataFrame, *arguments: Any) -> None:
 def set_pause() -> None:
     match AT:
         case "before the write":
-            for kind in (DirectWriter, SparkWriter):
-                kind.append = pause_before(kind.append)  # type: ignore[method-assign]
+            TableWriter.append = pause_before(TableWriter.append)  # type: ignore[method-assign]
         case "during the write":
             writer._run_task, spark_writer._append_rows = write_and_pause, append_and_pause
         case "between the commits":
-            TableLog.commit = pause_before(TableLog.commit, 2)  # type: ignore[method-assign]
-            spark_writer._append_rows = pause_before(append_rows, 2)
+            OwnTable.commit = pause_before_bronze(OwnTable.commit)  # type: ignore[method-assign]
         case "before the checkpoint's commit":
             BatchProcessor._process = pause_after(BatchProcessor._process)  # type: ignore[method-assign]
         case "between the tables":

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bronze import spark_writer
 from bronze.checkpoint import read_binding, write_binding
 from bronze.checkpoint_errors import CheckpointOfOtherTables, CheckpointOfOtherTopic, CheckpointUnreadable
-from bronze.commit import TableLog
+from bronze.commit import OwnTable
 from bronze.errors import QueryFailed
 from bronze.kafka_errors import DataLoss
-from bronze.storage_errors import DlqMissing
+from bronze.storage_errors import DlqMismatch, DlqMissing
 from tests.conftest import Lake, Topic, make_events
 from tests.faults.conftest import assert_complete, change_path
 from tests.integration import test_backfill, test_configuration
@@ -48,17 +47,14 @@ def test_a_crash_between_the_two_commits_loses_nothing(topic: Topic, any_lake: L
 
 def break_bronze_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let either writer fail after the DLQ was committed and before bronze is."""
+    original = OwnTable.commit
 
-    def fail_on_bronze(original):
-        def commit(*arguments, **named):
-            if any("bronze" in str(getattr(a, "path", a)) for a in arguments if not hasattr(a, "schema")):
-                raise OSError("power cut")
-            return original(*arguments, **named)
+    def commit(table: OwnTable, rows, note):
+        if rows is not None and table.path.endswith("bronze"):
+            raise OSError("power cut")
+        original(table, rows, note)
 
-        return commit
-
-    monkeypatch.setattr(TableLog, "commit", fail_on_bronze(TableLog.commit))
-    monkeypatch.setattr(spark_writer, "_append_rows", fail_on_bronze(spark_writer._append_rows))
+    monkeypatch.setattr(OwnTable, "commit", commit)
 
 
 def test_a_lost_checkpoint_beside_a_half_committed_batch_loses_nothing(
@@ -120,17 +116,21 @@ def test_a_checkpoint_of_another_table_is_refused(topic: Topic, lake: Lake, tmp_
     lake.ingest()
     lake.ingest(output_path=str(tmp_path / "other"), dlq_path="", checkpoint_path=str(tmp_path / "other-checkpoint"))
     with pytest.raises(CheckpointOfOtherTables, match=r"records went into file:.*/bronze, table id"):
-        lake.ingest(output_path=str(tmp_path / "other"))
+        lake.ingest(output_path=str(tmp_path / "other"), dlq_path="")
 
 
 def test_a_dlq_that_was_deleted_is_not_made_anew_under_its_checkpoint(topic: Topic, lake: Lake):
     topic.produce(make_events(5) + BAD)
     lake.ingest()
     shutil.rmtree(lake.config.dlq_path)
-    with pytest.raises(DlqMissing, match="will not read its records again"):
-        lake.ingest()
+    for change_dlq in (False, True):  # the checkpoint would not read its records again
+        with pytest.raises(DlqMissing, match="--change-dlq with a new --checkpoint-path"):
+            lake.ingest(change_dlq=change_dlq)
     shutil.rmtree(lake.config.checkpoint_path)
-    lake.ingest()
+    with pytest.raises(DlqMissing):
+        lake.ingest()
+    assert not Path(lake.config.dlq_path).exists()
+    lake.ingest(change_dlq=True)
     assert_complete(lake, 5 + len(BAD))
 
 
@@ -139,7 +139,7 @@ def test_tables_that_lack_the_last_batch_are_warned_of(topic: Topic, lake: Lake,
     lake.ingest()
     lake.spark.sql(f"RESTORE TABLE delta.`{lake.config.output_path}` TO VERSION AS OF 0")
     lake.ingest()
-    assert any("the tables have nothing of batch 0" in message for message in bronze_log.messages)
+    assert any("the tables lack records that were committed" in message for message in bronze_log.messages)
     test_backfill.run(lake)  # as README says
     assert_complete(lake, 5)
 
@@ -161,7 +161,7 @@ def test_a_table_dropped_and_recreated_under_its_checkpoint_is_refused(topic: To
     topic.produce(make_events(5))
     lake.ingest()
     shutil.rmtree(lake.config.output_path)
-    lake.ingest(checkpoint_path=str(tmp_path / "other-checkpoint"))
+    lake.ingest(checkpoint_path=str(tmp_path / "other-checkpoint"), change_dlq=True)
     with pytest.raises(CheckpointOfOtherTables, match="not into the table at"):
         lake.ingest()
 
@@ -191,7 +191,9 @@ def test_a_dlq_that_is_no_longer_given_still_counts(
         break_bronze_commit(broken)
         with pytest.raises(QueryFailed):
             any_lake.ingest()
-    any_lake.ingest(dlq_path="")
+    with pytest.raises(DlqMismatch, match="this run has none"):
+        any_lake.ingest(dlq_path="")
+    any_lake.ingest(dlq_path="", change_dlq=True)
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
     assert any(
         "went to the DLQ" in message and "what it holds is left out" in message for message in bronze_log.messages

@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pyspark.sql import functions as F
 
 from bronze.audit import run
-from bronze.cli import main
 from bronze.audit_report import ABORTED, NO_RECORD, READ, AuditReport
+from bronze.cli import main
 from bronze.gaps import plan_reads
 from bronze.operations import AuditConfig
 from bronze.storage_errors import TableMissing

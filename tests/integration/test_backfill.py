@@ -17,11 +17,11 @@ import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable, Transaction
 
-from bronze import backfill, backfill_batches, commit
+from bronze import backfill, backfill_batches, direct_writer
 from bronze.backfill_batches import BackfillResult
 from bronze.checkpoint_errors import CheckpointMissing, CheckpointOfOtherTables
 from bronze.cli import main
-from bronze.commit import TableLog
+from bronze.commit import OwnTable
 from bronze.kafka import describe_topic
 from bronze.kafka_errors import InvalidKafkaConfig, PartitionsUnknown
 from bronze.lookup import Lookup
@@ -238,13 +238,13 @@ def test_records_that_kafka_deletes_after_the_plan_end_it_with_exit_code_3(topic
 
 def drop_commit_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Appends as Delta has them by itself: blind, none conflicts with another."""
-    monkeypatch.setattr(TableLog, "_read_version", lambda log: 0)
-    monkeypatch.setattr(commit, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
+    monkeypatch.setattr(OwnTable, "check_unchanged", lambda table: None)
+    monkeypatch.setattr(direct_writer, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
 
 
 def let_commit_first(monkeypatch: pytest.MonkeyPatch, winner: Callable[[], Any]) -> None:
     """Let the winner run between the writing of the next batch and its commit."""
-    original, waiting = commit.write_batch, [winner]
+    original, waiting = direct_writer.write_batch, [winner]
 
     def write(batch, task):
         written = original(batch, task)
@@ -252,7 +252,7 @@ def let_commit_first(monkeypatch: pytest.MonkeyPatch, winner: Callable[[], Any])
             waiting.pop()()
         return written
 
-    monkeypatch.setattr(commit, "write_batch", write)
+    monkeypatch.setattr(direct_writer, "write_batch", write)
 
 
 @pytest.mark.parametrize(("first", "has_rule"), [("stream", True), ("backfill", True), ("stream", False)])

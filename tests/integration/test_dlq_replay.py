@@ -18,8 +18,9 @@ from pyspark.sql import functions as F
 
 from bronze import dlq, dlq_report, replay
 from bronze.cli import main
-from bronze.commit import DirectWriter, TableLog
+from bronze.commit import OwnTable
 from bronze.decode import Invalid
+from bronze.direct_writer import DirectWriter
 from bronze.errors import QueryFailed
 from bronze.notebook import wrap_cells
 from bronze.offsets import OffsetRanges
@@ -195,15 +196,15 @@ def test_a_replay_is_later_than_the_dlq_of_a_clock_that_was_ahead(waiting: Waiti
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
     """Do something just before a replay's commit of that number."""
-    commit, seen = TableLog.commit, []
+    commit, seen = OwnTable.commit, []
 
-    def act_then_commit(log: TableLog, *arguments: Any) -> None:
-        seen.append(log)
+    def act_then_commit(table: OwnTable, *arguments: Any) -> None:
+        seen.append(table)
         if len(seen) == number:
             action()
-        commit(log, *arguments)
+        commit(table, *arguments)
 
-    monkeypatch.setattr(TableLog, "commit", act_then_commit)
+    monkeypatch.setattr(OwnTable, "commit", act_then_commit)
 
 
 def test_two_replays_at_once_add_each_record_once(waiting: Waiting, monkeypatch: pytest.MonkeyPatch):

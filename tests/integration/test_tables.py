@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from bronze.commit import TableLog
+from bronze.direct_writer import DirectWriter, TableLog
 from bronze.files import DataFile
+from bronze.ledger import new_note
 from bronze.schema import create_table_statement, get_bronze_schema, get_bronze_spec, get_dlq_schema
 from bronze.storage_errors import (
     FileNotSeen,
@@ -20,6 +21,7 @@ from bronze.storage_errors import (
     TopicRecreated,
     WriterUnsuitable,
 )
+from bronze.tables import read_table_state
 from tests.conftest import Lake, Topic, make_event, make_events
 
 
@@ -83,8 +85,13 @@ def test_each_commit_carries_the_query_s_id_and_batch(topic: Topic, any_lake: La
     topic.produce(make_events(30) + [b"{"] + make_events(1), partition=0)
     any_lake.ingest(max_offsets_per_trigger=10)
     query_id = json.loads(Path(any_lake.config.checkpoint_path, "metadata").read_text())["id"]
-    assert DeltaTable(any_lake.config.output_path).transaction_version(query_id) == 3
-    assert DeltaTable(any_lake.config.dlq_path).transaction_version(query_id) == 3
+    for path, ledger in ((any_lake.config.output_path, {topic.name}), (any_lake.config.dlq_path, set())):
+        state = read_table_state(path, "path", any_lake.spark)
+        assert state is not None
+        assert (state.note.kind, state.note.query_id, state.note.batch_id) == ("ingest", query_id, 3)
+        assert state.note.offsets == {0: [(30, 31)]}
+        assert state.note.counts == {"total": 2, "valid": 1, "invalid": 1, "present": 0}
+        assert set(state.note.ledger) == ledger
 
 
 def test_a_file_that_the_driver_does_not_see_is_not_committed(lake: Lake):
@@ -94,7 +101,7 @@ def test_a_file_that_the_driver_does_not_see_is_not_committed(lake: Lake):
         "_event_date=2026-01-31/part-0.parquet", 100, 0, {"_event_date": None, "_event_hour": None}, "{}"
     )
     with pytest.raises(FileNotSeen, match="nothing was committed"):
-        log.commit([missing], "app", 0)
+        log.commit([missing], new_note("ingest"))
 
 
 def test_a_table_that_is_altered_while_it_is_written_to_ends_the_run(lake: Lake):
@@ -104,7 +111,7 @@ def test_a_table_that_is_altered_while_it_is_written_to_ends_the_run(lake: Lake)
     log.check_unchanged()
     lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` ADD CONSTRAINT c CHECK (_kafka_offset >= 0)")
     with pytest.raises(TableChanged, match="checked anew"):
-        log.commit([], "app", 0)
+        log.commit(None, new_note("ingest"))
 
 
 def test_a_table_made_anew_while_it_is_written_to_ends_the_run(lake: Lake):
@@ -113,7 +120,7 @@ def test_a_table_made_anew_while_it_is_written_to_ends_the_run(lake: Lake):
     shutil.rmtree(lake.config.output_path)
     lake.spark.sql(create_table_statement(get_bronze_spec(), lake.config.output_path))
     with pytest.raises(TableChanged):
-        log.has_changed()
+        log.refresh()
 
 
 def test_a_column_that_takes_no_null_is_left_to_delta_spark(lake: Lake):
@@ -148,8 +155,8 @@ def test_a_table_with_other_columns_is_refused_with_the_difference(lake: Lake):
 
 def test_a_table_of_a_recreated_topic_is_refused(topic: Topic, lake: Lake):
     lake.ingest()
-    key = f"bronze.topicId.{topic.name}"
-    lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` SET TBLPROPERTIES ('{key}' = 'another')")
+    writer = DirectWriter(lake.config.output_path)
+    writer.change_ledger(topic.name, lambda known: msgspec.structs.replace(known, topic_id="another"))
     with pytest.raises(TopicRecreated, match="deleted and recreated"):
         lake.ingest()
 
@@ -159,8 +166,9 @@ def test_a_table_that_is_there_already_is_given_the_topic_s_id(make_topic, topic
     other = make_topic()
     other.produce(make_events(3))
     lake.ingest(kafka_topic=other.name, checkpoint_path=lake.config.checkpoint_path + "-other")
-    properties = DeltaTable(lake.config.output_path).metadata().configuration
-    assert {f"bronze.topicId.{topic.name}", f"bronze.topicId.{other.name}"} <= set(properties)
+    state = read_table_state(lake.config.output_path, "output-path")
+    assert state is not None
+    assert {topic.name, other.name} == {name for name, known in state.note.ledger.items() if known.topic_id}
 
 
 def test_a_check_constraint_is_left_to_delta_spark(topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture):

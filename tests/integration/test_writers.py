@@ -8,8 +8,10 @@ import pytest
 
 from bronze.batch import BatchProcessor, select_records
 from bronze.checkpoint import read_planned_offsets
-from bronze.commit import DirectWriter, TableLog
+from bronze.commit import ConflictError, OwnTable, Source
+from bronze.direct_writer import DirectWriter, TableLog
 from bronze.kafka import Topic as KafkaTopic
+from bronze.lookup import Lookup
 from bronze.positions import find_present
 from bronze.prepare import TableGuard
 from bronze.spark_writer import SparkWriter
@@ -46,12 +48,16 @@ def read_batch(lake: Lake, topic: Topic):
     return lake.spark.read.format("kafka").options(**options).load().transform(select_records)
 
 
+def name_source(lake: Lake, name: str) -> Source:
+    return Source("ingest", name, lake.config.kafka_topic, {0: [(0, 27)]})
+
+
 def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
     return BatchTask(batch_id, int(time.time() * 1000) * 1000, lake.config.output_path, lake.config.dlq_path)
 
 
 def test_a_topic_that_ends_before_what_was_read_ends_the_run(lake: Lake):
-    guard = TableGuard(lake.spark, lake.config, [], KafkaTopic("t", "", ()), "")
+    guard = TableGuard(lake.spark, lake.config, Lookup(lake.spark, [], "t"), KafkaTopic("t", "", ()), "")
     processor = BatchProcessor(None, guard, "bronze")
     with pytest.raises(TopicTruncated, match="partition 3 ends at 50, but was read to 100"):
         processor._find_overlap({3: (100, 50)})
@@ -65,7 +71,7 @@ def test_an_append_of_the_other_writer_is_noticed(topic: Topic, lake: Lake, make
     ours, theirs = make_writer(*tables), (SparkWriter if make_writer is DirectWriter else DirectWriter)(*tables)
     ours.has_changed()
     assert not ours.has_changed()
-    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict)
+    theirs.append(read_batch(lake, topic), make_task(lake), name_source(lake, "other"), dict)
     assert ours.has_changed()
 
 
@@ -83,22 +89,29 @@ def test_a_batch_that_is_invalid_throughout_is_noticed_by_a_writer_without_its_d
     lake.ingest()
     topic.produce(BAD)
     without, ours = DirectWriter(lake.config.output_path), DirectWriter(lake.config.output_path, lake.config.dlq_path)
-    ours.append(read_batch(lake, topic), make_task(lake), "ours", dict)
+    ours.append(read_batch(lake, topic), make_task(lake), name_source(lake, "ours"), dict)
     assert lake.dlq.count() == len(BAD)
     assert without.has_changed()
 
 
-def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lake):
+BOTH = [DirectWriter, SparkWriter]
+
+
+@pytest.mark.parametrize("second_writer", BOTH)
+@pytest.mark.parametrize("first_writer", BOTH)
+def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lake, first_writer, second_writer):
+    """Whatever they are: both looked up before either wrote."""
     lake.ingest()  # makes the tables
     topic.produce(make_events(20) + BAD, partition=0)
-    first, second = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
+    paths = (lake.config.output_path, lake.config.dlq_path)
+    first, second = first_writer(*paths), second_writer(*paths)
 
     def look_up():
         tables = [lake.config.output_path, lake.config.dlq_path]
         return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
 
     for number, writer in enumerate((first, second)):
-        writer.append(read_batch(lake, topic), make_task(lake), f"app-{number}", look_up)
+        writer.append(read_batch(lake, topic), make_task(lake), name_source(lake, f"app-{number}"), look_up)
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
 
@@ -106,7 +119,7 @@ def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
     lake.ingest()
     topic.produce(make_events(5))
     ours, theirs = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
-    theirs.append(read_batch(lake, topic), make_task(lake), "other", dict)
+    theirs.append(read_batch(lake, topic), make_task(lake), name_source(lake, "other"), dict)
     assert ours.has_changed()
     assert not ours.has_changed()
     assert not theirs.has_changed()
@@ -121,7 +134,7 @@ def test_a_batch_that_another_process_on_the_checkpoint_wrote_is_left_out(topic:
     first, second = (make_writer(*tables) for _ in range(2))
     for writer in (first, second):
         look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
-        writer.append(read_batch(lake, topic), make_task(lake, batch_id=7), "query", look_up)
+        writer.append(read_batch(lake, topic), make_task(lake, batch_id=7), name_source(lake, "query"), look_up)
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
 
@@ -130,29 +143,31 @@ def test_counts_after_a_lost_race_are_those_of_what_was_committed(topic: Topic, 
     topic.produce(make_events(20) + BAD, partition=0)
     loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
     tables = [lake.config.output_path, lake.config.dlq_path]
-    winner.append(read_batch(lake, topic).where("offset < 25"), make_task(lake), "winner", dict)
+    winner.append(read_batch(lake, topic).where("offset < 25"), make_task(lake), name_source(lake, "winner"), dict)
     look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
-    result = loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up)
+    result = loser.append(read_batch(lake, topic), make_task(lake), name_source(lake, "loser"), look_up)
     assert (result.total, result.valid, sum(result.invalid.values()), result.present) == (28, 0, 3, 25)
 
 
+@pytest.mark.parametrize("make_loser", BOTH)
 def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wrote(
-    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, make_loser
 ):
     """The version check passes, then another commits: only Delta's own conflict of the transactions is left."""
     lake.ingest()
     topic.produce(make_events(20) + BAD, partition=0)
-    loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
-    winner.append(read_batch(lake, topic), make_task(lake), "winner", dict)
+    paths = (lake.config.output_path, lake.config.dlq_path)
+    loser, winner = make_loser(*paths), DirectWriter(*paths)
+    winner.append(read_batch(lake, topic), make_task(lake), name_source(lake, "winner"), dict)
     tables = [lake.config.output_path, lake.config.dlq_path]
-    original, has_lost = TableLog._read_version, []
-    monkeypatch.setattr(TableLog, "_read_version", lambda log: original(log) if has_lost else 0)
+    original, has_lost = OwnTable.check_unchanged, []
+    monkeypatch.setattr(OwnTable, "check_unchanged", lambda table: original(table) if has_lost else None)
 
     def look_up():
         has_lost.append(True)
         return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
 
-    loser.append(read_batch(lake, topic), make_task(lake), "loser", look_up)
+    loser.append(read_batch(lake, topic), make_task(lake), name_source(lake, "loser"), look_up)
     assert has_lost
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
@@ -163,7 +178,13 @@ def test_an_append_to_a_table_that_was_dropped_meanwhile_makes_none_anew(topic: 
     topic.produce(make_events(5))
     writer, table = make_writer(lake.config.output_path), Path(lake.config.output_path)
     with pytest.raises(TableChanged, match="bronze was altered, replaced or deleted"):
-        writer.append(read_batch(lake, topic), make_task(lake), "app", dict, lambda: table.rename(f"{table}-dropped"))
+        writer.append(
+            read_batch(lake, topic),
+            make_task(lake),
+            name_source(lake, "app"),
+            dict,
+            lambda: table.rename(f"{table}-dropped"),
+        )
     assert not table.exists()
 
 
@@ -172,10 +193,13 @@ def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, mo
     topic.produce(make_events(5))
     writer = DirectWriter(lake.config.output_path)
     monkeypatch.setattr("bronze.commit.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(TableLog, "has_changed", lambda log: setattr(log, "_seen", -1) or False)
-    writer.has_changed()
+
+    def come_second(table: OwnTable) -> None:
+        raise ConflictError(table.path)
+
+    monkeypatch.setattr(OwnTable, "check_unchanged", come_second)
     with pytest.raises(AppendConflict, match="5 attempts"):
-        writer.append(read_batch(lake, topic), make_task(lake), "app", dict)
+        writer.append(read_batch(lake, topic), make_task(lake), name_source(lake, "app"), dict)
     assert lake.bronze.count() == 0
 
 

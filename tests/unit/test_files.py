@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pyspark.sql import types as T
 
 from bronze import writer
-from bronze.commit import TableLog
+from bronze.direct_writer import TableLog
 from bronze.files import DataFile, collect_stats, write_parquet
+from bronze.ledger import new_note
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.transforms import split_records
 from bronze.writer import BatchTask, write_partition
@@ -48,7 +49,7 @@ def write_bronze(folder: Path, rows: pa.Table) -> DeltaTable:
 
 
 def commit_files(path: str, files: list[DataFile]) -> DeltaTable:
-    TableLog(path).commit(files, "app", 3)
+    TableLog(path).commit(files, new_note("ingest"))
     return DeltaTable(path)
 
 
