@@ -17,6 +17,7 @@ from bronze.kafka import Topic, describe_topic, list_offsets
 from bronze.kafka_options import read_client_properties
 from bronze.lookup import Lookup
 from bronze.loss import find_lost, note_accepted
+from bronze.obstacles import find_obstacle
 from bronze.offsets import OffsetRanges, PlannedOffsets
 from bronze.opening import CheckedTable, list_tables_with_positions, locate_tables
 from bronze.resume import check_start
@@ -26,7 +27,6 @@ from bronze.storage_errors import WriterUnsuitable
 from bronze.tables import (
     check_topic_id,
     create_table,
-    find_obstacle,
     qualify_path,
     to_local_path,
 )
