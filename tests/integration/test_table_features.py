@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable, QueryBuilder, Schema
 from pyspark.sql import SparkSession
 
 from bronze.delta_features import FEATURES, PROPERTIES, find_feature, find_property
@@ -235,6 +235,21 @@ def test_a_table_that_deltalake_cannot_open_is_ingested_into(topic: Topic, lake:
     topic.produce(make_events(5, first=5))
     lake.ingest(checkpoint_path=f"{lake.config.checkpoint_path}-new")
     assert_once(lake, 10, len(BAD), with_deltalake=False)
+
+
+def test_arrays_that_may_hold_no_null_are_written_by_the_direct_writer(
+    topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture
+):
+    spec = get_bronze_spec()
+    schema = Schema.from_json(spec.schema.json().replace('"containsNull":true', '"containsNull":false'))
+    DeltaTable.create(lake.config.output_path, schema, partition_by=list(spec.partition_columns))
+    topic.produce([make_event(0, identity={"scopes": ["a", "b"]}), make_event(1, identity={"scopes": []})], 0)
+    lake.ingest()
+    assert "Writer: direct, because nothing is in its way" in bronze_log.messages
+    scopes = lake.bronze.orderBy("_kafka_offset").select("identity.scopes")
+    assert scopes.schema["scopes"].dataType.containsNull is False
+    assert [row["scopes"] for row in scopes.collect()] == [["a", "b"], []]
+    assert_once(lake, 2, 0)
 
 
 def test_rows_that_break_a_rule_of_the_table_end_the_run_by_that_rule(topic: Topic, lake: Lake):
