@@ -16,7 +16,7 @@ from bronze.checkpoint_errors import CheckpointInUse
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.files import NO_TABLE
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import DataFileMissing, DeletionVectorMissing, TableNotSeen, WriteRefused
+from bronze.storage_errors import DataFileMissing, DeletionVectorMissing, RowsRefused, TableNotSeen, WriteRefused
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     """A condition of tables and checkpoint; None where it is another."""
     if path and re.search("CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using", text):
         return CheckpointInUse(path)
+    if "InvariantViolationException" in text:
+        return RowsRefused(path, reason)
     if path and (refused := _REFUSED.search(text)):
         return WriteRefused(path, refused[0])
     if told := _TOLD_IN_TASK.match(reason):

@@ -21,6 +21,7 @@ from bronze.kafka_options import read_client_properties
 from bronze.ledger import Place, TopicLedger
 from bronze.lookup import Lookup
 from bronze.loss import describe_lost, subtract_all
+from bronze.obstacles import find_obstacle
 from bronze.offsets import OffsetRanges, PlannedOffsets
 from bronze.opening import CheckedTable, locate_tables
 from bronze.operations import BackfillConfig
@@ -31,7 +32,6 @@ from bronze.storage_errors import DlqChanged, WriterUnsuitable
 from bronze.tables import (
     check_topic_id,
     create_table,
-    find_obstacle,
     qualify_path,
     to_local_path,
 )

@@ -55,6 +55,18 @@ class TableChanged(BronzeError):
         )
 
 
+class RowsRefused(BronzeError):
+    """Raised when rows of a batch break a rule of the table: a constraint, a NOT NULL column, a VARCHAR's length."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(
+            f"{path or 'a table'} does not take rows of this batch: {reason}. Nothing was lost, and running again does "
+            "not help: change that rule of the table (ALTER TABLE), then run the same command again to go on"
+        )
+
+
 class WriteRefused(BronzeError):
     """Raised when the disk is full, or a table or checkpoint cannot be written to any more."""
 

@@ -1,4 +1,4 @@
-"""The two Delta tables: do they exist, do they fit, which writer may append to them, make what is missing."""
+"""The two Delta tables: do they exist, do they fit, make what is missing."""
 
 import json
 import logging
@@ -12,11 +12,13 @@ from typing import Any
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from deltalake.table import ProtocolVersions
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
+from bronze.delta_features import list_misfits
 from bronze.hadoop import read_text
 from bronze.kafka import Topic
 from bronze.ledger import SHARED_APP_ID, CommitNote, FoundNote, find_note
@@ -25,20 +27,10 @@ from bronze.storage_errors import NotADeltaTable, TableMismatch, TopicRecreated
 
 log = logging.getLogger(__name__)
 
-# Writer features that change nothing for an append of plain rows.
-_APPENDABLE = {
-    "appendOnly",
-    "invariants",
-    "checkConstraints",
-    "changeDataFeed",
-    "generatedColumns",
-    "columnMapping",
-    "deletionVectors",
-    "timestampNtz",
-}
+# The one whose tables name their features; Delta has no later one.
+_MAX_WRITER_VERSION = 7
 # Table properties of ours.
 OWN_PROPERTIES = "bronze."
-_COMPUTED = ("delta.generationExpression", "delta.invariants", "delta.identity.start", "CURRENT_DEFAULT")
 
 
 @dataclass(frozen=True)
@@ -126,10 +118,17 @@ def _read_local(path: str) -> TableState:
         schema=T.StructType.fromJson(json.loads(table.schema().to_json())),
         partition_columns=tuple(metadata.partition_columns),
         properties=dict(metadata.configuration),
-        writer_features=tuple(protocol.writer_features or ()),
+        writer_features=_list_features(protocol),
         version=table.version(),
         found=find_note(partial(read_commit, path), table.version(), shared),
     )
+
+
+def _list_features(protocol: ProtocolVersions) -> tuple[str, ...]:
+    """What a writer must know; beyond version 7 also a version, which no writer of ours knows."""
+    version = protocol.min_writer_version
+    newer = [f"of writer version {version}"] if version > _MAX_WRITER_VERSION else []
+    return (*(protocol.writer_features or ()), *newer)
 
 
 def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
@@ -177,7 +176,7 @@ def read_commit(path: str, version: int) -> str | None:
 
 
 def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> None:
-    """Refuse a table that lacks columns, has others, other types, or another partitioning.
+    """Refuse a table that lacks columns, has others, other types, another partitioning, or what no writer can serve.
 
     Raises:
         TableMismatch: With every difference on a line.
@@ -195,6 +194,7 @@ def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> N
             f"partitioning: expected {', '.join(spec.partition_columns)}, "
             f"found {', '.join(state.partition_columns) or 'none'}"
         )
+    differences += list_misfits(state.properties, state.writer_features)
     if differences:
         raise TableMismatch(option, path, differences)
 
@@ -205,7 +205,13 @@ def _list_leaves(schema: T.StructType, prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(column.dataType, T.StructType):
             yield from _list_leaves(column.dataType, f"{prefix}{column.name}.")
         else:
-            yield prefix + column.name, column.dataType.simpleString()
+            yield prefix + column.name, _describe_type(column.dataType)
+
+
+def _describe_type(kind: T.DataType) -> str:
+    """A column's type. An event may have null in a map; Spark cannot read one that the table says holds none."""
+    holds_none = isinstance(kind, T.MapType) and not kind.valueContainsNull
+    return kind.simpleString() + (" without null values" if holds_none else "")
 
 
 def check_topic_id(state: TableState, topic: Topic, path: str) -> None:
@@ -248,31 +254,3 @@ def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> 
         if state := read_table_state(path, option, spark):
             return state
     raise error or NotADeltaTable(option, path)
-
-
-def find_obstacle(path: str, state: TableState | None) -> str:
-    """Why the direct writer cannot append to a table correctly; empty where it can."""
-    if to_local_path(path) is None:
-        return f"{path} is not on a local file system"
-    if state is None:
-        return ""
-    if state.obstacle:
-        return state.obstacle
-    if required := list(_list_required(state.schema)):
-        return f"{path} has the NOT NULL column {required[0]}"
-    if constraints := [key for key in state.properties if key.startswith("delta.constraints.")]:
-        return f"{path} has the CHECK constraint {constraints[0].removeprefix('delta.constraints.')}"
-    if state.properties.get("delta.columnMapping.mode", "none") != "none":
-        return f"{path} has mapped columns"
-    if computed := [f.name for f in state.schema if any(key in f.metadata for key in _COMPUTED)]:
-        return f"{path} has the computed column {computed[0]}"
-    unknown = ", ".join(sorted(set(state.writer_features) - _APPENDABLE))
-    return f"{path} has writer features that it does not know: {unknown}" if unknown else ""
-
-
-def _list_required(schema: T.DataType, prefix: str = "") -> Iterator[str]:
-    """Columns that take no null; what is within arrays and maps of ours never is null."""
-    for column in schema if isinstance(schema, T.StructType) else ():
-        if not column.nullable:
-            yield prefix + column.name
-        yield from _list_required(column.dataType, f"{prefix}{column.name}.")

@@ -71,7 +71,7 @@ def test_a_record_that_breaks_a_constraint_ends_the_stream_by_the_constraint_s_n
     lake.spark.sql(f"ALTER TABLE {table} ADD CONSTRAINT small CHECK (_kafka_offset < 20)")
     topic.produce(make_events(60), partition=0)
     code, message = bronze()
-    assert code == 1
+    assert code == 2
     assert "CHECK constraint small" in message
     assert len(message.splitlines()) == 1
     lake.spark.sql(f"ALTER TABLE {table} DROP CONSTRAINT small")

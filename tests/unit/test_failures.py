@@ -9,7 +9,7 @@ from bronze.checkpoint_errors import CheckpointInUse
 from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
 from bronze.failures import explain_failure, explain_failures, read_reason
 from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import AppendConflict, WriteRefused
+from bronze.storage_errors import AppendConflict, RowsRefused, WriteRefused
 
 TEXTS = {file.stem: file.read_text() for file in (Path(__file__).parent / "failures").glob("*.txt")}
 
@@ -96,6 +96,24 @@ def test_data_loss_has_the_range_that_is_missing():
     error = explain("data_loss")
     assert isinstance(error, DataLoss)
     assert "Could not read records in offset [3, 8) for topic partition t-30412f-0" in str(error)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "[DELTA_NOT_NULL_CONSTRAINT_VIOLATED] NOT NULL constraint violated for column: tenant_id.",
+        "[DELTA_VIOLATE_CONSTRAINT_WITH_VALUES] CHECK constraint small (_kafka_offset < 20) violated by row",
+        '[DELTA_EXCEED_CHAR_VARCHAR_LIMIT] Value "1.0.0" exceeds char/varchar type length limitation.',
+    ],
+)
+def test_a_row_that_breaks_a_rule_of_the_table_is_not_tried_again(rule: str):
+    raised = f"org.apache.spark.sql.delta.schema.DeltaInvariantViolationException: {rule}"
+    error = explain_failure(RuntimeError(f"Job aborted.\nCaused by: {raised}\n\tat a.b.C"), "/lake/bronze")
+    assert isinstance(error, RowsRefused)
+    assert error.exit_code == 2
+    assert str(error).startswith(
+        f"/lake/bronze does not take rows of this batch: DeltaInvariantViolationException: {rule}"
+    )
 
 
 @pytest.mark.parametrize(
