@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from bronze.failures import explain_failures
 from bronze.files import DataFile
+from bronze.log_checkpoint import LogCheckpoints, read_interval
 from bronze.offsets import OffsetRanges
 from bronze.storage_errors import AppendConflict, FileNotSeen, TableChanged
 from bronze.tables import is_watched, to_local_path
@@ -34,6 +35,8 @@ ATTEMPTS = 5
 # As Spark says it of its own appends. An UPDATE that began before one need not conflict then, where the isolation level
 # of the engine that runs it allows that (WriteSerializable).
 _BLIND = {"isBlindAppend": True}
+# deltalake reads some retentions otherwise than Delta does, and would delete what the table's owner keeps.
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 class _ConflictError(Exception):
@@ -54,16 +57,26 @@ class TableLog:
         self._newest = self._stat_newest()
         self._seen = self._read_version()
         self._commits = self._table.version()
+        self._checkpoints = LogCheckpoints(path)
 
     def _read_version(self) -> int:
         # A handle goes on as if nothing was when the table is deleted and made anew: its newest commit is another then.
-        is_same = self._stat_newest() == self._newest
-        # It stays at the version it was opened at, even after its own commit.
-        self._table.update_incremental()
-        if not is_same or self._describe_shape() != self._shape:
+        newest = self._stat_newest()
+        if newest:
+            # It stays at the version it was opened at, even after its own commit.
+            self._table.update_incremental()
+        else:  # the log was cleaned, or the table is gone; what a new handle says tells which
+            self._table = self._reopen()
+        if newest not in ((), self._newest) or self._describe_shape() != self._shape:
             raise TableChanged(self.path)
         self._newest = self._stat_newest()
         return self._table.transaction_version(SHARED_APP_ID) or 0
+
+    def _reopen(self) -> DeltaTable:
+        try:
+            return DeltaTable(self.path)
+        except DeltaError:
+            raise TableChanged(self.path) from None
 
     def _describe_shape(self) -> tuple[object, ...]:
         """What was checked at the start: another identity, schema, constraint or feature must be checked anew."""
@@ -100,6 +113,10 @@ class TableLog:
         self._seen += 1
         self._commits += 1
 
+    def write_checkpoint_if_due(self, spark: SparkSession) -> None:
+        """Keep the log short to open; after the commits of a batch, so that none waits for it."""
+        self._checkpoints.write_if_due(spark, self._commits, read_interval(self._table.metadata().configuration))
+
     def _append(self, files: list[DataFile], transactions: list[Transaction]) -> None:
         try:
             self._table.create_write_transaction(
@@ -108,6 +125,7 @@ class TableLog:
                 schema=self._table.schema(),
                 partition_by=self._table.metadata().partition_columns,
                 commit_properties=CommitProperties(app_transactions=transactions, custom_metadata=_BLIND),
+                post_commithook_properties=_NO_HOOKS,
             )
         except CommitFailedError as error:
             log.info("Commit to %s failed: %s", self.path, error)
@@ -173,6 +191,8 @@ class DirectWriter:
             check_topic()
             try:
                 self._commit(result, committed, app_id, task.batch_id)
+                for table in self._logs.values():
+                    table.write_checkpoint_if_due(batch.sparkSession)
                 return _count_committed(committed)
             except _ConflictError as conflict:
                 path = str(conflict)
