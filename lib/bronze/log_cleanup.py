@@ -66,13 +66,15 @@ class TableHistory:
     def find_end(self, cutoff: int) -> int:
         """The checkpoint that all files before it are older than a time (ms); what is below its version can go.
 
-        As Delta decides, which deletes nothing that a version within the retention is read from.
+        As Delta decides, which takes a version for younger than the one before, and keeps what a checkpoint needs.
         """
-        newest, end = 0, 0
-        for version, suffix, modified in self.files:
-            if suffix.startswith("checkpoint.") and newest <= cutoff and version <= self.checkpoint:
-                end = version
-            newest = max(newest, modified)
+        last, end = LogFile(-1, "", -1), 0
+        for file in self.files:
+            if file.version > last.version and file.modified <= last.modified:
+                file = file._replace(modified=last.modified + 1)
+            elif file.suffix.startswith("checkpoint.") and last.modified <= cutoff:
+                end = file.version
+            last = file
         return end
 
     def count_commits(self, end: int) -> int:

@@ -42,10 +42,10 @@ def list_commits(path: str) -> list[int]:
 
 
 def make_old(path: str, days: float, versions: range) -> None:
-    """Let files of the log be as if they had been written days ago."""
+    """Let files of the log be as if they had been written days ago, a second after one another."""
     for file in Path(path, "_delta_log").glob("0*"):
-        if int(file.name[:20]) in versions:
-            os.utime(file, (time.time() - days * DAY,) * 2)
+        if (version := int(file.name[:20])) in versions:
+            os.utime(file, (time.time() - days * DAY + version,) * 2)
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_table_without_a_checkpoint_has_no_checksum_to_remove(path: str):
 
 
 def describe(*modified: int, checkpoints: tuple[int, ...] = ()) -> TableHistory:
-    """A log of commits written at some hours, each checkpoint as late as its commit."""
+    """A log of commits written at some times, each checkpoint as late as its commit."""
     files = [LogFile(version, "json", time) for version, time in enumerate(modified)]
     files += [LogFile(version, "checkpoint.parquet", modified[version]) for version in checkpoints]
     return TableHistory(tuple(sorted(files)), max(checkpoints, default=-1), 10, 30, is_kept=False)
@@ -203,8 +203,9 @@ def test_without_a_checkpoint_nothing_can_go():
     assert describe(1, 2, 3).find_end(9) == 0
 
 
-def test_an_old_file_after_a_young_one_is_as_young():
-    assert describe(1, 8, 1, 1, checkpoints=(3,)).find_end(5) == 0
+def test_an_old_commit_after_a_young_one_is_as_young():
+    assert describe(1, 8, 1, 9, checkpoints=(3,)).find_end(5) == 0
+    assert describe(1, 8, 1, 20, checkpoints=(3,)).find_end(9) == 3
 
 
 def test_what_is_to_be_kept_lengthens_the_retention():
