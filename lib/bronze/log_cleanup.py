@@ -106,7 +106,11 @@ def _list_files(spark: SparkSession, path: str) -> tuple[LogFile, ...]:
     folder = find_class(spark, "org.apache.hadoop.fs.Path")(path, "_delta_log")
     statuses = folder.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).listStatus(folder)
     # As one text: a log may have many thousand files, and each call into the JVM takes its time.
-    text = find_class(spark, "org.apache.commons.lang3.ArrayUtils").toString(statuses)
+    return parse_listing(find_class(spark, "org.apache.commons.lang3.ArrayUtils").toString(statuses))
+
+
+def parse_listing(text: str) -> tuple[LogFile, ...]:
+    """The files of a log, by version, from Hadoop's statuses as text."""
     found = (LogFile(int(version), suffix, int(modified)) for version, suffix, modified in _FILE.findall(text))
     return tuple(sorted(found))
 

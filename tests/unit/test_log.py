@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from bronze import log_checkpoint
 from bronze.commit import TableLog
 from bronze.log_checkpoint import LogCheckpoints, find_checkpoint, read_interval, remove_stale_checksum
-from bronze.log_cleanup import LogFile, TableHistory
+from bronze.log_cleanup import LogFile, TableHistory, parse_listing
 from bronze.schema import get_bronze_spec
 from bronze.storage_errors import TableChanged
 from tests.unit.builders import create_table
@@ -184,6 +184,21 @@ def test_a_checksum_of_another_checkpoint_s_pointer_is_removed(path: str, conten
 def test_a_table_without_a_checkpoint_has_no_checksum_to_remove(path: str):
     remove_stale_checksum(path)
     assert list_commits(path) == [0]
+
+
+def test_a_listing_of_any_file_system_is_understood():
+    name = "_delta_log/00000000000000000007"
+    rest = "length=221; replication=1; blocksize=33554432; modification_time=1794802855151; access_time=0; owner=}"
+    local = f"{{DeprecatedRawLocalFileStatus{{path=file:/a {{b}},[c]/{name}.json; isDirectory=false; {rest},"
+    s3 = (
+        f"S3AFileStatus{{path=s3a://lake/b/{name}.checkpoint.parquet; isDirectory=false; {rest} isEmptyDirectory=FALSE,"
+    )
+    others = f"S3AFileStatus{{path=s3a://lake/b/_delta_log/_last_checkpoint; isDirectory=false; {rest},"
+    folder = f"S3AFileStatus{{path=s3a://lake/b/{name}.json; isDirectory=true; modification_time=5; access_time=0}}}}"
+    assert parse_listing(local + s3 + others + folder) == (
+        LogFile(7, "checkpoint.parquet", 1794802855151),
+        LogFile(7, "json", 1794802855151),
+    )
 
 
 def describe(*modified: int, checkpoints: tuple[int, ...] = ()) -> TableHistory:
