@@ -45,7 +45,7 @@ COMMANDS = {
     ),
     "replay": Command("bronze.replay", ReplayConfig, "append to bronze the DLQ records that are valid by now"),
     "status": Command("bronze.status", StatusConfig, "measure tables, lag and delays, and say which alerts fire"),
-    "maintain": Command("bronze.maintain", MaintainConfig, "compact closed hours, vacuum, delete replayed DLQ records"),
+    "maintain": Command("bronze.maintain", MaintainConfig, "compact closed hours, clean the logs, vacuum"),
     "create-tables": Command("bronze.create_tables", CreateTablesConfig, "print or run the DDL of both tables"),
 }
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from bronze.ledger import CommitNote, FoundNote, Place, TopicLedger, find_note, find_restore, merge_all, new_note
 from bronze.offsets import OffsetRanges, find_bounds, select_overlap
@@ -96,6 +96,9 @@ class OwnTable(ABC):
         Raises:
             ConflictError: Another writer of ours has committed since.
         """
+
+    def keep_log_short(self, spark: SparkSession) -> None:  # noqa: B027
+        """After the commits of a batch: what the writer does for those who open the table; nothing may fail by it."""
 
     def refresh(self) -> bool:
         """Read the table's newest state; whether anybody committed since, other than through this object."""
@@ -202,6 +205,8 @@ class TableWriter:
                     written = stack.enter_context(self._write(batch, task))
                 check_topic()
                 self._commit(written, committed, source, task.batch_id)
+                for table in self._tables.values():
+                    table.keep_log_short(batch.sparkSession)
                 return _count_committed(committed)
 
             return self._retry(commit, f"Batch {task.batch_id}")

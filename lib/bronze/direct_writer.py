@@ -9,12 +9,13 @@ from pathlib import Path
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from bronze.commit import ConflictError, OwnTable, TableWriter, Written
 from bronze.failures import explain_failures
 from bronze.files import DataFile
 from bronze.ledger import SHARED_APP_ID, CommitNote
+from bronze.log_checkpoint import LogCheckpoints, read_interval
 from bronze.storage_errors import FileNotSeen, TableChanged
 from bronze.tables import is_watched, to_local_path
 from bronze.writer import BatchTask, write_batch
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 # As Spark says it of its own appends. An UPDATE that began before one need not conflict then, where the isolation level
 # of the engine that runs it allows that (WriteSerializable).
 _BLIND_APPEND = {"isBlindAppend": True}
-# deltalake misreads some spellings of Delta's retention properties and would delete what the owner keeps.
-_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+# deltalake reads some retentions otherwise than Delta does, and would delete what the table's owner keeps.
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 class TableLog(OwnTable):
@@ -39,6 +40,7 @@ class TableLog(OwnTable):
         self._table = DeltaTable(path)
         self._shape = _read_shape(self._table)
         self._newest = _identify_commit(path, self._table.version())
+        self._checkpoints = LogCheckpoints(path)
         super().__init__(path)
 
     def _read_state(self) -> tuple[int, int]:
@@ -63,6 +65,11 @@ class TableLog(OwnTable):
             raise TableChanged(self.path)
         return table
 
+    def keep_log_short(self, spark: SparkSession) -> None:
+        """Write a checkpoint of the log where one is due."""
+        interval = read_interval(self._table.metadata().configuration)
+        self._checkpoints.write_if_due(spark, self._table.version(), interval)
+
     def _append(self, rows: list[DataFile] | None, note: CommitNote, shared: int) -> None:
         files = rows or []
         _check_files(self.path, files)
@@ -77,7 +84,7 @@ class TableLog(OwnTable):
                         app_transactions=[Transaction(SHARED_APP_ID, shared)],
                         custom_metadata={**_BLIND_APPEND, "userMetadata": note.to_json()},
                     ),
-                    post_commithook_properties=_HOOKS,
+                    post_commithook_properties=_NO_HOOKS,
                 )
             except CommitFailedError as error:
                 log.info("Commit to %s failed: %s", self.path, error)

@@ -1,8 +1,8 @@
-"""``bronze maintain``: compact closed hours, delete replayed DLQ records, vacuum. A live stream may run meanwhile.
+"""``bronze maintain``: compact closed hours, clean the logs, vacuum. A live stream may run meanwhile.
 
-OPTIMIZE commits without changing data, the DELETE touches DLQ days that no writer appends to any more, and neither
-changes what a writer checked of the table; so their commits and the stream's pass each other. What still conflicts,
-such as two maintenance runs, is tried again. A run can be stopped at any moment and run again.
+OPTIMIZE commits without changing data or what a writer checked of the table, so its commits and the stream's pass each
+other. What still conflicts, such as two maintenance runs, is tried again. A run can be stopped at any moment and run
+again.
 """
 
 import logging
@@ -25,9 +25,9 @@ from delta.exceptions import (
 )
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from bronze.delta_log import count_files
+from bronze.log_cleanup import prepare_log, tidy_log
 from bronze.opening import CheckedTable, locate_tables, open_session
 from bronze.operations import MaintainConfig
 from bronze.storage_errors import MaintenanceConflict, TableMissing
@@ -55,7 +55,7 @@ class MaintenanceSummary:
         compacted: Partitions that were compacted.
         files_before: Small files that they had.
         files_after: Files that these became.
-        deleted: Replayed DLQ records that were deleted.
+        cleaned: Commits that were deleted from the logs, older than their retention.
         unreferenced: Files that VACUUM deleted, or would delete.
         unreferenced_bytes: Their size.
         left: Steps that were left for the next run, because the time was up.
@@ -64,7 +64,7 @@ class MaintenanceSummary:
     compacted: int = 0
     files_before: int = 0
     files_after: int = 0
-    deleted: int = 0
+    cleaned: int = 0
     unreferenced: int = 0
     unreferenced_bytes: int = 0
     left: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ def main(config: MaintainConfig) -> int:
     summary = run(config)
     size = f"{summary.unreferenced_bytes / _MB:,.1f} MB"
     print(f"Compacted {summary.compacted:,} partitions: {summary.files_before:,} files became {summary.files_after:,}")
-    print(f"Deleted {summary.deleted:,} replayed DLQ records")
+    print(f"Cleaned the logs: deleted {summary.cleaned:,} commits older than delta.logRetentionDuration")
     if config.vacuum:
         print(f"VACUUM deleted {summary.unreferenced:,} files, {size}")
     else:
@@ -96,7 +96,7 @@ def main(config: MaintainConfig) -> int:
 
 
 def run(config: MaintainConfig, spark: SparkSession | None = None) -> MaintenanceSummary:
-    """Maintain both tables: compact, delete, vacuum, in this order, as long as there is time.
+    """Maintain both tables: compact, clean the logs, vacuum, in this order, as long as there is time.
 
     Args:
         config: Which tables, and what to do with them.
@@ -106,23 +106,29 @@ def run(config: MaintainConfig, spark: SparkSession | None = None) -> Maintenanc
         TableMissing: There is no bronze table; a DLQ that is missing is passed over.
         MaintenanceConflict: Others kept changing the same files.
     """
+    if config.delete_replayed_days:
+        log.warning(
+            "--delete-replayed-days is ignored and will go with the next release: the DLQ keeps all of its records, "
+            "because the audit reads them"
+        )
     spark = open_session(config, spark)
     bronze, dlq = locate_tables(spark, config)
     if bronze.state is None:
         raise TableMissing("output-path", bronze.path)
     tables = [bronze, dlq] if dlq and dlq.state else [bronze]
     clock, summary = _Clock(config.max_minutes), MaintenanceSummary()
+    for table in tables:
+        prepare_log(spark, table.path)
     if config.optimize_after_hours:
         # By default OPTIMIZE rewrites all files below 1 GB, for one late record.
         with override_setting(spark, "spark.databricks.delta.optimize.minFileSize", str(config.small_file_mb * _MB)):
             for table in tables:
                 _compact(spark, config, table, clock, summary)
-    if config.delete_replayed_days and dlq and dlq.state:
-        _delete_replayed(spark, config, bronze, dlq, clock, summary)
     for table in tables:
         if clock.is_over():
-            summary.left.append(f"VACUUM of {table.path}")
+            summary.left.append(f"cleaning the log and VACUUM of {table.path}")
             continue
+        summary.cleaned += tidy_log(spark, table.path)
         found = vacuum_table(spark, table.path, config.retention_hours, config.force, config.vacuum)
         summary.unreferenced += found.files
         summary.unreferenced_bytes += found.bytes
@@ -174,46 +180,6 @@ def _optimize(spark: SparkSession, path: str, condition: str) -> tuple[int, int]
     row = DeltaTable.forPath(spark, path).optimize().where(condition).executeCompaction().first()
     assert row is not None
     return row["metrics"]["numFilesRemoved"], row["metrics"]["numFilesAdded"]
-
-
-def _delete_replayed(
-    spark: SparkSession,
-    config: MaintainConfig,
-    bronze: CheckedTable,
-    dlq: CheckedTable,
-    clock: _Clock,
-    summary: MaintenanceSummary,
-) -> None:
-    """Delete the replayed records of old DLQ days, a day at a time."""
-    before = (datetime.now(UTC) - timedelta(days=config.delete_replayed_days)).date()
-    days = spark.read.format("delta").load(dlq.path).where(F.col("_dlq_date") < F.lit(before)).select("_dlq_date")
-    dates = [str(row[0]) for row in days.distinct().orderBy("_dlq_date").collect()]
-    for number, date in enumerate(dates):
-        if clock.is_over():
-            summary.left.append(f"{len(dates) - number:,} days of {dlq.path} to delete replayed records from")
-            return
-        deleted = retry(dlq.path, partial(delete_replayed_of, spark, bronze.path, dlq.path, date))
-        log.info("Deleted %d replayed records of %s from %s", deleted, date, dlq.path)
-        summary.deleted += deleted
-
-
-def delete_replayed_of(spark: SparkSession, bronze_path: str, dlq_path: str, date: str) -> int:
-    """Delete a day's DLQ records that are in bronze since; how many they were.
-
-    A MERGE, because Delta's DELETE takes no subquery. It names the day, so that appends to another do not conflict.
-    """
-    position = ("_kafka_topic", "_kafka_partition", "_kafka_offset")
-    is_day = f"dlq._dlq_date = DATE'{date}'"
-    old = spark.read.format("delta").load(dlq_path).alias("dlq").where(is_day)
-    in_bronze = spark.read.format("delta").load(bronze_path).select(*position, "_ingested_at")
-    replayed = in_bronze.withColumnRenamed("_ingested_at", "_replayed_at").join(old, list(position), "leftsemi")
-    # A position in both tables any other way is a finding of the audit and stays.
-    matches = " AND ".join(f"dlq.{name} = replayed.{name}" for name in position)
-    condition = f"{is_day} AND {matches} AND replayed._replayed_at > dlq._ingested_at"
-    target = DeltaTable.forPath(spark, dlq_path).alias("dlq")
-    done = target.merge(replayed.distinct().alias("replayed"), condition).whenMatchedDelete().execute()
-    row = done.first() if done is not None else None
-    return row["num_deleted_rows"] if row is not None else 0
 
 
 def retry(path: str, step: Callable[[], _Result]) -> _Result:

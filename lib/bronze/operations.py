@@ -153,7 +153,7 @@ class MaintainConfig(TablesConfig):
 
     optimize_after_hours: int = threshold(2, "compact partitions whose hour ended this long ago; 0 leaves them")
     small_file_mb: int = threshold(32, "files below this many MB are small; two in a partition are worth compacting")
-    delete_replayed_days: int = threshold(0, "delete replayed DLQ records older than this many days; 0 keeps them")
+    delete_replayed_days: int = threshold(0, "is ignored: the DLQ keeps all of its records, the audit reads them")
     retention_hours: int = threshold(0, "VACUUM keeps files for this many hours; 0 is the table's own setting, 7 days")
     vacuum: bool = option(False, "delete the files that VACUUM finds; without it they are only listed")
     force: bool = option(False, "let VACUUM keep files for less; no batch or query may last longer than that")

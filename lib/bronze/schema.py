@@ -136,6 +136,10 @@ def _with_comments(columns: list[tuple[str, T.DataType]]) -> T.StructType:
     return T.StructType([T.StructField(n, t, metadata={"comment": _COMMENTS[n]}) for n, t in columns])
 
 
+# A table of ours says by this property who cleans its log. Without it, Delta's own property decides.
+CLEANED_BY = "bronze.logCleanedBy"
+
+
 @dataclass(frozen=True)
 class TableSpec:
     """What one of the two tables must look like."""
@@ -150,12 +154,14 @@ class TableSpec:
         """Delta table properties set at creation.
 
         Statistics are kept of the columns that are looked up (by default Delta takes the first 32 leaves, which
-        end inside ``request``); the log gets a checkpoint every 10 commits, also from deltalake, whose own
-        default is 100.
+        end inside ``request``); the log gets a checkpoint every 10 commits. The audit reads the log, so
+        ``bronze maintain`` alone cleans it, and not any commit of Spark that happens to write a checkpoint.
         """
         return {
             "delta.dataSkippingStatsColumns": ",".join(self.stats_columns),
             "delta.checkpointInterval": "10",
+            "delta.enableExpiredLogCleanup": "false",
+            CLEANED_BY: "maintain",
         }
 
 

@@ -16,6 +16,7 @@ from bronze.delta_log import count_files, measure_batches, read_commits
 from bronze.dlq_binding import list_tables_with_positions
 from bronze.errors import AlertsFiring
 from bronze.kafka import describe_topic, list_offsets
+from bronze.log_cleanup import describe_logs
 from bronze.measure import choose_minutes, find_newest_event, find_next_offsets, measure_rows
 from bronze.offsets import PlannedOffsets
 from bronze.opening import CheckedTable, open_session
@@ -102,6 +103,7 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
     freshness = _measure_freshness(find_newest_event(spark, bronze.path, select_bronze(files)), files, now)
     alerts = evaluate_alerts(config, _select_measured(batches, totals, lag, freshness))
     notes = [note for note in (retention.note, *_describe_missing(config, dlq)) if note]
+    notes += describe_logs(spark, list(paths.values()))
     return Status(
         topic.name,
         now,

@@ -13,15 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 
 import psutil
 import pytest
+from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig
+from bronze.schema import create_table_statement, get_bronze_spec
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.faults.conftest import Ingestion, assert_complete
 from tests.faults.test_crashes import KILLS, LONG, SEED, assert_survives_kills, wait_for_batches
+from tests.integration import test_logs
 
 pytestmark = pytest.mark.soak
 
@@ -147,3 +151,11 @@ def test_one_invalid_record_in_a_million(topic: Topic, lake: Lake):
     assert (summary.valid, summary.by_error_type) == (1_000_000, {"malformed_json": 1})
     assert lake.dlq.count() == 1
     assert_complete(lake, 1_000_001)
+
+
+def test_1000_commits_of_two_writers_in_turn_are_short_to_open_and_cleaned_by_maintain_alone(
+    spark: SparkSession, tmp_path: Path
+):
+    path = str(tmp_path / "bronze")
+    spark.sql(create_table_statement(get_bronze_spec(), path))
+    test_logs.check_commits_in_turn(spark, path, 1_000)

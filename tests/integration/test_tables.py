@@ -36,6 +36,7 @@ def test_tables_have_the_contract_s_columns_and_properties(topic: Topic, any_lak
     detail = any_lake.spark.sql(f"DESCRIBE DETAIL delta.`{any_lake.config.output_path}`").first()
     assert detail["partitionColumns"] == ["_event_date", "_event_hour"]
     assert detail["properties"]["delta.checkpointInterval"] == "10"
+    assert detail["properties"]["delta.enableExpiredLogCleanup"] == "false"
     assert detail["properties"]["delta.dataSkippingStatsColumns"] == ",".join(get_bronze_spec().stats_columns)
 
 

@@ -76,9 +76,10 @@ def make_records(
 
 
 def create_table(folder: Path, spec: TableSpec) -> str:
-    """An empty Delta table of a specification; its path."""
+    """An empty Delta table of a specification, without the properties that deltalake does not know; its path."""
     schema = Schema.from_json(spec.schema.json())
-    DeltaTable.create(str(folder), schema, partition_by=list(spec.partition_columns), configuration=spec.properties)
+    properties = {name: value for name, value in spec.properties.items() if name.startswith("delta.")}
+    DeltaTable.create(str(folder), schema, partition_by=list(spec.partition_columns), configuration=properties)
     return str(folder)
 
 

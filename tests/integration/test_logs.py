@@ -1,0 +1,227 @@
+"""The log of a table of several writers: short to open, kept as long as its owner says, cleaned by maintain alone."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from bronze import maintain
+from bronze.direct_writer import TableLog
+from bronze.log_checkpoint import find_checkpoint, open_log, remove_stale_checksum
+from bronze.log_cleanup import describe_logs, keep_newest, tidy_log
+from bronze.operations import MaintainConfig
+from bronze.schema import create_table_statement, get_bronze_spec, set_properties_statement
+from tests.unit.test_log import DAY, append, list_commits, make_old
+
+SPELLINGS = ["365 days", "interval 365 days", "INTERVAL 365 DAYS"]
+
+
+@pytest.fixture
+def path(tmp_path: Path, spark: SparkSession) -> str:
+    spark.sql(create_table_statement(get_bronze_spec(), str(tmp_path / "bronze")))
+    return str(tmp_path / "bronze")
+
+
+def set_properties(spark: SparkSession, path: str, **properties: str) -> None:
+    """A commit of delta-spark; properties without a prefix are ours, which no running writer stops for."""
+    spark.sql(set_properties_statement(path, {name.replace("__", "."): value for name, value in properties.items()}))
+
+
+def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:
+    """Batches of the direct writer."""
+    for _ in range(count):
+        log.refresh()
+        append(log)
+        log.keep_log_short(spark)
+
+
+def tidy(spark: SparkSession, path: str) -> int:
+    """Maintain the table, as the command does; how many commits were deleted."""
+    return maintain.run(MaintainConfig(output_path=path), spark).cleaned
+
+
+def read_anew(spark: SparkSession, path: str) -> tuple[int, int]:
+    """The version that delta-spark and deltalake open from what is on disk."""
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    return open_log(spark, path)[1].version(), DeltaTable(path).version()
+
+
+def check_commits_in_turn(spark: SparkSession, path: str, count: int) -> None:
+    """Let delta-spark make each 17th commit and the direct writer the others; then let three quarters expire."""
+    interval = count // 10
+    set_properties(spark, path, delta__checkpointInterval=str(interval))
+    log = TableLog(path)
+    while (version := DeltaTable(path).version()) < count:
+        if version % 17:
+            run_direct(spark, log, 1)
+        else:
+            set_properties(spark, path, bronze__turn=str(version))
+    assert list_commits(path) == list(range(count + 1))
+    assert read_anew(spark, path) == (count, count)
+    assert count - find_checkpoint(path) < interval
+    expired = count * 3 // 4
+    make_old(path, 40, range(expired))
+    assert expired - interval - 17 <= tidy(spark, path) <= expired
+    assert set(range(expired, count + 1)) <= set(list_commits(path))
+    assert read_anew(spark, path) == (count, count)
+    assert tidy(spark, path) == 0
+
+
+def test_commits_of_two_writers_in_turn_are_short_to_open_and_cleaned_by_maintain_alone(spark: SparkSession, path: str):
+    check_commits_in_turn(spark, path, 200)
+
+
+def test_commits_that_strictly_alternate_miss_no_checkpoint(spark: SparkSession, path: str):
+    log = TableLog(path)
+    for turn in range(11):
+        run_direct(spark, log, 1)
+        set_properties(spark, path, bronze__turn=str(turn))
+    run_direct(spark, log, 1)
+    assert DeltaTable(path).version() - find_checkpoint(path) < 10
+    assert list_commits(path) == list(range(24))
+
+
+def test_a_checkpoint_after_delta_spark_s_leaves_no_stale_checksum(spark: SparkSession, path: str):
+    for number in range(10):
+        set_properties(spark, path, bronze__turn=str(number))
+    checksum = Path(path, "_delta_log", "._last_checkpoint.crc")
+    before = checksum.read_bytes()
+    run_direct(spark, TableLog(path), 10)
+    assert find_checkpoint(path) == 20
+    assert checksum.read_bytes() != before
+    remove_stale_checksum(path)
+    assert checksum.exists()
+
+
+def test_a_stale_checksum_of_earlier_versions_is_gone_once_a_writer_opens_the_table(spark: SparkSession, path: str):
+    for number in range(10):
+        set_properties(spark, path, bronze__turn=str(number))
+    append(TableLog(path))
+    DeltaTable(path).create_checkpoint()
+    assert Path(path, "_delta_log", "._last_checkpoint.crc").exists()
+    TableLog(path)
+    assert not Path(path, "_delta_log", "._last_checkpoint.crc").exists()
+
+
+def add_and_remove_file(path: str, days: float) -> None:
+    """Commit a file, and that it was removed days ago."""
+    values = {"_event_date": "2026-01-31", "_event_hour": "22"}
+    file = {"path": "old.parquet", "partitionValues": values, "size": 4, "dataChange": True}
+    removed = {**file, "deletionTimestamp": int((time.time() - days * DAY) * 1000), "extendedFileMetadata": True}
+    for action in ({"add": {**file, "modificationTime": 1}}, {"remove": removed}):
+        commit = Path(path, "_delta_log", f"{DeltaTable(path).version() + 1:020}.json")
+        commit.write_text(json.dumps(action))
+
+
+def list_tombstones(path: str) -> list[str]:
+    """The removed files that the newest checkpoint keeps."""
+    file = Path(path, "_delta_log", f"{find_checkpoint(path):020}.checkpoint.parquet")
+    return [row["path"] for row in pq.read_table(file)["remove"].to_pylist() if row]
+
+
+@pytest.mark.parametrize("retention", SPELLINGS)
+def test_tombstones_are_kept_as_long_as_the_table_says(spark: SparkSession, path: str, retention: str):
+    retentions = {"delta__logRetentionDuration": retention, "delta__deletedFileRetentionDuration": retention}
+    set_properties(spark, path, **retentions)
+    add_and_remove_file(path, days=10)
+    run_direct(spark, TableLog(path), 8)
+    assert list_tombstones(path) == ["old.parquet"]
+
+
+def test_tombstones_that_are_older_go(spark: SparkSession, path: str):
+    add_and_remove_file(path, days=10)
+    run_direct(spark, TableLog(path), 8)
+    assert list_tombstones(path) == []
+
+
+@pytest.fixture
+def old(spark: SparkSession, path: str) -> str:
+    """A table of 25 commits with checkpoints at 9 and 19, which was last written to 20 days ago."""
+    for version in (9, 19, 25):
+        append(TableLog(path), version - DeltaTable(path).version())
+        if version < 25:
+            DeltaTable(path).create_checkpoint()
+    make_old(path, 20, range(25))
+    make_old(path, 400, range(15))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("retention", "kept_from"),
+    [("390 days", 9), ("INTERVAL 57 WEEKS", 9), ("9936 hours", 0), ("Interval 2 Weeks", 19)],
+)
+def test_maintain_reads_a_retention_in_every_spelling_of_delta(
+    spark: SparkSession, old: str, retention: str, kept_from: int
+):
+    set_properties(spark, old, delta__logRetentionDuration=retention)
+    deleted = tidy_log(spark, old)
+    assert list_commits(old)[0] == deleted == kept_from
+
+
+def test_the_newest_commit_of_ours_and_all_after_it_stay_however_old(spark: SparkSession, old: str):
+    for number in range(12):
+        set_properties(spark, old, bronze__turn=str(number))
+    make_old(old, 200, range(25))
+    make_old(old, 100, range(25, 38))
+    assert (keep_newest(spark, old), find_checkpoint(old)) == (25, 30)
+    assert tidy_log(spark, old) == list_commits(old)[0] == 19
+    assert describe_logs(spark, [old]) == []
+
+
+@pytest.mark.parametrize("owner", ["the product", "false", "true", "nobody"])
+def test_a_log_that_its_owner_keeps_is_left_alone(spark: SparkSession, old: str, owner: str):
+    """Of a table of the product, false means that maintain cleans; of any other, that nobody does."""
+    if owner != "the product":
+        spark.sql(f"ALTER TABLE delta.`{old}` UNSET TBLPROPERTIES ('bronze.logCleanedBy')")
+    if owner == "nobody":
+        spark.sql(f"ALTER TABLE delta.`{old}` UNSET TBLPROPERTIES ('delta.enableExpiredLogCleanup')")
+    if owner == "true":
+        set_properties(spark, old, delta__enableExpiredLogCleanup="true")
+    assert tidy_log(spark, old) == (0 if owner == "false" else 9)
+
+
+def test_no_commit_of_delta_spark_cleans_the_log_of_a_table_of_ours(spark: SparkSession, old: str):
+    make_old(old, 60, range(26))
+    for number in range(10):
+        set_properties(spark, old, bronze__turn=str(number))
+    assert find_checkpoint(old) == 30
+    assert list_commits(old)[0] == 0
+
+
+def test_status_says_when_maintain_should_be_run(spark: SparkSession, old: str):
+    (note,) = describe_logs(spark, [old])
+    assert note.startswith(f"the log of {old} has 9 commits that are older than delta.logRetentionDuration, 30 days;")
+    tidy_log(spark, old)
+    assert describe_logs(spark, [old]) == []
+
+
+def test_status_says_when_no_checkpoint_is_written_any_more(spark: SparkSession, path: str):
+    append(TableLog(path), 29)
+    assert describe_logs(spark, [path])[0].startswith(f"the log of {path} has 30 commits since its last checkpoint")
+    tidy_log(spark, path)
+    assert describe_logs(spark, [path]) == []
+
+
+def test_a_log_without_a_commit_of_ours_is_cleaned_too(spark: SparkSession, path: str):
+    for number in range(20):
+        set_properties(spark, path, bronze__turn=str(number))
+    make_old(path, 60, range(21))
+    assert keep_newest(spark, path) is None
+    assert tidy_log(spark, path) == 20
+
+
+def test_a_checkpoint_that_delta_cannot_write_fails_no_batch(
+    spark: SparkSession, path: str, bronze_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("bronze.log_checkpoint.open_log", fail)
+    run_direct(spark, TableLog(path), 12)
+    assert sum("No checkpoint of the log of" in message for message in bronze_log.messages) == 1
+    assert DeltaTable(path).version() == 12

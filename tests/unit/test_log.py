@@ -1,0 +1,231 @@
+"""A table's Delta log: who deletes from it, when a checkpoint is due, and what its retention no longer keeps."""
+
+import json
+import os
+import shutil
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from bronze import log_checkpoint
+from bronze.direct_writer import TableLog
+from bronze.ledger import new_note
+from bronze.log_checkpoint import LogCheckpoints, find_checkpoint, read_interval, remove_stale_checksum
+from bronze.log_cleanup import LogFile, TableHistory, parse_listing
+from bronze.schema import get_bronze_spec
+from bronze.storage_errors import TableChanged
+from tests.unit.builders import create_table
+
+DAY = 86_400
+
+
+def set_properties(path: str, **properties: str) -> None:
+    """Commit properties in any spelling, as ALTER TABLE writes them; deltalake refuses some."""
+    folder, version = Path(path, "_delta_log"), DeltaTable(path).version()
+    first = (folder / f"{0:020}.json").read_text().splitlines()
+    (metadata,) = [json.loads(line)["metaData"] for line in first if "metaData" in json.loads(line)]
+    metadata["configuration"] |= {f"delta.{name}": value for name, value in properties.items()}
+    (folder / f"{version + 1:020}.json").write_text(json.dumps({"metaData": metadata}))
+
+
+def append(log: TableLog, count: int = 1) -> None:
+    """Commit batches without rows."""
+    for _ in range(count):
+        log.commit(None, new_note("ingest"))
+
+
+def list_commits(path: str) -> list[int]:
+    return sorted(int(file.stem) for file in Path(path, "_delta_log").glob("0*.json"))
+
+
+def make_old(path: str, days: float, versions: range) -> None:
+    """Let files of the log be as if they had been written days ago, a second after one another."""
+    for file in Path(path, "_delta_log").glob("0*"):
+        if (version := int(file.name[:20])) in versions:
+            os.utime(file, (time.time() - days * DAY + version,) * 2)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return create_table(tmp_path / "bronze", get_bronze_spec())
+
+
+RETENTIONS = ["365 days", "INTERVAL 365 DAYS", "interval 365 DAYS", "interval 365 days", "interval 1 days"]
+
+
+@pytest.mark.parametrize("retention", RETENTIONS)
+def test_the_direct_writer_deletes_nothing_from_the_log(path: str, retention: str):
+    set_properties(path, logRetentionDuration=retention, enableExpiredLogCleanup="true")
+    append(TableLog(path), 7)
+    make_old(path, 60, range(9))
+    append(TableLog(path), 12)
+    assert list_commits(path) == list(range(21))
+
+
+def test_a_log_that_is_cleaned_under_a_writer_ends_no_run(path: str):
+    log = TableLog(path)
+    append(log, 4)
+    log.refresh()
+    append(TableLog(path), 3)
+    DeltaTable(path).create_checkpoint()
+    for version in range(7):
+        Path(path, "_delta_log", f"{version:020}.json").unlink()
+    assert log.refresh()
+    append(log)
+    assert not log.refresh()
+    assert DeltaTable(path).version() == 8
+
+
+def test_a_shorter_log_of_another_table_ends_the_run(path: str):
+    log = TableLog(path)
+    append(log, 4)
+    log.refresh()
+    shutil.rmtree(path)
+    create_table(Path(path), get_bronze_spec())
+    with pytest.raises(TableChanged):
+        log.refresh()
+
+
+def test_a_table_that_is_gone_ends_the_run(path: str):
+    log = TableLog(path)
+    shutil.rmtree(path)
+    with pytest.raises(TableChanged):
+        log.refresh()
+
+
+class Written(list[int]):
+    """Versions at which a checkpoint was written; a stand-in for delta-spark's."""
+
+    def __init__(self, path: str, monkeypatch: pytest.MonkeyPatch):
+        self.path, self.version, self.error = path, 0, ""
+        monkeypatch.setattr(log_checkpoint, "write_checkpoint", self.write)
+
+    def write(self, *_: Any) -> None:
+        if self.error:
+            raise OSError(self.error)
+        self.append(self.version)
+        Path(self.path, "_delta_log", "_last_checkpoint").write_text(json.dumps({"version": self.version}))
+
+    def go_on(self, checkpoints: LogCheckpoints, versions: range) -> None:
+        for self.version in versions:
+            checkpoints.write_if_due(None, self.version, 10)
+
+
+@pytest.fixture
+def written(path: str, monkeypatch: pytest.MonkeyPatch) -> Written:
+    return Written(path, monkeypatch)
+
+
+def test_a_checkpoint_is_due_after_as_many_commits_as_the_table_says(path: str, written: Written):
+    written.go_on(LogCheckpoints(path), range(35))
+    assert written == [9, 19, 29]
+
+
+def test_commits_of_others_count_whatever_their_versions_are(path: str, written: Written):
+    written.go_on(LogCheckpoints(path), range(8, 40, 7))
+    assert written == [15, 29]
+
+
+def test_a_checkpoint_of_others_counts_too(path: str, written: Written):
+    checkpoints = LogCheckpoints(path)
+    written.go_on(checkpoints, range(15))
+    Path(path, "_delta_log", "_last_checkpoint").write_text('{"version": 17}')
+    written.go_on(checkpoints, range(15, 28))
+    assert written == [9, 27]
+
+
+def test_one_is_found_without_the_pointer_to_it(path: str):
+    append(TableLog(path), 3)
+    assert find_checkpoint(path) == -1
+    DeltaTable(path).create_checkpoint()
+    Path(path, "_delta_log", "_last_checkpoint").write_text("{")
+    assert find_checkpoint(path) == 3
+
+
+def test_a_checkpoint_that_fails_is_a_warning_and_tried_again_an_interval_later(
+    path: str, written: Written, caplog: pytest.LogCaptureFixture
+):
+    checkpoints, written.error = LogCheckpoints(path), "No space left on device"
+    written.go_on(checkpoints, range(15))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "No checkpoint of the log of" in caplog.text and "No space left on device" in caplog.text
+    written.error = ""
+    written.go_on(checkpoints, range(15, 25))
+    assert written == [19]
+
+
+def test_nothing_is_read_while_none_is_due(path: str, written: Written, monkeypatch: pytest.MonkeyPatch):
+    checkpoints = LogCheckpoints(path)
+    written.go_on(checkpoints, range(10))
+    monkeypatch.setattr(log_checkpoint, "find_checkpoint", lambda path: pytest.fail("it was read"))
+    written.go_on(checkpoints, range(10, 19))
+    assert written == [9]
+
+
+@pytest.mark.parametrize(("interval", "expected"), [("25", 25), ("", 10), ("0", 10), ("-5", 10), ("ten", 10)])
+def test_the_interval_is_the_table_s_or_delta_s_own(interval: str, expected: int):
+    assert read_interval({"delta.checkpointInterval": interval}) == expected
+    assert read_interval({}) == 10
+
+
+@pytest.mark.parametrize(("content", "is_left"), [(b"x" * 1_200, True), (b"x" * 1_199, False), (b"y" * 1_200, False)])
+def test_a_checksum_of_another_checkpoint_s_pointer_is_removed(path: str, content: bytes, is_left: bool):
+    folder = Path(path, "_delta_log")
+    sums = b"".join(zlib.crc32(b"x" * size).to_bytes(4) for size in (512, 512, 176))
+    (folder / "._last_checkpoint.crc").write_bytes(b"crc\0" + (512).to_bytes(4) + sums)
+    (folder / "_last_checkpoint").write_bytes(content)
+    remove_stale_checksum(path)
+    assert (folder / "._last_checkpoint.crc").exists() == is_left
+
+
+def test_a_table_without_a_checkpoint_has_no_checksum_to_remove(path: str):
+    remove_stale_checksum(path)
+    assert list_commits(path) == [0]
+
+
+def test_a_listing_of_any_file_system_is_understood():
+    name = "_delta_log/00000000000000000007"
+    rest = "length=221; replication=1; blocksize=33554432; modification_time=1794802855151; access_time=0; owner=}"
+    local = f"{{DeprecatedRawLocalFileStatus{{path=file:/a {{b}},[c]/{name}.json; isDirectory=false; {rest},"
+    s3 = (
+        f"S3AFileStatus{{path=s3a://lake/b/{name}.checkpoint.parquet; isDirectory=false; {rest} isEmptyDirectory=FALSE,"
+    )
+    others = f"S3AFileStatus{{path=s3a://lake/b/_delta_log/_last_checkpoint; isDirectory=false; {rest},"
+    folder = f"S3AFileStatus{{path=s3a://lake/b/{name}.json; isDirectory=true; modification_time=5; access_time=0}}}}"
+    assert parse_listing(local + s3 + others + folder) == (
+        LogFile(7, "checkpoint.parquet", 1794802855151),
+        LogFile(7, "json", 1794802855151),
+    )
+
+
+def describe(*modified: int, checkpoints: tuple[int, ...] = ()) -> TableHistory:
+    """A log of commits written at some times, each checkpoint as late as its commit."""
+    files = [LogFile(version, "json", time) for version, time in enumerate(modified)]
+    files += [LogFile(version, "checkpoint.parquet", modified[version]) for version in checkpoints]
+    return TableHistory(tuple(sorted(files)), max(checkpoints, default=-1), 10, 30, is_kept=False)
+
+
+def test_what_can_go_ends_at_a_checkpoint_that_all_before_it_are_old_enough_for():
+    history = describe(1, 2, 3, 4, 5, 6, checkpoints=(2, 4))
+    assert [history.find_end(cutoff) for cutoff in (1, 2, 3, 4, 9)] == [0, 2, 2, 4, 4]
+    assert history.count_commits(4) == 4
+
+
+def test_without_a_checkpoint_nothing_can_go():
+    assert describe(1, 2, 3).find_end(9) == 0
+
+
+def test_an_old_commit_after_a_young_one_is_as_young():
+    assert describe(1, 8, 1, 9, checkpoints=(3,)).find_end(5) == 0
+    assert describe(1, 8, 1, 20, checkpoints=(3,)).find_end(9) == 3
+
+
+def test_what_is_to_be_kept_lengthens_the_retention():
+    hour = 3_600_000
+    history = describe(1 * hour, 5 * hour, 9 * hour, checkpoints=(2,))
+    assert history.find_retention(None, 20 * hour) == hour
+    assert history.find_retention(1, 20 * hour) == 16 * hour
