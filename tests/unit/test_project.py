@@ -123,12 +123,12 @@ def count_code(module: Path) -> int:
     return len(lines)
 
 
-def test_the_ingestion_has_less_than_3000_lines_of_code():
+def test_the_ingestion_has_less_than_3300_lines_of_code():
     """The modules that ``bronze ingest`` loads; the other commands add to them."""
     script = "import sys, bronze.stream; print(*(m for m in sys.modules if m.startswith('bronze.')))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "bronze.writer" in loaded
-    assert sum(count_code(LIB / f"{name.replace('.', '/')}.py") for name in loaded) < 3_000
+    assert sum(count_code(LIB / f"{name.replace('.', '/')}.py") for name in loaded) < 3_300
 
 
 def list_imports(module: Path) -> Iterator[str]:
