@@ -153,14 +153,17 @@ def _is_loopback(host: str) -> bool:
 def _check_paths(config: Config) -> None:
     """Tables and checkpoint must not lie in one another: VACUUM would delete what is not the table's.
 
-    The library that reads local tables decodes percent escapes in a path, and then looks in another folder.
+    The library that reads local tables decodes percent escapes in a path, and takes a backslash for a slash; it then
+    looks in another folder.
     """
     given = {name: getattr(config, name, "") for name in ("output_path", "dlq_path", "checkpoint_path")}
     paths = {name: _resolve_path(path) for name, path in given.items() if path}
     for name, path in paths.items():
         is_local_table = isinstance(path, Path) and name != "checkpoint_path"
-        if is_local_table and re.search("%[0-9A-Fa-f]{2}", f"{given[name]} {path}"):
-            raise InvalidOption(name, given[name], f"a path without percent escapes such as %20 ({path})")
+        if is_local_table and re.search(r"%[0-9A-Fa-f]{2}|\\", f"{given[name]} {path}"):
+            raise InvalidOption(
+                name, given[name], f"a path without percent escapes such as %20 and without backslashes ({path})"
+            )
     for name, other in permutations(paths, 2):
         if paths[name].is_relative_to(paths[other]):
             raise InvalidOption(name, given[name], f"a path outside --{other.replace('_', '-')} ({given[other]})")

@@ -209,8 +209,8 @@ def test_every_parameter_has_a_plain_type_and_a_help_text_of_one_line(name: str)
 
 
 @pytest.mark.parametrize("name", ["output_path", "dlq_path"])
-@pytest.mark.parametrize("path", ["/lake/a%20b", "file:/lake/a%2Fb", "data/%41"])
-def test_percent_escapes_in_the_path_of_a_local_table_are_refused(name: str, path: str):
+@pytest.mark.parametrize("path", ["/lake/a%20b", "file:/lake/a%2Fb", "data/%41", "/lake/a\\b"])
+def test_percent_escapes_and_backslashes_in_the_path_of_a_local_table_are_refused(name: str, path: str):
     flag = f"--{name.replace('_', '-')}"
     assert refuse(**{name: path}).startswith(f"{flag}: expected a path without percent escapes such as %20")
 
