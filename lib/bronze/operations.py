@@ -190,7 +190,7 @@ class CreateTablesConfig(TablesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("bronze_table", "dlq_table"):
-            if not re.fullmatch(r"(\w+(\.\w+){0,2})?", getattr(self, name), re.ASCII):
+            if not re.fullmatch(r"(?!.*\b\d+\b)(\w+(\.\w+){0,2})?", getattr(self, name), re.ASCII):
                 raise InvalidOption(name, getattr(self, name), "a name such as catalog.schema.table")
         if self.dlq_table and not self.dlq_path:
             raise OptionMissing("dlq_path", "--dlq-table names the table there")

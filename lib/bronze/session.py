@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from bronze.jars import find_java, get_spark_packages, resolve_jars
 
+SUBSTITUTION = "spark.sql.variable.substitute"
 _DELTA = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -29,7 +30,7 @@ _RUNTIME = {
     # Where a batch does not end although its query is stopped; the default is to wait for ever.
     "spark.sql.streaming.stopTimeout": "30s",
     # A path goes into SQL as it is: ``${HOME}`` in it is a folder's name, and a backslash in quotes is an escape.
-    "spark.sql.variable.substitute": "false",
+    SUBSTITUTION: "false",
     "spark.sql.parser.escapedStringLiterals": "false",
 }
 # Kafka's client properties are options of the source, and plans print options, also in Spark's UI and event log.
