@@ -12,7 +12,7 @@ _NEGATIVE_OFFSETS = {"earliest": -2, "latest": -1}
 _TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
 # Java's long and int; an offset must leave room for the exclusive end behind it.
 _MAX_OFFSET, _MAX_PARTITION = 2**63 - 2, 2**31 - 1
-# Each range is a condition of the query; Spark's planner goes through them by recursion.
+# Each range is a condition of the query, which Spark plans anew for every batch.
 _MAX_RANGES = 1_000
 
 

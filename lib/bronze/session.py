@@ -29,10 +29,11 @@ _RUNTIME = {
     "spark.databricks.delta.stalenessLimit": "0",
     # Where a batch does not end although its query is stopped; the default is to wait for ever.
     "spark.sql.streaming.stopTimeout": "30s",
-    # A path goes into SQL as it is: ``${HOME}`` in it is a folder's name, and a backslash in quotes is an escape.
+    # A path goes into SQL as it is: ``${HOME}`` in it is a folder's name.
     SUBSTITUTION: "false",
-    "spark.sql.parser.escapedStringLiterals": "false",
 }
+# With it, what we escape in quotes would stay escaped. Spark warns of its use, so it is only ever taken back.
+_RAW_STRINGS = "spark.sql.parser.escapedStringLiterals"
 # Kafka's client properties are options of the source, and plans print options, also in Spark's UI and event log.
 _REDACTION = "spark.sql.redaction.options.regex"
 _SECRETS = (
@@ -85,6 +86,8 @@ def apply_settings(spark: SparkSession) -> None:
     """Set what a batch needs on a session that may have been made elsewhere; all can be set while it runs."""
     for key, value in _RUNTIME.items():
         spark.conf.set(key, value)
+    if spark.conf.get(_RAW_STRINGS) == "true":
+        spark.conf.set(_RAW_STRINGS, "false")
     spark.conf.set(_REDACTION, extend_redaction(spark.conf.get(_REDACTION, "") or ""))
 
 

@@ -1,5 +1,6 @@
 """Every command works on paths that hold signs which a shell, SQL, Hadoop's globs or a URI give a meaning."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,8 @@ def test_all_commands_work_on_odd_paths(odd_lake: Lake):
     assert audit.run(configure(AuditConfig), spark).is_complete
     assert checkpoint_report.run(configure(CheckpointConfig), spark)
     assert all("is there already" in line for line in create_tables.run(configure(CreateTablesConfig), spark))
-    assert replay.run(configure(ReplayConfig), spark)
+    thousand = json.dumps({"0": [[2 * number, 2 * number] for number in range(1_000)]})
+    assert replay.run(configure(ReplayConfig, offsets=thousand), spark)
     hundred_years = configure(StatusConfig, report_hours=876_000)
     assert len(status.run(hundred_years, spark).commits) > 3
 
