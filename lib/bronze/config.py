@@ -11,7 +11,8 @@ from itertools import permutations
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from bronze.errors import InvalidOption, OptionMissing
+from bronze.errors import Hidden, InvalidOption, OptionMissing
+from bronze.option_checks import CHECKS, check_text
 from bronze.parsing import parse_starting_offsets
 
 WRITERS = ("auto", "direct", "delta-spark")
@@ -19,16 +20,21 @@ DEFAULT_STARTING_OFFSETS = "earliest"
 # Secrets come from files or the environment.
 TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
 CHANGE_DLQ_HELP = "use this DLQ, or none, from now on, though bronze has another one"
+_TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # what a header can hold
+# Limits of numbers: Java's long, a year, and a hundred years back from now, which every date type can take.
+MAX_LONG, MAX_INT = 2**63 - 1, 2**31 - 1
+YEAR_SECONDS = 366 * 24 * 3600
+MAX_DAYS, MAX_HOURS, MAX_MINUTES = 36_500, 876_000, 52_560_000
 
 
 def option(default: Any, help_text: str, **metadata: Any) -> Any:
-    """A field with its help; checked when made: ``required``, ``choices``, ``minimum`` (``what`` is the message)."""
+    """A field with its help; checked when made: ``required``, ``choices``, ``is_hidden`` in messages."""
     return field(default=default, metadata={"help": help_text, **metadata})
 
 
-def threshold(default: float, help_text: str) -> Any:
-    """A number that is not negative."""
-    return option(default, help_text, minimum=0, what="a number, 0 or above")
+def number(default: float, help_text: str, minimum: float, maximum: float) -> Any:
+    """A number with its limits; beyond the maximum lies what Python's times, Java's numbers or a socket cannot take."""
+    return option(default, help_text, minimum=minimum, maximum=maximum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +54,17 @@ class Config:
 
 def _check_value(name: str, value: Any, kind: type[Any], metadata: Any) -> None:
     if type(value) is not kind and (kind, type(value)) != (float, int):
-        raise InvalidOption(name, value, f"a value of type {kind.__name__}")
+        shown = Hidden() if metadata.get("is_hidden") else value
+        raise InvalidOption(name, shown, f"a value of type {kind.__name__}")
     if metadata.get("required") and not str(value).strip():
         raise OptionMissing(name, metadata["help"])
     if "choices" in metadata and value not in metadata["choices"]:
         raise InvalidOption(name, value, f"one of {', '.join(metadata['choices'])}")
-    if "minimum" in metadata and not value >= metadata["minimum"]:
-        raise InvalidOption(name, value, metadata["what"])
+    if "minimum" in metadata and not metadata["minimum"] <= value <= metadata["maximum"]:  # nan is in no range
+        what = "a whole number" if kind is int else "a number"
+        raise InvalidOption(name, value, f"{what} from {metadata['minimum']:,} to {metadata['maximum']:,}")
+    if kind is str and value:
+        CHECKS.get(name, check_text)(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +73,8 @@ class KafkaConfig(Config):
 
     kafka_brokers: str = option("", "Kafka bootstrap servers, host:port, comma-separated", required=True)
     kafka_topic: str = option("api-usage-events.v1", "Kafka topic to read", required=True)
-    kafka_config: str = option("", "Kafka client properties file, for security and tuning")
-    startup_timeout: int = option(
-        30, "seconds to wait for a Kafka broker at the start", minimum=1, what="a number of seconds above 0"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.kafka_config and not Path(self.kafka_config).is_file():
-            raise InvalidOption("kafka_config", self.kafka_config, "a readable Kafka properties file")
+    kafka_config: str = option("", "Kafka client properties file, for security and tuning", is_hidden=True)
+    startup_timeout: int = number(30, "seconds to wait for a Kafka broker at the start", 1, YEAR_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,45 +92,57 @@ class IngestConfig(TablesConfig, KafkaConfig):
     checkpoint_path: str = option("", "where the query keeps its progress; one per topic and tables", required=True)
     trigger_interval: str = option("1 minute", "time between batches, as Spark reads it", required=True)
     starting_offsets: str = option("", "earliest (the default), latest or JSON per partition; first start only")
-    max_offsets_per_trigger: int = option(
-        0, "records per batch at the most; 0 is no limit", minimum=0, what="a number of records, or 0"
-    )
+    max_offsets_per_trigger: int = number(0, "records per batch at the most; 0 is no limit", 0, MAX_LONG)
     available_now: bool = option(False, "ingest what the topic holds now, then stop")
     with_metrics: bool = option(False, "log the counts of each batch")
     change_dlq: bool = option(False, CHANGE_DLQ_HELP)
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
     fail_on_data_loss: bool = option(True, "stop when Kafka deleted records before they were read")
-    max_invalid_ratio: float = threshold(
-        0.0, "end with exit code 4 after a batch with a larger share of invalid records; 0 is off"
+    max_invalid_ratio: float = number(
+        0.0, "end with exit code 4 after a batch with a larger share of invalid records; 0 is off", 0, 1
     )
-    stop_timeout: int = option(
-        60, "seconds that a batch may take to end when a stop is asked for", minimum=0, what="a number of seconds"
-    )
+    stop_timeout: int = number(60, "seconds that a batch may take to end when a stop is asked for", 0, YEAR_SECONDS)
     stop_file: str = option("", "stop once this file appears, on the driver's machine")
-    http_port: int = option(0, "port that takes HTTP calls to stop; 0 is none", minimum=0, what="a port, or 0")
+    http_port: int = number(0, "port that takes HTTP calls to stop; 0 is none", 0, 65535)
     http_host: str = option("127.0.0.1", "address to listen on; one that others reach needs a token", required=True)
-    http_token_file: str = option("", "file with the token that HTTP calls must send")
+    http_token_file: str = option("", "file with the token that HTTP calls must send", is_hidden=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_starting_offsets(self.starting_offsets, self.kafka_topic)
-        if self.max_invalid_ratio > 1:  # somebody means percent
-            raise InvalidOption("max_invalid_ratio", self.max_invalid_ratio, "a share from 0 to 1, such as 0.05")
-        if self.stop_file and Path(self.stop_file).exists():
+        if self.stop_file and _exists(self.stop_file):
             raise InvalidOption("stop_file", self.stop_file, "a file that is not there yet; remove it to start")
-        if self.http_token_file and not _has_text(Path(self.http_token_file)):
-            raise InvalidOption("http_token_file", self.http_token_file, "a readable file that holds the token")
-        has_token = self.http_token_file or os.environ.get(TOKEN_VARIABLE, "").strip()
-        if not has_token and not _is_loopback(self.http_host):
+        if not read_token(self.http_token_file) and not _is_loopback(self.http_host):
             expected = f"127.0.0.1, or a token beside it (--http-token-file or {TOKEN_VARIABLE})"
             raise InvalidOption("http_host", self.http_host, expected)
 
 
-def _has_text(file: Path) -> bool:
+def _exists(file: str) -> bool:
     try:
-        return bool(file.read_text().strip())
-    except (OSError, UnicodeDecodeError):
-        return False
+        return Path(file).exists()
+    except OSError as error:
+        raise InvalidOption("stop_file", file, f"a file that can be looked for ({error.strerror})") from None
+
+
+def read_token(file: str) -> str:
+    """The token of the file, where there is one, else of the environment; empty where there is none.
+
+    Raises:
+        InvalidOption: The file cannot be read, or a header of an HTTP call cannot hold what is there.
+    """
+    expected = "one line of ASCII characters, the token"
+    if not file:
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if token and not _TOKEN.fullmatch(token):
+            raise InvalidOption("http_token_file", Hidden(), f"{TOKEN_VARIABLE} to be {expected}")
+        return token
+    try:
+        token = Path(file).read_text(encoding="ascii").strip() if Path(file).is_file() else ""
+    except (OSError, UnicodeError):
+        token = ""
+    if not _TOKEN.fullmatch(token):  # an empty one would let everybody in
+        raise InvalidOption("http_token_file", Hidden(), f"a readable file that holds {expected}")
+    return token
 
 
 def _is_loopback(host: str) -> bool:
@@ -140,14 +155,17 @@ def _is_loopback(host: str) -> bool:
 def _check_paths(config: Config) -> None:
     """Tables and checkpoint must not lie in one another: VACUUM would delete what is not the table's.
 
-    The library that reads local tables decodes percent escapes in a path, and then looks in another folder.
+    The library that reads local tables decodes percent escapes in a path, and takes a backslash for a slash; it then
+    looks in another folder.
     """
     given = {name: getattr(config, name, "") for name in ("output_path", "dlq_path", "checkpoint_path")}
     paths = {name: _resolve_path(path) for name, path in given.items() if path}
     for name, path in paths.items():
         is_local_table = isinstance(path, Path) and name != "checkpoint_path"
-        if is_local_table and re.search("%[0-9A-Fa-f]{2}", f"{given[name]} {path}"):
-            raise InvalidOption(name, given[name], f"a path without percent escapes such as %20 ({path})")
+        if is_local_table and re.search(r"%[0-9A-Fa-f]{2}|\\", f"{given[name]} {path}"):
+            raise InvalidOption(
+                name, given[name], f"a path without percent escapes such as %20 and without backslashes ({path})"
+            )
     for name, other in permutations(paths, 2):
         if paths[name].is_relative_to(paths[other]):
             raise InvalidOption(name, given[name], f"a path outside --{other.replace('_', '-')} ({given[other]})")
@@ -157,5 +175,5 @@ def _resolve_path(path: str) -> PurePath:
     """One spelling of each place: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
-        return Path(path).resolve()
-    return Path("/", rest.lstrip("/")).resolve() if scheme == "file" else PurePosixPath(path)
+        return Path(os.path.realpath(path))  # Path.resolve raises for links in a circle
+    return Path(os.path.realpath(f"/{rest.lstrip('/')}")) if scheme == "file" else PurePosixPath(path)

@@ -13,6 +13,7 @@ from bronze.dlq_binding import check_not_gone
 from bronze.opening import CheckedTable, check_local_tables, locate_tables, open_session
 from bronze.operations import CreateTablesConfig
 from bronze.schema import create_table_statement, get_bronze_spec, get_dlq_spec, register_table_statement
+from bronze.session import SUBSTITUTION
 from bronze.storage_errors import CatalogNameTaken
 from bronze.tables import qualify_path, to_local_path
 
@@ -44,7 +45,9 @@ def list_statements(config: CreateTablesConfig) -> list[str]:
     named = [(get_bronze_spec(), config.output_path, config.bronze_table)]
     if config.dlq_path:
         named.append((get_dlq_spec(), config.dlq_path, config.dlq_table))
-    return [create_table_statement(spec, _make_absolute(path), name) for spec, path, name in named]
+    statements = [create_table_statement(spec, _make_absolute(path), name) for spec, path, name in named]
+    # Whoever runs them has a session of their own, which would take ${…} in a path for a variable.
+    return [f"SET {SUBSTITUTION}=false" for _ in statements[:1] if "${" in "".join(statements)] + statements
 
 
 def _make_absolute(path: str) -> str:

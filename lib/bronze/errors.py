@@ -54,13 +54,34 @@ class TooManyInvalid(BronzeError):
         )
 
 
+_SHOWN = 200
+
+
+class Hidden:
+    """Stands in a message for a value that may hold a secret."""
+
+    def __repr__(self) -> str:
+        return "a value that is not shown, because it may hold a secret"
+
+
+def show_value(value: object) -> str:
+    """A value of any type as a message shows it: on one line and of a bounded length."""
+    if isinstance(value, dict):  # a mapping in the place of a file's name may be what the file should hold
+        value = Hidden()
+    try:
+        text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a very long {type(value).__name__}"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
 class InvalidOption(BronzeError):
     """Raised when a parameter has a value that cannot be used."""
 
     exit_code = 2
 
     def __init__(self, name: str, value: object, expected: str):
-        super().__init__(f"--{name.replace('_', '-')}: expected {expected}, got {value!r}")
+        super().__init__(f"--{name.replace('_', '-')}: expected {expected}, got {show_value(value)}")
 
 
 class OptionMissing(BronzeError):
@@ -160,7 +181,7 @@ class InvalidParameter(BronzeError):
     exit_code = 2
 
     def __init__(self, name: str, value: object, kind: str):
-        super().__init__(f"parameter {name}: expected a value of type {kind}, got {value!r}")
+        super().__init__(f"parameter {name}: expected a value of type {kind}, got {show_value(value)}")
 
 
 class PortUnusable(BronzeError):

@@ -14,6 +14,7 @@ from bronze.errors import JarsMissing
 from bronze.jars import get_spark_packages
 from bronze.kafka_errors import InvalidKafkaConfig, KafkaLost, KafkaUnavailable, UnknownTopic
 from bronze.kafka_options import read_client_properties
+from bronze.kafka_reasons import hide_values
 
 log = logging.getLogger(__name__)
 _ATTEMPT_MS = 5_000
@@ -26,24 +27,33 @@ Answer = TypeVar("Answer")
 @contextmanager
 def open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
     """A client of its own to ask Kafka with; it is closed when the block ends."""
-    jvm: Any = spark._jvm
-    try:
-        properties = jvm.java.util.Properties()
-        for key, value in read_client_properties(spark, config).items():
-            properties.setProperty(key, value)
-        # One try lasts no longer than the whole; without these a try lasts a minute.
-        attempt = str(min(_ATTEMPT_MS, config.startup_timeout * 1000))
-        properties.setProperty("default.api.timeout.ms", attempt)
-        properties.setProperty("request.timeout.ms", attempt)
-        admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
-    except TypeError:  # py4j takes a class that is not there for a package
-        raise JarsMissing(get_spark_packages()) from None
-    except Py4JJavaError as error:
-        raise InvalidKafkaConfig(config.kafka_brokers, read_reason(error)) from None
+    admin = _create_admin(spark._jvm, config, read_client_properties(spark, config))
     try:
         yield admin
     finally:
-        admin.close(jvm.java.time.Duration.ofSeconds(1))
+        admin.close(spark._jvm.java.time.Duration.ofSeconds(1))  # type: ignore[union-attr]
+
+
+def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
+    properties, bytes_reader = jvm.java.util.Properties(), "org.apache.kafka.common.serialization.ByteArrayDeserializer"
+    for key, value in given.items():
+        properties.setProperty(key, value)
+    # One try lasts no longer than the whole; without these a try lasts a minute.
+    attempt = str(min(_ATTEMPT_MS, config.startup_timeout * 1000))
+    own = {"default.api.timeout.ms": attempt, "request.timeout.ms": attempt}
+    try:
+        # The executors' consumers take properties that the client here does not look at.
+        jvm.org.apache.kafka.clients.consumer.ConsumerConfig(
+            {"key.deserializer": bytes_reader, "value.deserializer": bytes_reader, **given}
+        )
+        for key, value in own.items():
+            properties.setProperty(key, value)
+        return jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
+    except TypeError:  # py4j takes a class that is not there for a package
+        raise JarsMissing(get_spark_packages()) from None
+    except Py4JJavaError as error:
+        reason = hide_values(read_reason(error), {n: v for n, v in given.items() if n != "bootstrap.servers"})
+    raise InvalidKafkaConfig(config.kafka_brokers, reason)  # outside, so that Java's error is not even its context
 
 
 def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | None = None) -> Answer:

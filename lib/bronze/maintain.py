@@ -23,13 +23,13 @@ from delta.exceptions import (
     ConcurrentWriteException,
     MetadataChangedException,
 )
-from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from bronze.delta_log import count_files
 from bronze.log_cleanup import prepare_log, tidy_log
 from bronze.opening import CheckedTable, locate_tables, open_session
 from bronze.operations import MaintainConfig
+from bronze.schema import quote_path
 from bronze.storage_errors import MaintenanceConflict, TableMissing
 from bronze.vacuum import override_setting, vacuum_table
 
@@ -177,7 +177,7 @@ def describe_partition(values: dict[str, str | None]) -> str:
 
 def _optimize(spark: SparkSession, path: str, condition: str) -> tuple[int, int]:
     """Compact a partition; how many files were replaced by how many."""
-    row = DeltaTable.forPath(spark, path).optimize().where(condition).executeCompaction().first()
+    row = spark.sql(f"OPTIMIZE {quote_path(path)} WHERE {condition}").first()  # DeltaTable.optimize() does not quote
     assert row is not None
     return row["metrics"]["numFilesRemoved"], row["metrics"]["numFilesAdded"]
 

@@ -3,12 +3,26 @@
 import re
 from dataclasses import dataclass
 
-from bronze.config import CHANGE_DLQ_HELP, WRITERS, KafkaConfig, TablesConfig, option, threshold
+from bronze.config import (
+    CHANGE_DLQ_HELP,
+    MAX_DAYS,
+    MAX_HOURS,
+    MAX_INT,
+    MAX_LONG,
+    MAX_MINUTES,
+    WRITERS,
+    YEAR_SECONDS,
+    KafkaConfig,
+    TablesConfig,
+    number,
+    option,
+)
 from bronze.errors import InvalidOption, OptionMissing, RangeAmbiguous, RangeMissing
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_offsets, parse_time, parse_timestamp
 
 # Delta's own limit: what is younger may belong to a batch or a query that runs.
 MIN_RETENTION_HOURS = 168
+MAX_MB = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +41,7 @@ class BackfillConfig(TablesConfig, KafkaConfig):
     ending_offsets: str = option("", "end offsets, exclusive: latest (the default), or JSON of the same partitions")
     start_timestamp: str = option("", "first Kafka timestamp, ISO 8601 with a zone, instead of offsets")
     end_timestamp: str = option("", "end of the Kafka timestamps, exclusive, ISO 8601 with a zone; empty is now")
-    max_offsets_per_trigger: int = option(
-        500_000, "records per batch at the most", minimum=1, what="a number of records above 0"
-    )
+    max_offsets_per_trigger: int = number(500_000, "records per batch at the most", 1, MAX_LONG)
     dry_run: bool = option(False, "show the plan and change nothing")
     allow_partial: bool = option(False, "take what Kafka still holds of the range")
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
@@ -105,16 +117,10 @@ class DlqConfig(TablesConfig):
 class InspectConfig(DlqConfig):
     """What the DLQ's inspection shows of the records' values."""
 
-    sample_count: int = option(
-        2, "newest records to show of each error type", minimum=0, what="a number of records, or 0"
-    )
-    sample_length: int = option(
-        300, "characters to show of a value at the most", minimum=1, what="a number of characters above 0"
-    )
+    sample_count: int = number(2, "newest records to show of each error type", 0, MAX_INT)
+    sample_length: int = number(300, "characters to show of a value at the most", 1, MAX_INT)
     mask_fields: str = option("", "fields whose values are hidden, as comma-separated paths")
-    drift_records: int = option(
-        10_000, "newest records of each table to look for drift in", minimum=0, what="a number of records, or 0"
-    )
+    drift_records: int = number(10_000, "newest records of each table to look for drift in", 0, MAX_INT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +128,7 @@ class ReplayConfig(DlqConfig):
     """Which records of the DLQ to decode again, and how to append them to bronze."""
 
     dry_run: bool = option(False, "say what would be replayed and what still fails, and write nothing")
-    max_records: int = option(
-        100_000, "records to append in one transaction at the most", minimum=1, what="a number of records above 0"
-    )
-
+    max_records: int = number(100_000, "records to append in one transaction at the most", 1, MAX_LONG)
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
 
 
@@ -134,15 +137,17 @@ class StatusConfig(TablesConfig, KafkaConfig):
     """What to look at, how far back, and when to raise an alert."""
 
     checkpoint_path: str = option("", "checkpoint of the ingestion; says what it has not read, else the tables do")
-    report_hours: int = option(
-        24, "hours back that counts, delays and plots look, by ingestion", minimum=1, what="a number of hours above 0"
+    report_hours: int = number(24, "hours back that counts, delays and plots look, by ingestion", 1, MAX_HOURS)
+    max_batch_seconds: float = number(60.0, "alert when a batch took more seconds; 0 is off", 0, YEAR_SECONDS)
+    alert_invalid_ratio: float = number(0.01, "alert when a larger share of the records is invalid; 0 is off", 0, 1)
+    max_lag: int = number(100_000, "alert when more records wait in Kafka; 0 is off", 0, MAX_LONG)
+    max_staleness_minutes: float = number(
+        60.0, "alert when the newest record in the tables is older; 0 is off", 0, MAX_MINUTES
     )
-    max_batch_seconds: float = threshold(60.0, "alert when a batch took more seconds; 0 is off")
-    alert_invalid_ratio: float = threshold(0.01, "alert when a larger share of the records is invalid; 0 is off")
-    max_lag: int = threshold(100_000, "alert when more records wait in Kafka; 0 is off")
-    max_staleness_minutes: float = threshold(60.0, "alert when the newest record in the tables is older; 0 is off")
-    min_headroom_hours: float = threshold(24.0, "alert when Kafka deletes an unread record sooner; 0 is off")
-    small_file_mb: int = threshold(32, "files below this many MB are small; two in a partition are worth compacting")
+    min_headroom_hours: float = number(24.0, "alert when Kafka deletes an unread record sooner; 0 is off", 0, MAX_HOURS)
+    small_file_mb: int = number(
+        32, "files below this many MB are small; two in a partition are worth compacting", 0, MAX_MB
+    )
     fail_on_alert: bool = option(False, "end with exit code 6 when an alert fires")
     json: bool = option(False, "print the result as JSON")
 
@@ -151,13 +156,23 @@ class StatusConfig(TablesConfig, KafkaConfig):
 class MaintainConfig(TablesConfig):
     """What to compact, what to delete, and for how long."""
 
-    optimize_after_hours: int = threshold(2, "compact partitions whose hour ended this long ago; 0 leaves them")
-    small_file_mb: int = threshold(32, "files below this many MB are small; two in a partition are worth compacting")
-    delete_replayed_days: int = threshold(0, "is ignored: the DLQ keeps all of its records, the audit reads them")
-    retention_hours: int = threshold(0, "VACUUM keeps files for this many hours; 0 is the table's own setting, 7 days")
+    optimize_after_hours: int = number(
+        2, "compact partitions whose hour ended this long ago; 0 leaves them", 0, MAX_HOURS
+    )
+    small_file_mb: int = number(
+        32, "files below this many MB are small; two in a partition are worth compacting", 0, MAX_MB
+    )
+    delete_replayed_days: int = number(
+        0, "is ignored: the DLQ keeps all of its records, the audit reads them", 0, MAX_DAYS
+    )
+    retention_hours: int = number(
+        0, "VACUUM keeps files for this many hours; 0 is the table's own setting, 7 days", 0, MAX_HOURS
+    )
     vacuum: bool = option(False, "delete the files that VACUUM finds; without it they are only listed")
     force: bool = option(False, "let VACUUM keep files for less; no batch or query may last longer than that")
-    max_minutes: float = threshold(60.0, "begin no further partition after this many minutes; 0 is no limit")
+    max_minutes: float = number(
+        60.0, "begin no further partition after this many minutes; 0 is no limit", 0, MAX_MINUTES
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,7 +192,7 @@ class CreateTablesConfig(TablesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("bronze_table", "dlq_table"):
-            if not re.fullmatch(r"(\w+(\.\w+){0,2})?", getattr(self, name)):
+            if not re.fullmatch(r"(?!.*\b\d+\b)(\w+(\.\w+){0,2})?", getattr(self, name), re.ASCII):
                 raise InvalidOption(name, getattr(self, name), "a name such as catalog.schema.table")
         if self.dlq_table and not self.dlq_path:
             raise OptionMissing("dlq_path", "--dlq-table names the table there")

@@ -1,16 +1,23 @@
 """Options whose text is a list, a time or JSON, as the values that they mean."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from bronze.errors import InvalidOption
 
 _NEGATIVE_OFFSETS = {"earliest": -2, "latest": -1}
+_TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
+# Java's long and int; an offset must leave room for the exclusive end behind it.
+_MAX_OFFSET, _MAX_PARTITION = 2**63 - 2, 2**31 - 1
+# Each range is a condition of the query, which Spark plans anew for every batch.
+_MAX_RANGES = 1_000
 
 
 def parse_time(name: str, text: str) -> datetime | None:
-    """The time of an option, ISO 8601 with a zone; None where it is not set.
+    """The time of an option, ISO 8601 with a zone, in UTC; None where it is not set.
 
     Raises:
         InvalidOption: It is no such time, or has no zone.
@@ -19,11 +26,11 @@ def parse_time(name: str, text: str) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
-        time = datetime.min
-    if time.tzinfo is None:
-        raise InvalidOption(name, text, "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z")
-    return time
+        if time.tzinfo is not None:  # astimezone would take the machine's
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter where it is before the year 1 or after 9999 in UTC
+        pass
+    raise InvalidOption(name, text, _TIME)
 
 
 def parse_error_types(text: str) -> list[str]:
@@ -46,15 +53,41 @@ def parse_offset_ranges(text: str) -> dict[int, list[tuple[int, int]]]:
     Raises:
         InvalidOption: It is no such JSON.
     """
+    if not text:
+        return {}
     try:
-        ranges = {int(p): [(first, last) for first, last in listed] for p, listed in json.loads(text or "{}").items()}
+        listed = _load_object(text)
+        ranges = {_read_partition(p): [(first, last) for first, last in pairs] for p, pairs in listed.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        ranges = {-1: []}
+        ranges = {}
     pairs = [pair for listed in ranges.values() for pair in listed]
-    is_usable = all(type(o) is int for pair in pairs for o in pair) and all(0 <= a <= b for a, b in pairs)
-    if text and (not pairs or min(ranges) < 0 or not is_usable):
+    if not pairs or not all(_is_offset(first) and _is_offset(last) and first <= last for first, last in pairs):
         raise InvalidOption("offsets", text, 'JSON such as {"0": [[5, 9], [12, 12]]}')
+    if len(pairs) > _MAX_RANGES:
+        raise InvalidOption("offsets", text, f"at most {_MAX_RANGES:,} ranges; run the command several times for more")
     return ranges
+
+
+def _load_object(text: str) -> Any:
+    """JSON whose objects have no name twice: of two entries for a partition, one would be left out unsaid."""
+
+    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise ValueError("a name is there twice")
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=make)
+
+
+def _read_partition(text: str) -> int:
+    """A partition as JSON has it, the name of a member; int() would also take ``1_0``, ``+1`` and other digits."""
+    if not re.fullmatch("0|[1-9][0-9]{0,9}", text) or int(text) > _MAX_PARTITION:
+        raise ValueError("no partition")
+    return int(text)
+
+
+def _is_offset(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_OFFSET
 
 
 def split_list(text: str) -> list[str]:
@@ -88,11 +121,13 @@ def parse_offsets(name: str, text: str, topic: str, words: Sequence[str]) -> dic
     negative = {_NEGATIVE_OFFSETS[word] for word in words}
     expected = f'{", ".join(words)} or JSON such as {{"{topic}": {{"0": 23, "1": {min(negative)}}}}}'
     try:
-        by_topic = json.loads(text)
-        offsets = {int(partition): offset for partition, offset in by_topic[topic].items()}
+        by_topic = _load_object(text)
+        offsets = {_read_partition(partition): offset for partition, offset in by_topic[topic].items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InvalidOption(name, text, expected) from None
-    if set(by_topic) != {topic} or not all(type(o) is int and (o >= 0 or o in negative) for o in offsets.values()):
+    if set(by_topic) != {topic} or not all(
+        _is_offset(o) or (type(o) is int and o in negative) for o in offsets.values()
+    ):
         raise InvalidOption(name, text, expected)
     return offsets
 
@@ -103,13 +138,10 @@ def parse_timestamp(name: str, text: str) -> int | None:
     Raises:
         InvalidOption: No such time, or one without a zone or before 1970, where Kafka has no times.
     """
-    if not text:
+    time = parse_time(name, text)
+    if time is None:
         return None
-    expected = "an ISO 8601 time with a zone, such as 2026-01-31T12:00:00Z"
-    try:
-        since = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
-    except (ValueError, TypeError):  # the latter without a zone
-        raise InvalidOption(name, text, expected) from None
+    since = time - datetime(1970, 1, 1, tzinfo=UTC)
     if since < timedelta(0):
-        raise InvalidOption(name, text, expected)
+        raise InvalidOption(name, text, "a time from 1970 on, where Kafka's times begin")
     return -(-since // timedelta(milliseconds=1))

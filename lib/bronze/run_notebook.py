@@ -85,10 +85,19 @@ def _inspect(notebook: Path) -> Mapping[str, Any]:
 
 def _read_file(file: Path) -> Mapping[str, Any]:
     try:
-        given = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise FileUnreadable(str(file), "YAML file of parameters", error) from None
-    if not isinstance(given, dict):
+        given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.MarkedYAMLError as error:  # the text around it is not shown: it may hold a secret
+        place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        reason = ValueError(f"{error.problem or 'no YAML'}{place}")
+        raise FileUnreadable(str(file), "YAML file of parameters", reason) from None
+    except (
+        yaml.YAMLError,
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # also a date or a number that Python has not
+        raise FileUnreadable(str(file), "YAML file of parameters", ValueError(type(error).__name__)) from None
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
         raise FileUnreadable(str(file), "YAML file of parameters", ValueError("it holds no names"))
     return given
 

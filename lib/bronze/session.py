@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from bronze.jars import find_java, get_spark_packages, resolve_jars
 
+SUBSTITUTION = "spark.sql.variable.substitute"
 _DELTA = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -28,9 +29,16 @@ _RUNTIME = {
     "spark.databricks.delta.stalenessLimit": "0",
     # Where a batch does not end although its query is stopped; the default is to wait for ever.
     "spark.sql.streaming.stopTimeout": "30s",
-    # Kafka credentials are options of the source, and plans print options.
-    "spark.sql.redaction.options.regex": "(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore",
+    # A path goes into SQL as it is: ``${HOME}`` in it is a folder's name.
+    SUBSTITUTION: "false",
 }
+# With it, what we escape in quotes would stay escaped. Spark warns of its use, so it is only ever taken back.
+_RAW_STRINGS = "spark.sql.parser.escapedStringLiterals"
+# Kafka's client properties are options of the source, and plans print options, also in Spark's UI and event log.
+_REDACTION = "spark.sql.redaction.options.regex"
+_SECRETS = (
+    r"(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore|kafka\.(sasl|ssl)\.|user\.info"
+)
 _LOCAL = {
     # local[N] never retries a task; the second number is the tries.
     "spark.master": "local[*,4]",
@@ -78,6 +86,14 @@ def apply_settings(spark: SparkSession) -> None:
     """Set what a batch needs on a session that may have been made elsewhere; all can be set while it runs."""
     for key, value in _RUNTIME.items():
         spark.conf.set(key, value)
+    if spark.conf.get(_RAW_STRINGS) == "true":
+        spark.conf.set(_RAW_STRINGS, "false")
+    spark.conf.set(_REDACTION, extend_redaction(spark.conf.get(_REDACTION, "") or ""))
+
+
+def extend_redaction(pattern: str) -> str:
+    """A session's own pattern of the options that plans do not show, and ours: neither shows what the other hides."""
+    return pattern if _SECRETS in pattern else "|".join(f"(?:{each})" for each in filter(None, (pattern, _SECRETS)))
 
 
 def ship_package(spark: SparkSession) -> None:

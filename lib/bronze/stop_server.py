@@ -6,14 +6,13 @@ Spark's own UI has no such call. Without a token it listens on this machine only
 import hmac
 import json
 import logging
-import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-from bronze.config import TOKEN_VARIABLE, IngestConfig
+from bronze.config import IngestConfig, read_token
 from bronze.errors import PortUnusable
 from bronze.stop import StopSwitch
 
@@ -27,11 +26,14 @@ class StopServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, switch: StopSwitch, app_id: str, config: IngestConfig):
-        self.switch, self.app_id, self.token = switch, app_id, read_token(config)
+        self.switch, self.app_id, self.token = switch, app_id, read_token(config.http_token_file)
+        self.address_family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
         try:
             super().__init__((config.http_host, config.http_port), StopHandler)
         except OSError as error:
             raise PortUnusable(config.http_host, config.http_port, error.strerror or str(error)) from None
+        except UnicodeError:  # of a name with an empty part, or a part that is too long
+            raise PortUnusable(config.http_host, config.http_port, "it is no host's name") from None
 
 
 class StopHandler(BaseHTTPRequestHandler):
@@ -94,16 +96,10 @@ def serve_stop(switch: StopSwitch, app_id: str, config: IngestConfig) -> Iterato
     """
     with StopServer(switch, app_id, config) as server:
         threading.Thread(target=server.serve_forever, name="stop-server", daemon=True).start()
-        place = f"http://{config.http_host}:{config.http_port}{_APPLICATIONS}/{app_id}/stop"
+        host = f"[{config.http_host}]" if ":" in config.http_host else config.http_host
+        place = f"http://{host}:{config.http_port}{_APPLICATIONS}/{app_id}/stop"
         log.info("To stop: curl -X POST %s%s", place, " with the token" if server.token else "")
         try:
             yield
         finally:
             server.shutdown()
-
-
-def read_token(config: IngestConfig) -> str:
-    """The token of the file, else of the environment; empty where there is none."""
-    if config.http_token_file:
-        return Path(config.http_token_file).read_text().strip()
-    return os.environ.get(TOKEN_VARIABLE, "").strip()

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
@@ -82,8 +83,8 @@ def _read_sizes(spark: SparkSession, paths: list[str]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for path in paths:
         hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-        statuses = hadoop_path.getFileSystem(conf).globStatus(hadoop_path)  # none where it is gone meanwhile
-        for status in statuses or []:
+        with suppress(Py4JJavaError):  # it is gone meanwhile
+            status = hadoop_path.getFileSystem(conf).getFileStatus(hadoop_path)
             if status.isFile():
                 sizes[path] = status.getLen()
     return sizes

@@ -93,7 +93,7 @@ def _read_patience(spark: SparkSession, config: KafkaConfig) -> float:
     """
     given = read_client_properties(spark, config).get("default.api.timeout.ms", _CLIENT_TIMEOUT_MS).strip()
     if not given.isdecimal():
-        raise InvalidKafkaConfig(config.kafka_brokers, f"default.api.timeout.ms is {given!r}, not milliseconds")
+        raise InvalidKafkaConfig(config.kafka_brokers, "default.api.timeout.ms is no number of milliseconds")
     return _TRIES * int(given) / 1000
 
 

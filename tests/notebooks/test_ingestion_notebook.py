@@ -86,3 +86,17 @@ def test_brokers_beside_the_sandbox_are_refused(tmp_path: Path):
     done = run_papermill(str(tmp_path / "out.ipynb"), "-p", "kafka_brokers", "broker:9092")
     assert done.returncode == 1
     assert "use_sandbox is true, but kafka_brokers is 'broker:9092'" in done.stderr
+
+
+def test_an_executed_notebook_holds_no_word_of_a_password(parameters: dict[str, Any], tmp_path: Path):
+    module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    properties = tmp_path / "kafka.properties"
+    properties.write_text(
+        "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\n"
+        f"sasl.jaas.config={module} required username=u password=first c4nary;\n"
+    )
+    with pytest.raises(papermill.PapermillExecutionError, match="about sasl.jaas.config"):
+        execute({**parameters, "kafka_config": str(properties)}, tmp_path / "out.ipynb")
+    executed = (tmp_path / "out.ipynb").read_text()
+    assert "about sasl.jaas.config" in executed
+    assert "c4nary" not in executed

@@ -61,6 +61,33 @@ def test_a_failure_keeps_the_notebook_and_the_error_s_exit_code(notebook: Path, 
     assert nbformat.read(notebook.with_name("out.ipynb"), 4).cells[-1].outputs
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b"count: 2026-13-45",
+        b"count: " + b"9" * 5000,
+        b"1: 2\nname: a",
+        b"name: [",
+        b"[" * 5000,
+        b"name: 's3cret",
+        b"name: s3cret: a",
+        b"s3cret",
+        b"a: &a [*a]\nb: \x00s3cret",
+    ],
+    ids=range(10),
+)
+def test_a_file_that_holds_no_parameters_is_named_and_not_quoted(
+    notebook: Path, capsys: pytest.CaptureFixture[str], content: bytes
+):
+    file = notebook.with_name("p.yaml")
+    file.write_bytes(content)
+    assert run(notebook, "-f", str(file)) == 2
+    shown = capsys.readouterr().err
+    assert f"{file} is no YAML file of parameters" in shown
+    assert "s3cret" not in shown
+
+
 def test_a_missing_notebook_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(tmp_path / "no.ipynb") == 2
     assert "there is no file" in capsys.readouterr().err

@@ -1,0 +1,40 @@
+"""A process that ingests with one client properties file after the other, and prints all that an error drags along."""
+
+import json
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+from bronze.config import IngestConfig
+from bronze.errors import BronzeError
+from bronze.logs import configure_logging
+from bronze.session import get_session
+from bronze.stream import run
+
+
+def show(error: BaseException) -> None:
+    """The traceback, also of what it hides: a tool that reports errors may send it all."""
+    traceback.print_exception(error)
+    for linked in filter(None, (error.__cause__, error.__context__)):
+        show(linked)
+
+
+def main(folder: Path, config: IngestConfig, good: Path) -> None:
+    """Print the exit code of each file of a folder, then ingest with a good one."""
+    configure_logging()
+    spark = get_session()
+    spark.sparkContext.setLogLevel("INFO")
+    for file in sorted(folder.iterdir()):
+        try:
+            run(replace(config, kafka_config=str(file)), spark)
+        except BronzeError as error:
+            show(error)
+            print(f"{file.name}: {error.exit_code}")
+    records = run(replace(config, kafka_config=str(good)), spark).total
+    print(f"good: {records}")
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), IngestConfig(**json.loads(sys.argv[2])), Path(sys.argv[3]))
