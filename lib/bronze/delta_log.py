@@ -10,6 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.clock import choose_time_column
 from bronze.frames import collect_frame
 from bronze.schema import TableSpec
 
@@ -24,18 +25,20 @@ def list_files(spark: SparkSession, path: str) -> DataFrame:
     """The files of a table's newest version.
 
     Columns ``partitionValues`` (map of text), ``size`` (bytes), ``modified`` (when it was written), ``rows``,
-    ``newest_kafka`` and ``newest_ingested`` (both null where a file has no statistics of them).
+    ``newest_kafka`` (by the rule of clock.py, so at most ``newest_ingested``) and ``newest_ingested`` (both null where
+    a file has no statistics of its ingestion).
     """
     jvm: Any = spark._jvm
     snapshot = jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
     files = DataFrame(snapshot.allFiles().toDF(), spark).withColumn("stats", F.from_json("stats", _STATS))
+    ingested = F.col("stats.maxValues._ingested_at")
     return files.select(
         "partitionValues",
         "size",
         F.timestamp_millis("modificationTime").alias("modified"),
         F.col("stats.numRecords").alias("rows"),
-        F.col("stats.maxValues._kafka_timestamp").alias("newest_kafka"),
-        F.col("stats.maxValues._ingested_at").alias("newest_ingested"),
+        choose_time_column(F.col("stats.maxValues._kafka_timestamp"), ingested).alias("newest_kafka"),
+        ingested.alias("newest_ingested"),
     )
 
 
@@ -43,7 +46,8 @@ def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: 
     """A row per partition of a table; times are naive UTC.
 
     Columns: the partition columns as text (None for null), ``files``, ``small`` (files below ``small_file_mb``),
-    ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each).
+    ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each), ``unmeasured`` (files
+    without statistics of their ingestion).
     """
     keys = [F.col("partitionValues")[name].alias(name) for name in spec.partition_columns]
     is_small = F.col("size") < small_file_mb * 1024 * 1024
@@ -56,6 +60,7 @@ def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: 
             F.sum("rows").alias("rows"),
             F.sum("size").alias("bytes"),
             *(F.max(name).alias(name) for name in ("modified", "newest_kafka", "newest_ingested")),
+            F.count_if(F.col("newest_ingested").isNull()).alias("unmeasured"),
         )
     )
     return collect_frame(counted)

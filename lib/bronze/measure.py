@@ -12,6 +12,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.clock import choose_time_column, is_plausible_column
 from bronze.frames import collect_frame
 from bronze.offsets import PlannedOffsets
 from bronze.positions import is_within, select_positions
@@ -40,32 +41,60 @@ def measure_rows(
 
     Returns:
         Columns ``time`` (naive UTC, start of the minutes), ``valid``, ``invalid``, ``p50``, ``p95``, ``p99``: seconds
-        from ``_kafka_timestamp`` to ``_ingested_at``, of records that have a Kafka timestamp.
+        from ``_kafka_timestamp`` to ``_ingested_at``, 0 where the producer's clock is ahead, of records whose Kafka
+        timestamp a clock could mean; ``odd_timestamps``: the other records.
     """
     width = minutes * 60
     delay = (F.unix_micros("_ingested_at") - F.unix_micros("_kafka_timestamp")) / 1e6
+    is_plausible = is_plausible_column(F.col("_kafka_timestamp"), F.col("_ingested_at"))
     rows = reduce(DataFrame.unionAll, (_select_rows(spark, name, path, topic, since) for name, path in tables.items()))
     measured = (
         rows.withColumn("time", F.timestamp_seconds(F.floor(F.unix_seconds("_ingested_at") / width) * width))
-        .withColumn("delay", F.when(F.unix_micros("_kafka_timestamp") > 0, delay))
+        .withColumn("delay", F.when(is_plausible, F.greatest(delay, F.lit(0.0))))
         .rollup("time")
         .agg(
             F.count_if("_is_valid").alias("valid"),
             F.count_if(~F.col("_is_valid")).alias("invalid"),
+            F.count_if(F.col("delay").isNull()).alias("odd_timestamps"),
             F.percentile_approx("delay", list(_PERCENTILES)).alias("delays"),
         )
     )
     delays = [F.col("delays")[n].alias(f"p{p * 100:.0f}") for n, p in enumerate(_PERCENTILES)]
-    return collect_frame(measured.select("time", "valid", "invalid", *delays).orderBy("time"))
+    return collect_frame(measured.select("time", "valid", "invalid", *delays, "odd_timestamps").orderBy("time"))
 
 
 def _select_rows(spark: SparkSession, name: str, path: str, topic: str, since: datetime) -> DataFrame:
     is_valid = F.col("_is_valid") if name == "bronze" else F.lit(False)
-    rows = spark.read.format("delta").load(path)
-    recent = rows.where(
+    recent = _read(spark, path).where(
         (F.col("_kafka_topic") == topic) & (F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp"))
     )
     return recent.select("_ingested_at", "_kafka_timestamp", is_valid.alias("_is_valid"))
+
+
+def find_newest_ingestion(
+    spark: SparkSession, tables: Mapping[str, str], since: datetime | None
+) -> tuple[datetime | None, datetime | None]:
+    """The newest time of a record, by the rule of clock.py, and the newest ingestion, both naive UTC.
+
+    Reads rows: for tables that have files without statistics of these columns.
+
+    Args:
+        spark: Session.
+        tables: Path of each table.
+        since: What the statistics of the other files say of the first, naive UTC; so those are not read.
+    """
+    columns = ("_kafka_timestamp", "_ingested_at")
+    rows = reduce(DataFrame.unionAll, (_read(spark, path).select(*columns) for path in tables.values()))
+    recent = rows.where(F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp")) if since else rows
+    newest = recent.agg(
+        F.max(choose_time_column(*map(F.col, columns))).alias("kafka"), F.max("_ingested_at").alias("ingested")
+    )
+    found = collect_frame(newest).iloc[0]
+    return _to_python(found["kafka"]), _to_python(found["ingested"])
+
+
+def _read(spark: SparkSession, path: str) -> DataFrame:
+    return spark.read.format("delta").load(path)
 
 
 def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) -> datetime | None:
@@ -80,7 +109,7 @@ def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) 
     if not hours:
         return None
     date, hour = max(hours)
-    rows = spark.read.format("delta").load(path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
+    rows = _read(spark, path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
     # Spark takes capital letters only, and no zone beyond 18 hours. Its upper() would load the rules of all languages
     # first, 1.3 s.
     newest = rows.select(F.max(F.translate("event_timestamp", "tz", "TZ").try_cast("timestamp")).alias("newest"))
