@@ -2,7 +2,8 @@
 
 A producer may stamp a record with seconds, an uptime, microseconds, or nothing. Such a timestamp is kept as it came,
 and says nothing: a record's time is its Kafka timestamp; where that is missing, before 2000 or after the start of the
-batch that ingested the record, it is that start. Executors import this module.
+batch that ingested the record, it is that start. A batch is as old as its records that have a usable one; where none
+has, the batch's start stands for them. Executors import this module.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -44,16 +45,8 @@ def format_time(microseconds: int) -> str:
     return (EPOCH + microseconds * MICROSECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def is_plausible_column(kafka_timestamp: Column, start: Column) -> Column:
-    """``is_plausible`` of rows, as of the start of their batch; never null where there is a start."""
+def usable_time_column(kafka_timestamp: Column, start: Column) -> Column:
+    """Kafka timestamps of rows, at most the start of their batch; null where no clock could mean them."""
+    earliest = F.timestamp_micros(F.lit(EARLIEST))
     latest = start + F.make_dt_interval(secs=F.lit(MAX_AHEAD / 1_000_000))
-    return F.coalesce(kafka_timestamp.between(_earliest(), latest), F.lit(False))
-
-
-def choose_time_column(kafka_timestamp: Column, start: Column) -> Column:
-    """``choose_time`` of rows; null where there is no start."""
-    return F.when(kafka_timestamp.between(_earliest(), start), kafka_timestamp).otherwise(start)
-
-
-def _earliest() -> Column:
-    return F.timestamp_micros(F.lit(EARLIEST))
+    return F.when(kafka_timestamp.between(earliest, latest), F.least(kafka_timestamp, start))

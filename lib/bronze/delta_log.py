@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.clock import choose_time_column
+from bronze.clock import usable_time_column
 from bronze.frames import collect_frame
 from bronze.schema import TableSpec
 
@@ -25,8 +25,8 @@ def list_files(spark: SparkSession, path: str) -> DataFrame:
     """The files of a table's newest version.
 
     Columns ``partitionValues`` (map of text), ``size`` (bytes), ``modified`` (when it was written), ``rows``,
-    ``newest_kafka`` (by the rule of clock.py, so at most ``newest_ingested``) and ``newest_ingested`` (both null where
-    a file has no statistics of its ingestion).
+    ``newest_kafka`` (null where no clock could mean it, or a file has no statistics of it) and ``newest_ingested``
+    (null where a file has none of that).
     """
     jvm: Any = spark._jvm
     snapshot = jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
@@ -37,7 +37,7 @@ def list_files(spark: SparkSession, path: str) -> DataFrame:
         "size",
         F.timestamp_millis("modificationTime").alias("modified"),
         F.col("stats.numRecords").alias("rows"),
-        choose_time_column(F.col("stats.maxValues._kafka_timestamp"), ingested).alias("newest_kafka"),
+        usable_time_column(F.col("stats.maxValues._kafka_timestamp"), ingested).alias("newest_kafka"),
         ingested.alias("newest_ingested"),
     )
 
@@ -46,8 +46,9 @@ def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: 
     """A row per partition of a table; times are naive UTC.
 
     Columns: the partition columns as text (None for null), ``files``, ``small`` (files below ``small_file_mb``),
-    ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each), ``unmeasured`` (files
-    without statistics of their ingestion).
+    ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each), ``odd_ingested`` (the
+    newest ingestion of a file whose newest Kafka timestamp says nothing), ``unmeasured`` (files of which neither is
+    known).
     """
     keys = [F.col("partitionValues")[name].alias(name) for name in spec.partition_columns]
     is_small = F.col("size") < small_file_mb * 1024 * 1024
@@ -60,6 +61,7 @@ def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: 
             F.sum("rows").alias("rows"),
             F.sum("size").alias("bytes"),
             *(F.max(name).alias(name) for name in ("modified", "newest_kafka", "newest_ingested")),
+            F.max(F.when(F.col("newest_kafka").isNull(), F.col("newest_ingested"))).alias("odd_ingested"),
             F.count_if(F.col("newest_ingested").isNull()).alias("unmeasured"),
         )
     )

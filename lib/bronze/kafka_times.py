@@ -56,10 +56,8 @@ def _search(reader: "_Reader", partition: int, span: tuple[int, int], timestamp_
         middle = (low + high) // 2
         stamps = reader.read({partition: (middle, span[1])})[partition]
         usable = next((ms for _, ms in stamps if _is_usable(ms)), None)
-        if usable is None:
-            is_reached = not is_end or len(stamps) < _NEIGHBOURS
-        else:
-            is_reached = usable >= timestamp_ms
+        is_unknown = usable is None and len(stamps) >= _NEIGHBOURS
+        is_reached = not is_end if is_unknown else usable is None or usable >= timestamp_ms
         low, high = (low, middle) if is_reached else (middle + 1, high)
     return low
 
@@ -81,9 +79,8 @@ def find_timestamps(
     if odd:
         with _open_reader(spark, config) as reader:
             heads = reader.read(odd)
-            tails = reader.read(
-                {p: (max(first, end - _NEIGHBOURS), end) for p, (first, end) in odd.items()}, whole=True
-            )
+            last = {p: (max(begin, end - _NEIGHBOURS), end) for p, (begin, end) in odd.items()}
+            tails = reader.read(last, whole=True)
         for p in odd:
             begun, ended = ([ms for _, ms in stamps if _is_usable(ms)] for stamps in (heads[p], tails[p]))
             times[p] = (begun[0] if begun else times[p][0], max(ended) if ended else times[p][1])

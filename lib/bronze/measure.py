@@ -12,7 +12,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.clock import choose_time_column, is_plausible_column
+from bronze.clock import usable_time_column
 from bronze.frames import collect_frame
 from bronze.offsets import PlannedOffsets
 from bronze.positions import is_within, select_positions
@@ -46,11 +46,11 @@ def measure_rows(
     """
     width = minutes * 60
     delay = (F.unix_micros("_ingested_at") - F.unix_micros("_kafka_timestamp")) / 1e6
-    is_plausible = is_plausible_column(F.col("_kafka_timestamp"), F.col("_ingested_at"))
+    has_time = usable_time_column(F.col("_kafka_timestamp"), F.col("_ingested_at")).isNotNull()
     rows = reduce(DataFrame.unionAll, (_select_rows(spark, name, path, topic, since) for name, path in tables.items()))
     measured = (
         rows.withColumn("time", F.timestamp_seconds(F.floor(F.unix_seconds("_ingested_at") / width) * width))
-        .withColumn("delay", F.when(is_plausible, F.greatest(delay, F.lit(0.0))))
+        .withColumn("delay", F.when(has_time, F.greatest(delay, F.lit(0.0))))
         .rollup("time")
         .agg(
             F.count_if("_is_valid").alias("valid"),
@@ -71,26 +71,32 @@ def _select_rows(spark: SparkSession, name: str, path: str, topic: str, since: d
     return recent.select("_ingested_at", "_kafka_timestamp", is_valid.alias("_is_valid"))
 
 
-def find_newest_ingestion(
-    spark: SparkSession, tables: Mapping[str, str], since: datetime | None
+def find_newest_record(
+    spark: SparkSession, tables: Mapping[str, str], since: datetime | None, until: datetime | None = None
 ) -> tuple[datetime | None, datetime | None]:
-    """The newest time of a record, by the rule of clock.py, and the newest ingestion, both naive UTC.
+    """The newest record's time and the newest ingestion, naive UTC, of the batches that started within two times.
 
-    Reads rows: for tables that have files without statistics of these columns.
+    Reads their rows, for batches of which the files' statistics do not tell: that of a file with one record of the year
+    58872 is of that year.
 
     Args:
         spark: Session.
         tables: Path of each table.
-        since: What the statistics of the other files say of the first, naive UTC; so those are not read.
+        since: Naive UTC; None is all.
+        until: Naive UTC, inclusive; None is all.
     """
     columns = ("_kafka_timestamp", "_ingested_at")
     rows = reduce(DataFrame.unionAll, (_read(spark, path).select(*columns) for path in tables.values()))
-    recent = rows.where(F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp")) if since else rows
-    newest = recent.agg(
-        F.max(choose_time_column(*map(F.col, columns))).alias("kafka"), F.max("_ingested_at").alias("ingested")
+    if since:
+        rows = rows.where(F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp"))
+    if until:
+        rows = rows.where(F.col("_ingested_at") <= F.lit(f"{until}").cast("timestamp"))
+    batches = rows.groupBy("_ingested_at").agg(F.max(usable_time_column(*map(F.col, columns))).alias("kafka"))
+    newest = batches.agg(
+        F.max(F.coalesce("kafka", "_ingested_at")).alias("kafka"), F.max("_ingested_at").alias("start")
     )
     found = collect_frame(newest).iloc[0]
-    return _to_python(found["kafka"]), _to_python(found["ingested"])
+    return _to_python(found["kafka"]), _to_python(found["start"])
 
 
 def _read(spark: SparkSession, path: str) -> DataFrame:

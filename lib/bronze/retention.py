@@ -96,11 +96,11 @@ def _count_hours(timestamp: int | None, retention: Retention, now: datetime) -> 
 
 
 def describe_unknown(lag: pd.DataFrame, retention: Retention) -> str:
-    """Where the headroom is not known because of the records' own timestamps; empty where there is no such partition."""
+    """Where the records' own timestamps leave the headroom unknown; empty where there is no such partition."""
     partitions = [] if retention.hours is None else lag.index[lag["headroom"].isna()].tolist()
     if not partitions:
         return ""
     return (
-        f"partitions {', '.join(map(str, partitions))}: the headroom is not known, because the next unread records have "
-        "Kafka timestamps before 2000; Kafka deletes such records early"
+        f"the headroom of partitions {', '.join(map(str, partitions))} is not known: their next unread records have "
+        "Kafka timestamps before 2000, and Kafka may delete them at any time"
     )

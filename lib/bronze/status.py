@@ -16,7 +16,7 @@ from bronze.delta_log import count_files, measure_batches, read_commits
 from bronze.errors import AlertsFiring
 from bronze.kafka import describe_topic, list_offsets
 from bronze.kafka_times import read_next_timestamps
-from bronze.measure import choose_minutes, find_newest_event, find_newest_ingestion, find_next_offsets, measure_rows
+from bronze.measure import choose_minutes, find_newest_event, find_newest_record, find_next_offsets, measure_rows
 from bronze.offsets import PlannedOffsets
 from bronze.opening import CheckedTable, list_tables_with_positions, open_session
 from bronze.operations import StatusConfig
@@ -36,8 +36,8 @@ class Status:
         report_hours: Hours back that ``rows``, ``commits`` and ``batches`` look.
         rows: Counts and delays over time, as ``measure_rows`` has them; ``totals`` is its last row.
         totals: ``valid``, ``invalid`` and delays (``p50``, ``p95``, ``p99``, seconds) of the report's hours.
-        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes. Where no clock
-            could mean a record's Kafka timestamp, its ingestion stands for it.
+        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes. A Kafka
+            timestamp that no clock could mean does not count; of a batch that has no other, the start does.
         lag: Lag and headroom of each Kafka partition, as ``measure_lag`` has them.
         files: Files of each partition of the tables, as ``count_files`` has them, by ``table`` and ``partition``.
         commits: Commits of both tables, as ``read_commits`` has them, by ``table``.
@@ -113,7 +113,7 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
         totals,
         freshness,
         lag,
-        files,
+        files.drop(columns=["odd_ingested", "unmeasured"]),
         commits.droplevel(1).reset_index(),
         batches,
         alerts,
@@ -164,14 +164,23 @@ def _read_totals(rows: pd.DataFrame) -> dict[str, float]:
 def _find_newest(
     spark: SparkSession, paths: dict[str, str], files: pd.DataFrame
 ) -> tuple[datetime | None, datetime | None]:
-    """The newest record and the newest ingestion: from statistics, and from the rows of files that have none."""
-    newest = [files[name].max() for name in ("newest_kafka", "newest_ingested")]
-    known = [None if pd.isna(time) else time for time in newest]
-    if not files["unmeasured"].any():
-        return known[0], known[1]
-    read = find_newest_ingestion(spark, paths, known[0])
-    kafka, ingested = (max(filter(None, times), default=None) for times in zip(known, read, strict=True))
+    """The newest record and the newest ingestion: from statistics, and from the rows of what these leave open."""
+    kafka, ingested, odd = (_find_max(files[name]) for name in ("newest_kafka", "newest_ingested", "odd_ingested"))
+    if odd and (kafka is None or odd > kafka):
+        # The last one by itself: where its records have no usable time, its start is newer than all before it.
+        kafka = _choose_newest(kafka, find_newest_record(spark, paths, odd, odd)[0])
+    if files["unmeasured"].any() or (odd and kafka and odd > kafka):
+        read = find_newest_record(spark, paths, kafka)
+        kafka, ingested = _choose_newest(kafka, read[0]), _choose_newest(ingested, read[1])
     return kafka, ingested
+
+
+def _find_max(times: pd.Series) -> datetime | None:
+    return None if pd.isna(newest := times.max()) else newest.to_pydatetime()
+
+
+def _choose_newest(*times: datetime | None) -> datetime | None:
+    return max(filter(None, times), default=None)
 
 
 def _measure_freshness(
@@ -208,8 +217,8 @@ def _describe_odd(totals: dict[str, float]) -> str:
     if not totals.get("odd_timestamps"):
         return ""
     return (
-        f"{totals['odd_timestamps']:,.0f} records have a Kafka timestamp that no clock could mean (missing, before 2000 or "
-        "in the future); they have no delay, and their age is that of their ingestion"
+        f"{totals['odd_timestamps']:,.0f} records have a Kafka timestamp that no clock could mean (missing, before "
+        "2000 or in the future): delays and ages leave them out"
     )
 
 
