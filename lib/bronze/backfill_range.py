@@ -4,10 +4,9 @@ from pyspark.sql import SparkSession
 
 from bronze.checkpoint import read_checkpoint
 from bronze.checkpoint_errors import CheckpointMissing
-from bronze.clock import format_time
 from bronze.kafka import Topic
 from bronze.kafka_errors import PartitionsUnknown
-from bronze.kafka_times import find_offsets_at, find_timestamps
+from bronze.kafka_times import find_offsets_at, find_timestamps, format_timestamp
 from bronze.offsets import PlannedOffsets
 from bronze.operations import BackfillConfig
 from bronze.parsing import parse_timestamp
@@ -78,8 +77,8 @@ def find_cut_off(
         return {}
     times = find_timestamps(spark, config, topic, held)
     return {
-        p: f"partition {p} holds {held[p][0]} to {held[p][1] - 1}, from {_format_time(times[p][0])} on, and records "
-        "before that are deleted"
+        p: f"partition {p} holds {held[p][0]} to {held[p][1] - 1}, from {format_timestamp(times[p][0])} on, and "
+        "records before that are deleted"
         for p in begun
         if times[p][0] > start
     }
@@ -109,8 +108,4 @@ def _describe_times(spark: SparkSession, config: BackfillConfig, topic: Topic, h
     times = [t for t in find_timestamps(spark, config, topic, held).values() if t[0] >= 0]
     if not times:
         return "no time, because it has none"
-    return f"{_format_time(min(t[0] for t in times))} to {_format_time(max(t[1] for t in times))}"
-
-
-def _format_time(milliseconds: int) -> str:
-    return format_time(milliseconds * 1000)
+    return f"{format_timestamp(min(t[0] for t in times))} to {format_timestamp(max(t[1] for t in times))}"

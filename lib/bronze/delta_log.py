@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, cast
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.clock import usable_time_column
+from bronze.clock import EARLIEST, MAX_AHEAD
 from bronze.frames import collect_frame
 from bronze.schema import TableSpec
 
@@ -40,6 +40,13 @@ def list_files(spark: SparkSession, path: str) -> DataFrame:
         usable_time_column(F.col("stats.maxValues._kafka_timestamp"), ingested).alias("newest_kafka"),
         ingested.alias("newest_ingested"),
     )
+
+
+def usable_time_column(kafka_timestamp: Column, start: Column) -> Column:
+    """Kafka timestamps of rows, at most the start of their batch; null where no clock could mean them."""
+    earliest = F.timestamp_micros(F.lit(EARLIEST))
+    latest = start + F.make_dt_interval(secs=F.lit(MAX_AHEAD / 1_000_000))
+    return F.when(kafka_timestamp.between(earliest, latest), F.least(kafka_timestamp, start))
 
 
 def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: int) -> pd.DataFrame:

@@ -164,19 +164,6 @@ class InvalidParameter(BronzeError):
         super().__init__(f"parameter {name}: expected a value of type {kind}, got {value!r}{cure}")
 
 
-class NotOfSandbox(BronzeError):
-    """Raised when a notebook is to use the sandbox, and is given something that is not the sandbox's own."""
-
-    exit_code = 2
-
-    def __init__(self, name: str, value: object, cure: str):
-        super().__init__(
-            f"use_sandbox is true, but {name} is {value!r}, and sample events are for the sandbox's own brokers, topic "
-            "and paths only; set use_sandbox to false (papermill: -p use_sandbox False, YAML: use_sandbox: false) and "
-            f"name kafka_brokers, or for the sandbox {cure}"
-        )
-
-
 class PortUnusable(BronzeError):
     """Raised when the HTTP server cannot listen where it is told to."""
 

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.clock import is_plausible
+from bronze.clock import EPOCH, is_plausible
 from bronze.config import KafkaConfig
 from bronze.kafka import Topic, look_up
 from bronze.kafka_client import open_admin
@@ -25,6 +26,7 @@ from bronze.offsets import PlannedOffsets
 _NEIGHBOURS = 100
 # Offset and Kafka timestamp in milliseconds since 1970.
 Stamp = tuple[int, int]
+_LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 def find_offsets_at(
@@ -113,6 +115,15 @@ def read_next_timestamps(
 def _choose_next(unread: list[Stamp], before: list[Stamp]) -> int:
     nearest = [ms for _, ms in (unread[-1], *reversed(before)) if _is_usable(ms)]
     return nearest[0] if nearest else unread[0][1]
+
+
+def format_timestamp(timestamp_ms: int) -> str:
+    """A Kafka timestamp as ISO 8601; ``after 9999`` where the calendar ends before it."""
+    if timestamp_ms < 0:
+        return "before 1970"  # Kafka has -1 for no timestamp
+    if timestamp_ms > _LATEST:
+        return "after 9999"
+    return (EPOCH + timedelta(milliseconds=timestamp_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _is_usable(timestamp_ms: int) -> bool:

@@ -12,7 +12,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.clock import usable_time_column
+from bronze.delta_log import usable_time_column
 from bronze.frames import collect_frame
 from bronze.offsets import PlannedOffsets
 from bronze.positions import is_within, select_positions

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bronze.config import Config, IngestConfig
-from bronze.errors import InvalidOption, InvalidParameter
+from bronze.errors import BronzeError, InvalidOption, InvalidParameter
 from bronze.logs import configure_logging
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -21,6 +21,19 @@ OWN_PARAMETERS = {"use_sandbox": bool, "report_hours": int}
 _PROJECT = "bronze-ingestion"
 _MAX_HOURS = 1_000_000
 _LONG_TEXT = 40
+
+
+class NotOfSandbox(BronzeError):
+    """Raised when a notebook is to use the sandbox, and is given something that is not the sandbox's own."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, value: object, cure: str):
+        super().__init__(
+            f"use_sandbox is true, but {name} is {value!r}, and sample events are for the sandbox's own brokers, topic "
+            "and paths only; set use_sandbox to false (papermill: -p use_sandbox False, YAML: use_sandbox: false) and "
+            f"name kafka_brokers, or for the sandbox {cure}"
+        )
 
 
 def set_up_notebook() -> None:

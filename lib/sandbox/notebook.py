@@ -13,8 +13,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, KafkaConfig, TablesConfig
-from bronze.errors import NotOfSandbox
-from bronze.notebook import AnyConfig, check_types, is_checkout, read_config
+from bronze.notebook import AnyConfig, NotOfSandbox, check_types, is_checkout, read_config
 from bronze.stream import run
 from bronze.tables import to_local_path
 

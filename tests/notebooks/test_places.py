@@ -1,4 +1,4 @@
-"""What a notebook writes, and where, when papermill itself calls it: no sample events unasked, and paths as a command's."""
+"""What a notebook writes, and where, when papermill itself calls it: no sample events unasked, paths as a command's."""
 
 import os
 import shutil

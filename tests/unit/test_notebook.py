@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from bronze.config import IngestConfig
-from bronze.errors import BronzeError, InvalidOption, InvalidParameter, NotOfSandbox
-from bronze.notebook import OWN_PARAMETERS, is_checkout, leave_notebooks, read_config
+from bronze.errors import BronzeError, InvalidOption, InvalidParameter
+from bronze.notebook import OWN_PARAMETERS, NotOfSandbox, is_checkout, leave_notebooks, read_config
 from bronze.operations import BackfillConfig, InspectConfig, StatusConfig
 from sandbox import notebook
 from sandbox.notebook import find_own_folder, make_config
