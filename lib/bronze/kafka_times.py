@@ -151,6 +151,7 @@ class _Reader:
         jvm: Any = self.spark._jvm
         asked = {p: jvm.org.apache.kafka.common.TopicPartition(self.config.kafka_topic, p) for p in spans}
         self.consumer.assign(list(asked.values()))
+        self.consumer.resume(list(asked.values()))  # an earlier read paused them
         for partition, (start, _) in spans.items():
             self.consumer.seek(asked[partition], start)
         found: dict[int, list[Stamp]] = {p: [] for p in spans}

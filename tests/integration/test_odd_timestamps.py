@@ -8,24 +8,31 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
-from bronze import audit, status
+from bronze import audit, dlq, dlq_report, replay, status
 from bronze.backfill import run as run_backfill
+from bronze.decode import Invalid
 from bronze.maintain import run as run_maintain
-from bronze.operations import AuditConfig, BackfillConfig, MaintainConfig, StatusConfig
+from bronze.operations import AuditConfig, BackfillConfig, InspectConfig, MaintainConfig, ReplayConfig, StatusConfig
 from bronze.status import Status
 from bronze.status_report import to_json, to_text
 from bronze.storage_errors import RangeNotHeld
+from bronze.transforms import build_dlq
 from tests.conftest import Lake, Topic, make_event
 from tests.integration.test_configuration import delete_records
 from tests.integration.test_status import draw
+from tests.unit.builders import make_records
 
 HOUR = 3_600_000
-YEAR_10000, YEAR_58872 = 253_402_300_800_000, 1_796_083_200_000_000
-ODD = [1, 1_000_000, 1_796_083_200, YEAR_10000, YEAR_58872]
+YEAR_2300, YEAR_10000, YEAR_58872 = 10_413_792_000_000, 253_402_300_800_000, 1_796_083_200_000_000
+SECONDS = 1_796_083_200
+ODD = [1, 1_000_000, SECONDS, YEAR_10000, YEAR_58872]
+# One of each kind, where each takes seconds.
+each_kind = pytest.mark.parametrize("odd", [SECONDS, YEAR_58872])
 
 
 def now() -> int:
@@ -68,7 +75,7 @@ def test_valid_events_of_now_are_valid_whatever_their_kafka_timestamps(topic: To
     assert audit.run(any_lake.configure(AuditConfig), any_lake.spark).verdict.startswith("Complete")
 
 
-@pytest.mark.parametrize("odd", [*ODD, 10_413_792_000_000], ids=lambda ms: str(ms))
+@pytest.mark.parametrize("odd", [1, SECONDS, YEAR_2300, YEAR_10000, YEAR_58872])
 def test_one_odd_record_changes_no_figure_of_the_status(topic: Topic, lake: Lake, odd: int):
     produce_at(topic, now() - 3 * HOUR, odd, now() - 2 * HOUR)
     lake.ingest()
@@ -81,7 +88,7 @@ def test_one_odd_record_changes_no_figure_of_the_status(topic: Topic, lake: Lake
     assert any("1 records have a Kafka timestamp that no clock could mean" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("odd", ODD)
+@each_kind
 def test_an_odd_record_alone_in_its_file_hides_no_age(topic: Topic, lake: Lake, odd: int):
     """One in the DLQ, whose batch has others in bronze; and a file of an earlier batch that says more."""
     produce_at(topic, now() - 2 * HOUR)
@@ -92,7 +99,7 @@ def test_an_odd_record_alone_in_its_file_hides_no_age(topic: Topic, lake: Lake, 
     assert read_age(measure(lake)) == pytest.approx(120, abs=5)
 
 
-@pytest.mark.parametrize("odd", ODD)
+@each_kind
 def test_producers_that_all_stamp_oddly_have_not_fallen_silent(topic: Topic, lake: Lake, odd: int):
     produce_at(topic, now() - 2 * HOUR)
     lake.ingest()
@@ -178,7 +185,7 @@ def at(hours_ago: float) -> str:
     return (datetime.now(UTC) - timedelta(hours=hours_ago)).isoformat()
 
 
-@pytest.mark.parametrize("odd", ODD)
+@each_kind
 def test_a_backfill_by_time_has_the_records_of_that_time(topic: Topic, lake: Lake, odd: int):
     """Offsets 0 to 9, one each hour; the odd one is offset 2."""
     hours = [now() - hour * HOUR for hour in range(9, 0, -1)]
@@ -189,11 +196,12 @@ def test_a_backfill_by_time_has_the_records_of_that_time(topic: Topic, lake: Lak
     assert plan(lake, start_timestamp="2026-01-01T00:00:00Z", end_timestamp="9999-12-31T23:59:59Z") == [(0, 10)]
 
 
-@pytest.mark.parametrize("odd", ODD)
+@each_kind
 def test_a_range_without_records_is_refused_with_the_times_that_there_are(topic: Topic, lake: Lake, odd: int):
-    produce_at(topic, odd, now() - 2 * HOUR, odd, now() - HOUR)
-    with pytest.raises(RangeNotHeld, match=f"its records are of {at(2)[:13]}.*Z to {at(1)[:13]}.*Z"):
-        plan(lake, end_timestamp="2001-01-01T00:00:00Z")
+    produce_at(topic, now() - 2 * HOUR, odd, now() - HOUR)
+    for times in ({"end_timestamp": "2001-01-01T00:00:00Z"}, {"start_timestamp": at(0.5)}):
+        with pytest.raises(RangeNotHeld, match=f"its records are of {at(2)[:13]}.*Z to {at(1)[:13]}.*Z"):
+            plan(lake, **times)
 
 
 def test_times_that_are_all_odd_are_shown_as_they_are(topic: Topic, lake: Lake):
@@ -202,7 +210,7 @@ def test_times_that_are_all_odd_are_shown_as_they_are(topic: Topic, lake: Lake):
         plan(lake, end_timestamp="1970-01-01T00:00:00Z")
 
 
-@pytest.mark.parametrize("odd", ODD)
+@each_kind
 def test_what_kafka_deleted_of_a_time_is_noticed_behind_an_odd_record(topic: Topic, lake: Lake, odd: int):
     produce_at(topic, now() - 5 * HOUR, odd, now() - 4 * HOUR, now() - 3 * HOUR)
     delete_records(topic, 0, before=1)
@@ -214,3 +222,26 @@ def test_what_kafka_deleted_of_a_time_is_noticed_behind_an_odd_record(topic: Top
 def test_a_topic_of_odd_timestamps_alone_is_backfilled_whole(topic: Topic, lake: Lake):
     produce_at(topic, *[YEAR_58872 + n for n in range(300)])
     assert plan(lake, start_timestamp=at(2), end_timestamp=at(1)) == [(0, 300)]
+
+
+@each_kind
+def test_an_event_that_only_its_kafka_timestamp_made_invalid_is_replayed(topic: Topic, lake: Lake, odd: int):
+    """As earlier releases left it: no event of now is a day after 1970."""
+    produce_at(topic, odd)
+    lake.ingest()
+    write_deltalake(lake.config.dlq_path, make_waiting(lake, odd), mode="append")
+    DeltaTable(lake.config.output_path).delete()
+    rows = dlq.read_dlq(lake.spark, lake.configure(InspectConfig))
+    assert dlq_report.count_error_types(rows)["open"].to_dict() == {"invalid_timestamp": 1}
+    dlq_report.plot_over_time(rows).canvas.draw()
+    assert replay.run(lake.configure(ReplayConfig), lake.spark).counts["appended"] == 1
+    assert lake.bronze.count() == 1
+
+
+def make_waiting(lake: Lake, timestamp: int) -> pa.Table:
+    (value,) = [row["_raw_value"].encode() for row in lake.bronze.select("_raw_value").collect()]
+    records = make_records([value], timestamps=[timestamp * 1000])
+    names = pa.array([lake.config.kafka_topic], pa.string())
+    records = records.set_column(records.schema.get_field_index("topic"), "topic", names)
+    detail = "Expected a time from 2000-01-01 to 1970-01-22T00:00:00.000+00:00, a day after the record, got '…'"
+    return build_dlq(records, [Invalid("invalid_timestamp", detail)], 0, now() * 1000)

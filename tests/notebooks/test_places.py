@@ -10,8 +10,10 @@ import nbformat
 import pytest
 from deltalake import DeltaTable
 
-from bronze.notebook import read_result
+from bronze.notebook import NotOfSandbox, read_result
 from sandbox.kafka import KafkaSandbox
+from sandbox.notebook import start_sandbox
+from sandbox.topics import measure_topics
 from tests.conftest import ROOT, Topic, make_events
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -55,6 +57,16 @@ def test_no_sample_events_reach_named_tables(notebook: Path, given: list[str], e
     assert error in done.stderr
     assert not started
     assert not (tmp_path / "lake").exists()
+
+
+def test_a_topic_on_the_running_sandbox_is_used_and_not_filled(
+    kafka: KafkaSandbox, topic: Topic, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SANDBOX_DATA_DIR", str(kafka.data_dir))
+    assert start_sandbox(topic.name) == kafka.brokers
+    assert measure_topics(kafka.brokers)[topic.name].records == 0
+    with pytest.raises(NotOfSandbox, match="kafka_topic is 'orders'"):
+        start_sandbox("orders")
 
 
 @pytest.fixture
