@@ -14,7 +14,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.clock import EPOCH, is_plausible
+from bronze.clock import EARLIEST, EPOCH, is_plausible
 from bronze.config import KafkaConfig
 from bronze.kafka import Topic, look_up
 from bronze.kafka_client import open_admin
@@ -44,7 +44,8 @@ def find_offsets_at(
     with open_admin(spark, config) as admin:
         found = look_up(spark, config, admin, topic, spec.forTimestamp(timestamp_ms))
     offsets = {partition: info.offset() for partition, info in found.items()}
-    odd = [p for p, info in found.items() if info.offset() >= 0 and not _is_usable(info.timestamp())]
+    # One before 2000 is the answer only to such a time.
+    odd = [p for p, info in found.items() if not _is_usable(ms := info.timestamp()) and ms * 1000 >= EARLIEST]
     if odd:
         with _open_reader(spark, config) as reader:
             offsets |= {p: _search(reader, p, (offsets[p], held[p][1]), timestamp_ms, is_end) for p in odd}
@@ -56,12 +57,18 @@ def _search(reader: "_Reader", partition: int, span: tuple[int, int], timestamp_
     low, high = span
     while low < high:
         middle = (low + high) // 2
-        stamps = reader.read({partition: (middle, span[1])})[partition]
-        usable = next((ms for _, ms in stamps if _is_usable(ms)), None)
-        is_unknown = usable is None and len(stamps) >= _NEIGHBOURS
-        is_reached = not is_end if is_unknown else usable is None or usable >= timestamp_ms
+        usable, is_all = _find_usable(reader, partition, middle, span[1])
+        is_reached = usable >= timestamp_ms if usable is not None else is_all or not is_end
         low, high = (low, middle) if is_reached else (middle + 1, high)
+    if is_end and low < span[1] and _find_usable(reader, partition, low, span[1]) == (None, True):
+        return span[1]  # the last records say nothing: they belong to those before them
     return low
+
+
+def _find_usable(reader: "_Reader", partition: int, start: int, end: int) -> tuple[int | None, bool]:
+    """The first usable timestamp from an offset on, and whether all records were looked at."""
+    stamps = reader.read({partition: (start, end)})[partition]
+    return next((ms for _, ms in stamps if _is_usable(ms)), None), len(stamps) < _NEIGHBOURS
 
 
 def find_timestamps(
