@@ -37,6 +37,10 @@ SOAK_MINUTES ?= 15
 KILLS ?= 25
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
+# Notebooks take data/ for the sandbox's own; another folder must be named.
+ifneq ($(DATA),data)
+export SANDBOX_TABLES_DIR := $(DATA)
+endif
 
 TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq-path $(DATA)/dlq
 RUN = $(BIN)/python -m bronze.run_notebook notebooks

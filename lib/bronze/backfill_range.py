@@ -1,18 +1,20 @@
 """Which offsets a backfill is asked for: by offsets, or by Kafka's timestamps, up to what a stream has planned."""
 
-from datetime import UTC, datetime
-
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import read_checkpoint
 from bronze.checkpoint_errors import CheckpointMissing
-from bronze.kafka import Topic, find_offsets_at, find_timestamps
+from bronze.kafka import Topic
 from bronze.kafka_errors import PartitionsUnknown
+from bronze.kafka_times import find_offsets_at, find_timestamps, format_timestamp
 from bronze.offsets import PlannedOffsets
 from bronze.operations import BackfillConfig
 from bronze.parsing import parse_timestamp
 from bronze.resume import check_tables_of
 from bronze.tables import TableState, qualify_path
+
+# Records at a partition's begin whose timestamps no clock could mean may stand before the first one of a time range.
+_ODD = 100
 
 
 def resolve_offsets(config: BackfillConfig, topic: Topic, held: PlannedOffsets) -> PlannedOffsets:
@@ -38,11 +40,12 @@ def resolve_times(spark: SparkSession, config: BackfillConfig, topic: Topic, hel
     """The offsets from the first record at or after the one time to the first at or after the other.
 
     Kafka finds them per partition. Where a producer's timestamps do not ascend, records beside the borders may be of
-    other times.
+    other times. A record whose timestamp no clock could mean is taken by its place.
     """
+    names = ("start_timestamp", "end_timestamp")
     starts, ends = (
-        {} if ms is None else find_offsets_at(spark, config, topic, ms)
-        for ms in (parse_timestamp(name, getattr(config, name)) for name in ("start_timestamp", "end_timestamp"))
+        {} if ms is None else find_offsets_at(spark, config, topic, ms, held, is_end=name == "end_timestamp")
+        for name, ms in ((name, parse_timestamp(name, getattr(config, name))) for name in names)
     )
     wanted = {}
     for partition, (earliest, latest) in held.items():
@@ -58,7 +61,7 @@ def describe_other_times(
     """Why a time range holds nothing, where all of Kafka's records are earlier, or all later; else empty."""
     is_after = bool(config.start_timestamp) and all(wanted[p][0] == held[p][1] for p in wanted)
     is_before = bool(config.end_timestamp) and all(wanted[p][1] == held[p][0] for p in wanted)
-    return f"its records are of {_describe_times(spark, config, topic)}" if is_after or is_before else ""
+    return f"its records are of {_describe_times(spark, config, topic, held)}" if is_after or is_before else ""
 
 
 def find_cut_off(
@@ -69,13 +72,13 @@ def find_cut_off(
     How many of those were of the time range cannot be known.
     """
     start = parse_timestamp("start_timestamp", config.start_timestamp) or 0
-    begun = [p for p, (first, _) in wanted.items() if 0 < held[p][0] == first]
+    begun = [p for p, (first, _) in wanted.items() if held[p][0] > 0 and first - held[p][0] <= _ODD]
     if not begun:
         return {}
-    times = find_timestamps(spark, config, topic)
+    times = find_timestamps(spark, config, topic, held)
     return {
-        p: f"partition {p} holds {held[p][0]} to {held[p][1] - 1}, from {_format_time(times[p][0])} on, and records "
-        "before that are deleted"
+        p: f"partition {p} holds {held[p][0]} to {held[p][1] - 1}, from {format_timestamp(times[p][0])} on, and "
+        "records before that are deleted"
         for p in begun
         if times[p][0] > start
     }
@@ -101,12 +104,8 @@ def limit_to_planned(
     return {p: (first, max(first, min(end, checkpoint.ends.get(p, 0)))) for p, (first, end) in wanted.items()}
 
 
-def _describe_times(spark: SparkSession, config: BackfillConfig, topic: Topic) -> str:
-    times = [t for t in find_timestamps(spark, config, topic).values() if t[0] >= 0]
+def _describe_times(spark: SparkSession, config: BackfillConfig, topic: Topic, held: PlannedOffsets) -> str:
+    times = [t for t in find_timestamps(spark, config, topic, held).values() if t[0] >= 0]
     if not times:
         return "no time, because it has none"
-    return f"{_format_time(min(t[0] for t in times))} to {_format_time(max(t[1] for t in times))}"
-
-
-def _format_time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{format_timestamp(min(t[0] for t in times))} to {format_timestamp(max(t[1] for t in times))}"

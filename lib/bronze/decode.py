@@ -6,12 +6,13 @@ The order of the checks is part of the contract: the first that applies names th
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 import msgspec
 from pyspark.sql import types as T
 
+from bronze.clock import EARLIEST, EPOCH, MICROSECOND, choose_time
 from bronze.schema import get_bronze_schema, get_event_schema
 
 ERROR_TYPES = (
@@ -27,10 +28,7 @@ ERROR_TYPES = (
 REQUIRED_FIELDS = ("event_id", "event_timestamp", "tenant_id")
 MAX_DEPTH = 100
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _DAY = 86_400_000_000
-_EARLIEST = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 # RFC 3339 with a zone. fromisoformat alone also takes week dates, commas and, from Python 3.13, hour 24.
 _RFC3339 = re.compile(
@@ -61,7 +59,7 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
         value: The Kafka value, None for a tombstone.
         kafka_timestamp: The record's Kafka timestamp in microseconds since 1970.
         ingested_at: When the batch started, in microseconds since 1970; it bounds the event time where Kafka's
-            own timestamp is missing, not positive or in the future.
+            own timestamp is missing, before 2000 or in the future.
 
     Returns:
         The event, or what is wrong with it; never raises for any value. Map fields that bronze has a column for are
@@ -128,10 +126,10 @@ def _check_event_time(fields: dict[str, Any], kafka_timestamp: int | None, inges
     if event_time is None:
         expected = "an RFC 3339 date and time with a zone, such as 2026-01-31T23:59:59Z"
         return Invalid("invalid_timestamp", f"Expected {expected}, got {_shorten(text)} - at `$.event_timestamp`")
-    known = kafka_timestamp is not None and 0 < kafka_timestamp <= ingested_at
-    latest = (kafka_timestamp if known else ingested_at) + _DAY  # type: ignore[operator]
-    if not _EARLIEST <= event_time <= latest:
-        expected = f"a time from 2000-01-01 to {_format_time(latest)}, a day after the record"
+    record_time = choose_time(kafka_timestamp, ingested_at)
+    if not EARLIEST <= event_time <= record_time + _DAY:
+        bound = "record" if record_time == kafka_timestamp else "batch's start"
+        expected = f"a time from 2000-01-01 to {_format_time(record_time + _DAY)}, a day after the {bound}"
         return Invalid("invalid_timestamp", f"Expected {expected}, got {_shorten(text)} - at `$.event_timestamp`")
     return Event(fields, event_time)
 
@@ -141,13 +139,13 @@ def parse_timestamp(text: str) -> int | None:
     if not _RFC3339.fullmatch(text):
         return None
     try:
-        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
+        return (datetime.fromisoformat(text.upper()) - EPOCH) // MICROSECOND
     except (ValueError, OverflowError):  # 30 February, a zone of +99:00, year 0
         return None
 
 
 def _format_time(microseconds: int) -> str:
-    return (_EPOCH + microseconds * _MICROSECOND).isoformat(timespec="milliseconds")
+    return (EPOCH + microseconds * MICROSECOND).isoformat(timespec="milliseconds")
 
 
 def _shorten(text: str, length: int = 100) -> str:

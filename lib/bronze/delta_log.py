@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any, cast
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.clock import EARLIEST, MAX_AHEAD
 from bronze.frames import collect_frame
 from bronze.schema import TableSpec
 
@@ -24,26 +25,37 @@ def list_files(spark: SparkSession, path: str) -> DataFrame:
     """The files of a table's newest version.
 
     Columns ``partitionValues`` (map of text), ``size`` (bytes), ``modified`` (when it was written), ``rows``,
-    ``newest_kafka`` and ``newest_ingested`` (both null where a file has no statistics of them).
+    ``newest_kafka`` (null where no clock could mean it, or a file has no statistics of it) and ``newest_ingested``
+    (null where a file has none of that).
     """
     jvm: Any = spark._jvm
     snapshot = jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
     files = DataFrame(snapshot.allFiles().toDF(), spark).withColumn("stats", F.from_json("stats", _STATS))
+    ingested = F.col("stats.maxValues._ingested_at")
     return files.select(
         "partitionValues",
         "size",
         F.timestamp_millis("modificationTime").alias("modified"),
         F.col("stats.numRecords").alias("rows"),
-        F.col("stats.maxValues._kafka_timestamp").alias("newest_kafka"),
-        F.col("stats.maxValues._ingested_at").alias("newest_ingested"),
+        usable_time_column(F.col("stats.maxValues._kafka_timestamp"), ingested).alias("newest_kafka"),
+        ingested.alias("newest_ingested"),
     )
+
+
+def usable_time_column(kafka_timestamp: Column, start: Column) -> Column:
+    """Kafka timestamps of rows, at most the start of their batch; null where no clock could mean them."""
+    earliest = F.timestamp_micros(F.lit(EARLIEST))
+    latest = start + F.make_dt_interval(secs=F.lit(MAX_AHEAD / 1_000_000))
+    return F.when(kafka_timestamp.between(earliest, latest), F.least(kafka_timestamp, start))
 
 
 def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: int) -> pd.DataFrame:
     """A row per partition of a table; times are naive UTC.
 
     Columns: the partition columns as text (None for null), ``files``, ``small`` (files below ``small_file_mb``),
-    ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each).
+    ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each), ``odd_ingested`` (the
+    newest ingestion of a file whose newest Kafka timestamp says nothing), ``unmeasured`` (files of which neither is
+    known).
     """
     keys = [F.col("partitionValues")[name].alias(name) for name in spec.partition_columns]
     is_small = F.col("size") < small_file_mb * 1024 * 1024
@@ -56,6 +68,8 @@ def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: 
             F.sum("rows").alias("rows"),
             F.sum("size").alias("bytes"),
             *(F.max(name).alias(name) for name in ("modified", "newest_kafka", "newest_ingested")),
+            F.max(F.when(F.col("newest_kafka").isNull(), F.col("newest_ingested"))).alias("odd_ingested"),
+            F.count_if(F.col("newest_ingested").isNull()).alias("unmeasured"),
         )
     )
     return collect_frame(counted)

@@ -181,7 +181,8 @@ class InvalidParameter(BronzeError):
     exit_code = 2
 
     def __init__(self, name: str, value: object, kind: str):
-        super().__init__(f"parameter {name}: expected a value of type {kind}, got {show_value(value)}")
+        cure = "; write True or False with papermill -p, true or false in YAML" if kind == "bool" else ""
+        super().__init__(f"parameter {name}: expected a value of type {kind}, got {show_value(value)}{cure}")
 
 
 class PortUnusable(BronzeError):

@@ -59,30 +59,6 @@ def list_offsets(
     return {partition: (earliest[partition], latest[partition]) for partition in topic.partitions}
 
 
-def find_offsets_at(spark: SparkSession, config: KafkaConfig, topic: Topic, timestamp_ms: int) -> dict[int, int]:
-    """The first offset whose Kafka timestamp is at or after a time, per partition; -1 where there is none.
-
-    Raises:
-        KafkaUnavailable: Kafka does not answer.
-    """
-    spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
-    with open_admin(spark, config) as admin:
-        return _list_once(spark, config, admin, topic, spec.forTimestamp(timestamp_ms))
-
-
-def find_timestamps(spark: SparkSession, config: KafkaConfig, topic: Topic) -> dict[int, tuple[int, int]]:
-    """Kafka timestamp of the earliest record and the newest timestamp, ms since 1970; -1 where there is no record.
-
-    Raises:
-        KafkaUnavailable: Kafka does not answer.
-    """
-    spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
-    with open_admin(spark, config) as admin:
-        first = _look_up(spark, config, admin, topic, spec.forTimestamp(0))
-        newest = _look_up(spark, config, admin, topic, spec.maxTimestamp())
-    return {p: (first[p].timestamp(), newest[p].timestamp()) for p in topic.partitions}
-
-
 def read_topic_settings(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
     """The topic's settings, such as ``retention.ms``; empty where Kafka does not tell this client."""
     jvm = _jvm(spark)
@@ -100,14 +76,14 @@ def read_topic_settings(spark: SparkSession, config: KafkaConfig) -> dict[str, s
 def _list_once(
     spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
 ) -> dict[int, int]:
-    found = _look_up(spark, config, admin, topic, spec, patience)
+    found = look_up(spark, config, admin, topic, spec, patience)
     return {partition: info.offset() for partition, info in found.items()}
 
 
-def _look_up(
+def look_up(
     spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
 ) -> dict[int, Any]:
-    """Offset and timestamp of one record of each partition."""
+    """Offset and timestamp of one record of each partition, by a Java ``OffsetSpec``; read committed."""
     jvm = _jvm(spark)
     asked = {p: jvm.org.apache.kafka.common.TopicPartition(topic.name, p) for p in topic.partitions}
     request = jvm.java.util.HashMap()

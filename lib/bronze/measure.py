@@ -12,6 +12,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.delta_log import usable_time_column
 from bronze.frames import collect_frame
 from bronze.offsets import PlannedOffsets
 from bronze.positions import is_within, select_positions
@@ -40,32 +41,66 @@ def measure_rows(
 
     Returns:
         Columns ``time`` (naive UTC, start of the minutes), ``valid``, ``invalid``, ``p50``, ``p95``, ``p99``: seconds
-        from ``_kafka_timestamp`` to ``_ingested_at``, of records that have a Kafka timestamp.
+        from ``_kafka_timestamp`` to ``_ingested_at``, 0 where the producer's clock is ahead, of records whose Kafka
+        timestamp a clock could mean; ``odd_timestamps``: the other records.
     """
     width = minutes * 60
     delay = (F.unix_micros("_ingested_at") - F.unix_micros("_kafka_timestamp")) / 1e6
+    has_time = usable_time_column(F.col("_kafka_timestamp"), F.col("_ingested_at")).isNotNull()
     rows = reduce(DataFrame.unionAll, (_select_rows(spark, name, path, topic, since) for name, path in tables.items()))
     measured = (
         rows.withColumn("time", F.timestamp_seconds(F.floor(F.unix_seconds("_ingested_at") / width) * width))
-        .withColumn("delay", F.when(F.unix_micros("_kafka_timestamp") > 0, delay))
+        .withColumn("delay", F.when(has_time, F.greatest(delay, F.lit(0.0))))
         .rollup("time")
         .agg(
             F.count_if("_is_valid").alias("valid"),
             F.count_if(~F.col("_is_valid")).alias("invalid"),
+            F.count_if(F.col("delay").isNull()).alias("odd_timestamps"),
             F.percentile_approx("delay", list(_PERCENTILES)).alias("delays"),
         )
     )
     delays = [F.col("delays")[n].alias(f"p{p * 100:.0f}") for n, p in enumerate(_PERCENTILES)]
-    return collect_frame(measured.select("time", "valid", "invalid", *delays).orderBy("time"))
+    return collect_frame(measured.select("time", "valid", "invalid", *delays, "odd_timestamps").orderBy("time"))
 
 
 def _select_rows(spark: SparkSession, name: str, path: str, topic: str, since: datetime) -> DataFrame:
     is_valid = F.col("_is_valid") if name == "bronze" else F.lit(False)
-    rows = spark.read.format("delta").load(path)
-    recent = rows.where(
+    recent = _read(spark, path).where(
         (F.col("_kafka_topic") == topic) & (F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp"))
     )
     return recent.select("_ingested_at", "_kafka_timestamp", is_valid.alias("_is_valid"))
+
+
+def find_newest_record(
+    spark: SparkSession, tables: Mapping[str, str], since: datetime | None, until: datetime | None = None
+) -> tuple[datetime | None, datetime | None]:
+    """The newest record's time and the newest ingestion, naive UTC, of the batches that started within two times.
+
+    Reads their rows, for batches of which the files' statistics do not tell: that of a file with one record of the year
+    58872 is of that year.
+
+    Args:
+        spark: Session.
+        tables: Path of each table.
+        since: Naive UTC; None is all.
+        until: Naive UTC, inclusive; None is all.
+    """
+    columns = ("_kafka_timestamp", "_ingested_at")
+    rows = reduce(DataFrame.unionAll, (_read(spark, path).select(*columns) for path in tables.values()))
+    if since:
+        rows = rows.where(F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp"))
+    if until:
+        rows = rows.where(F.col("_ingested_at") <= F.lit(f"{until}").cast("timestamp"))
+    batches = rows.groupBy("_ingested_at").agg(F.max(usable_time_column(*map(F.col, columns))).alias("kafka"))
+    newest = batches.agg(
+        F.max(F.coalesce("kafka", "_ingested_at")).alias("kafka"), F.max("_ingested_at").alias("start")
+    )
+    found = collect_frame(newest).iloc[0]
+    return _to_python(found["kafka"]), _to_python(found["start"])
+
+
+def _read(spark: SparkSession, path: str) -> DataFrame:
+    return spark.read.format("delta").load(path)
 
 
 def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) -> datetime | None:
@@ -80,7 +115,7 @@ def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) 
     if not hours:
         return None
     date, hour = max(hours)
-    rows = spark.read.format("delta").load(path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
+    rows = _read(spark, path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
     # Spark takes capital letters only, and no zone beyond 18 hours. Its upper() would load the rules of all languages
     # first, 1.3 s.
     newest = rows.select(F.max(F.translate("event_timestamp", "tz", "TZ").try_cast("timestamp")).alias("newest"))

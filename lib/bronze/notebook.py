@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,38 +11,84 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bronze.config import Config, IngestConfig
+from bronze.errors import BronzeError, InvalidOption, InvalidParameter
 from bronze.logs import configure_logging
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 RESULT_MIME = "application/vnd.bronze.result+json"
+# Those that no configuration has, and so none checks.
+OWN_PARAMETERS = {"use_sandbox": bool, "report_hours": int}
+_PROJECT = "bronze-ingestion"
+_MAX_HOURS = 1_000_000
 _LONG_TEXT = 40
 
 
+class NotOfSandbox(BronzeError):
+    """Raised when a notebook is to use the sandbox, and is given something that is not the sandbox's own."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, value: object, cure: str):
+        super().__init__(
+            f"use_sandbox is true, but {name} is {value!r}, and sample events are for the sandbox's own brokers, topic "
+            "and paths only; set use_sandbox to false (papermill: -p use_sandbox False, YAML: use_sandbox: false) and "
+            f"name kafka_brokers, or for the sandbox {cure}"
+        )
+
+
 def set_up_notebook() -> None:
-    """Make the checkout the working directory, and show the product's log on standard output, which is not red.
+    """Find where relative paths begin, and show the product's log on standard output, which is not red.
 
     Values in tables are cut only when they are longer than 120 characters.
     """
-    enter_project()
+    leave_notebooks()
     configure_logging(sys.stdout)
     pd.set_option("display.max_colwidth", 120)  # an error's detail names its field at the end
 
 
-def enter_project(marker: str = "pyproject.toml") -> Path:
-    """Make the checkout the working directory, so that ``data/`` is the same one however a notebook is run.
+def leave_notebooks() -> None:
+    """Relative paths begin where a notebook was called from; in the checkout's ``notebooks/``, at the checkout.
 
-    JupyterLab and nbmake start a kernel in the notebook's folder, papermill in that of the caller.
+    JupyterLab and nbmake start a kernel in the notebook's own folder, papermill in the caller's.
     """
     here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / marker).is_file()), here)
-    os.chdir(root)
-    return root
+    if here.name == "notebooks" and is_checkout(here.parent):
+        os.chdir(here.parent)
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder is a checkout of this project, and not another one's."""
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return project == _PROJECT and (folder / "notebooks" / "ingestion.ipynb").is_file()
 
 
 def read_config(parameters: Mapping[str, Any], kind: type[AnyConfig] = IngestConfig, **others: Any) -> AnyConfig:  # type: ignore[assignment]
-    """The configuration made of a notebook's parameters, ``globals()``; the other values replace theirs."""
+    """The configuration made of a notebook's parameters, ``globals()``; the other values replace theirs.
+
+    Raises:
+        InvalidParameter: A parameter that only notebooks have is not of its type, such as the text "false".
+        BronzeError: The configuration's own checks fail.
+    """
+    check_types(parameters)
     given = {field.name: parameters[field.name] for field in fields(kind) if field.name in parameters}
     return kind(**{**given, **others})
+
+
+def check_types(parameters: Mapping[str, Any]) -> None:
+    """Refuse a value of another type: papermill hands on as text what it cannot read, and "false" would be true.
+
+    Raises:
+        InvalidParameter: Which it is.
+        InvalidOption: Hours that reach back before any record.
+    """
+    for name, kind in OWN_PARAMETERS.items():
+        if name in parameters and type(parameters[name]) is not kind:
+            raise InvalidParameter(name, parameters[name], kind.__name__)
+    if not 0 <= (hours := parameters.get("report_hours", 0)) <= _MAX_HOURS:
+        raise InvalidOption("report_hours", hours, f"a number of hours from 0 to {_MAX_HOURS:,}")
 
 
 def wrap_cells(frame: pd.DataFrame) -> Any:

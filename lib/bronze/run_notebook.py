@@ -16,11 +16,11 @@ from nbformat.reader import NotJSONError
 from nbformat.validator import NotebookValidationError
 from papermill.exceptions import PapermillExecutionError
 
-from bronze import checkpoint_errors, errors, kafka_errors, storage_errors
+from bronze import checkpoint_errors, errors, kafka_errors, notebook, storage_errors
 from bronze.errors import BronzeError, FileUnreadable, InvalidParameter, NotebookMissing, UnknownParameter
 from bronze.notebook import find_result
 
-_ERRORS = (errors, checkpoint_errors, kafka_errors, storage_errors)
+_ERRORS = (errors, checkpoint_errors, kafka_errors, storage_errors, notebook)
 _TYPES = {"str": str, "int": int, "float": float}
 _BOOLEANS = {"true": True, "false": False}
 

@@ -16,13 +16,14 @@ from bronze.delta_log import count_files, measure_batches, read_commits
 from bronze.dlq_binding import list_tables_with_positions
 from bronze.errors import AlertsFiring
 from bronze.kafka import describe_topic, list_offsets
+from bronze.kafka_times import read_next_timestamps
 from bronze.log_cleanup import describe_logs
-from bronze.measure import choose_minutes, find_newest_event, find_next_offsets, measure_rows
+from bronze.measure import choose_minutes, find_newest_event, find_newest_record, find_next_offsets, measure_rows
 from bronze.offsets import PlannedOffsets
 from bronze.opening import CheckedTable, open_session
 from bronze.operations import StatusConfig
 from bronze.prepare import check_tables
-from bronze.retention import measure_lag, read_next_timestamps, read_retention
+from bronze.retention import describe_unknown, measure_lag, read_retention
 from bronze.storage_errors import TableMissing
 from bronze.tables import qualify_path
 
@@ -37,7 +38,8 @@ class Status:
         report_hours: Hours back that ``rows``, ``commits`` and ``batches`` look.
         rows: Counts and delays over time, as ``measure_rows`` has them; ``totals`` is its last row.
         totals: ``valid``, ``invalid`` and delays (``p50``, ``p95``, ``p99``, seconds) of the report's hours.
-        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes.
+        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes. A Kafka
+            timestamp that no clock could mean does not count; of a batch that has no other, the start does.
         lag: Lag and headroom of each Kafka partition, as ``measure_lag`` has them.
         files: Files of each partition of the tables, as ``count_files`` has them, by ``table`` and ``partition``.
         commits: Commits of both tables, as ``read_commits`` has them, by ``table``.
@@ -100,9 +102,11 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
     batches = measure_batches(commits)
     rows = measure_rows(spark, paths, topic.name, since, choose_minutes(config.report_hours))
     totals = _read_totals(rows)
-    freshness = _measure_freshness(find_newest_event(spark, bronze.path, select_bronze(files)), files, now)
-    alerts = evaluate_alerts(config, _select_measured(batches, totals, lag, freshness))
-    notes = [note for note in (retention.note, *_describe_missing(config, dlq)) if note]
+    newest = _find_newest(spark, paths, files)
+    freshness = _measure_freshness(find_newest_event(spark, bronze.path, select_bronze(files)), *newest, now)
+    alerts = evaluate_alerts(config, _select_measured(config, batches, totals, lag, freshness))
+    odd = (describe_unknown(lag, retention), _describe_odd(totals))
+    notes = [note for note in (retention.note, *odd, *_describe_missing(config, dlq)) if note]
     notes += describe_logs(spark, list(paths.values()))
     return Status(
         topic.name,
@@ -112,7 +116,7 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
         totals,
         freshness,
         lag,
-        files,
+        files.drop(columns=["odd_ingested", "unmeasured"]),
         commits.droplevel(1).reset_index(),
         batches,
         alerts,
@@ -164,29 +168,65 @@ def _read_totals(rows: pd.DataFrame) -> dict[str, float]:
     return {"valid": 0, "invalid": 0, **({} if total.empty else total.iloc[0].to_dict())}
 
 
-def _measure_freshness(newest_event: datetime | None, files: pd.DataFrame, now: datetime) -> pd.DataFrame:
-    """How old the newest of each is; below 0 where a producer's clock is ahead."""
-    newest = {"event": newest_event, "Kafka timestamp": files["newest_kafka"].max()}
-    newest["ingestion"] = files["newest_ingested"].max()
+def _find_newest(
+    spark: SparkSession, paths: dict[str, str], files: pd.DataFrame
+) -> tuple[datetime | None, datetime | None]:
+    """The newest record and the newest ingestion: from statistics, and from the rows of what these leave open."""
+    kafka, ingested, odd = (_find_max(files[name]) for name in ("newest_kafka", "newest_ingested", "odd_ingested"))
+    if odd and (kafka is None or odd > kafka):
+        # The last one by itself: where its records have no usable time, its start is newer than all before it.
+        kafka = _choose_newest(kafka, find_newest_record(spark, paths, odd, odd)[0])
+    if files["unmeasured"].any() or (odd and kafka and odd > kafka):
+        read = find_newest_record(spark, paths, kafka)
+        kafka, ingested = _choose_newest(kafka, read[0]), _choose_newest(ingested, read[1])
+    return kafka, ingested
+
+
+def _find_max(times: pd.Series) -> datetime | None:
+    return None if pd.isna(newest := times.max()) else newest.to_pydatetime()
+
+
+def _choose_newest(*times: datetime | None) -> datetime | None:
+    return max(filter(None, times), default=None)
+
+
+def _measure_freshness(
+    newest_event: datetime | None, newest_kafka: datetime | None, newest_ingested: datetime | None, now: datetime
+) -> pd.DataFrame:
+    """How old the newest of each is; an event's age is below 0 where a producer's clock is ahead."""
+    newest = {"event": newest_event, "Kafka timestamp": newest_kafka, "ingestion": newest_ingested}
     frame = pd.DataFrame({"time": pd.to_datetime(pd.Series(newest, dtype=object))}).rename_axis("newest")
     frame["age"] = (now - frame["time"]).dt.total_seconds() / 60
+    # A stream may have ingested since.
+    arrived = ["Kafka timestamp", "ingestion"]
+    frame.loc[arrived, "age"] = frame.loc[arrived, "age"].clip(lower=0)
     return frame
 
 
 def _select_measured(
-    batches: pd.DataFrame, totals: dict[str, float], lag: pd.DataFrame, freshness: pd.DataFrame
+    config: StatusConfig, batches: pd.DataFrame, totals: dict[str, float], lag: pd.DataFrame, freshness: pd.DataFrame
 ) -> dict[str, float | None]:
     """What each alert looks at, by the name of its threshold."""
     records = totals["valid"] + totals["invalid"]
+    shortest = lag["headroom"].min()
     measured = {
         "max_batch_seconds": batches["seconds"].max(),
         "alert_invalid_ratio": totals["invalid"] / records if records else math.nan,
         "max_lag": lag["lag"].sum(),
         "max_staleness_minutes": freshness["age"]["Kafka timestamp"],
-        # One that is not known may be the shortest, unless a known one has ended.
-        "min_headroom_hours": lag["headroom"].min(skipna=(lag["headroom"] == 0).any()),
+        # One that is not known may be the shortest, unless a known one is short enough to alert.
+        "min_headroom_hours": lag["headroom"].min(skipna=bool(shortest < config.min_headroom_hours or shortest == 0)),
     }
     return {name: None if pd.isna(value) else float(value) for name, value in measured.items()}
+
+
+def _describe_odd(totals: dict[str, float]) -> str:
+    if not totals.get("odd_timestamps"):
+        return ""
+    return (
+        f"{totals['odd_timestamps']:,.0f} records have a Kafka timestamp that no clock could mean (missing, before "
+        "2000 or in the future): delays and ages leave them out"
+    )
 
 
 def _describe_missing(config: StatusConfig, dlq: CheckedTable | None) -> list[str]:

@@ -1,39 +1,87 @@
-"""What a notebook uses: the sandbox's broker and tables filled from it, or those that it is given."""
+"""What a notebook uses: the sandbox's broker and tables filled from it, or those that it is given.
 
+Sample events are written only where brokers, topic and paths are the sandbox's own: use_sandbox is true by default, and
+whoever names a table of their own has not asked for it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
-from bronze.config import IngestConfig, TablesConfig
-from bronze.errors import BronzeError
+from bronze.config import IngestConfig, KafkaConfig, TablesConfig
+from bronze.notebook import AnyConfig, NotOfSandbox, check_types, is_checkout, read_config
 from bronze.stream import run
+from bronze.tables import to_local_path
 
 
-class BrokersAmbiguous(BronzeError):
-    """Raised when a notebook is given brokers and is to use the sandbox as well."""
+def make_config(parameters: Mapping[str, Any], kind: type[AnyConfig]) -> AnyConfig:
+    """The configuration made of a notebook's parameters, ``globals()``; on the sandbox, with its brokers.
 
-    exit_code = 2
-
-    def __init__(self, kafka_brokers: str):
-        super().__init__(
-            f"use_sandbox is true, but kafka_brokers is {kafka_brokers!r}; "
-            "set use_sandbox to false (-p use_sandbox False) or leave kafka_brokers empty"
-        )
-
-
-def choose_brokers(use_sandbox: bool, kafka_brokers: str, kafka_topic: str) -> str:
-    """The sandbox's brokers, started and filled with sample events where needed, or the given ones.
+    All parameters are checked before the sandbox is started and filled, where that is needed.
 
     Raises:
-        BrokersAmbiguous: Both are asked for; nobody wants sample events in a production table.
+        InvalidParameter: A parameter that only notebooks have is not of its type.
+        NotOfSandbox: ``use_sandbox`` is true beside brokers, a path or a topic that are not the sandbox's own.
+        BronzeError: The configuration's own checks fail.
     """
-    if not use_sandbox:
-        return kafka_brokers
-    if kafka_brokers:
-        raise BrokersAmbiguous(kafka_brokers)
-    from sandbox.kafka import ensure_sandbox
+    check_types(parameters)
+    if not parameters["use_sandbox"]:
+        return read_config(parameters, kind)
+    if given := parameters.get("kafka_brokers"):
+        raise NotOfSandbox("kafka_brokers", given, "leave them empty")
+    if not issubclass(kind, KafkaConfig):
+        return check_paths(read_config(parameters, kind))
+    config = check_paths(read_config(parameters, kind, kafka_brokers="the sandbox's"))
+    return replace(config, kafka_brokers=start_sandbox(config.kafka_topic))
 
-    return ensure_sandbox(kafka_topic)
+
+def check_paths(config: AnyConfig) -> AnyConfig:
+    """The configuration, where all its paths are the sandbox's own.
+
+    Raises:
+        NotOfSandbox: Which one is not.
+    """
+    own = find_own_folder()
+    for name in ("output_path", "dlq_path", "checkpoint_path"):
+        path = getattr(config, name, "")
+        local = to_local_path(path) if path else None
+        if path and not (own and local and own in Path(local).resolve().parents):
+            place = f"below {own}" if own else "below data/ of the checkout, and call the notebook from there"
+            raise NotOfSandbox(name, path, f"use a path {place}")
+    return config
+
+
+def find_own_folder() -> Path | None:
+    """Where sample tables may be: SANDBOX_TABLES_DIR, or ``data`` in the checkout that the notebook is called from."""
+    if folder := os.environ.get("SANDBOX_TABLES_DIR"):
+        return Path(folder).resolve()
+    return Path("data").resolve() if is_checkout(Path.cwd()) else None
+
+
+def start_sandbox(kafka_topic: str) -> str:
+    """The sandbox's brokers, started and filled with sample events where needed.
+
+    Only its own topic is filled; another one must be on its running broker already.
+
+    Raises:
+        NotOfSandbox: It is not.
+    """
+    from sandbox.kafka import KafkaSandbox, ensure_sandbox
+    from sandbox.produce import TOPIC
+    from sandbox.topics import measure_topics
+
+    if kafka_topic == TOPIC:
+        return ensure_sandbox(kafka_topic)
+    sandbox = KafkaSandbox()
+    if sandbox.pid is None or kafka_topic not in measure_topics(sandbox.brokers):
+        command = f"python -m sandbox up, then python -m sandbox produce --topic {kafka_topic}"
+        cure = f"leave it {TOPIC}, or fill it by {command}"
+        raise NotOfSandbox("kafka_topic", kafka_topic, cure)
+    return sandbox.brokers
 
 
 def fill_tables(spark: SparkSession, use_sandbox: bool, config: TablesConfig, kafka_topic: str) -> None:
@@ -41,12 +89,16 @@ def fill_tables(spark: SparkSession, use_sandbox: bool, config: TablesConfig, ka
 
     The checkpoint lies beside the bronze table, where the ingestion notebook has it. With ``use_sandbox`` false, and
     where there are tables, nothing is done.
+
+    Raises:
+        NotOfSandbox: A path or the topic is not the sandbox's own.
     """
-    if not use_sandbox or Path(config.output_path).exists():
+    if use_sandbox is not True or Path(to_local_path(config.output_path) or "").exists():
         return
+    check_paths(config)
     run(
         IngestConfig(
-            kafka_brokers=choose_brokers(True, "", kafka_topic),
+            kafka_brokers=start_sandbox(kafka_topic),
             kafka_topic=kafka_topic,
             checkpoint_path=str(Path(config.output_path).with_name("checkpoint")),
             output_path=config.output_path,

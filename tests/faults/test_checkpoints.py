@@ -10,7 +10,7 @@ from bronze.checkpoint_errors import CheckpointOfOtherTables, CheckpointOfOtherT
 from bronze.commit import OwnTable
 from bronze.errors import QueryFailed
 from bronze.kafka_errors import DataLoss
-from bronze.storage_errors import DlqMismatch, DlqMissing
+from bronze.storage_errors import DlqMismatch, DlqMissing, DlqTaken
 from tests.conftest import Lake, Topic, make_events
 from tests.faults.conftest import assert_complete, change_path
 from tests.integration import test_backfill, test_configuration
@@ -106,8 +106,10 @@ def test_a_checkpoint_without_its_table_is_refused(topic: Topic, lake: Lake):
     topic.produce(make_events(5))
     lake.ingest()
     shutil.rmtree(lake.config.output_path)
-    with pytest.raises(CheckpointOfOtherTables, match="there is no table"):
+    with pytest.raises(DlqTaken, match="for another bronze table"):
         lake.ingest()
+    with pytest.raises(CheckpointOfOtherTables, match="there is no table"):
+        lake.ingest(change_dlq=True)
     assert not Path(lake.config.output_path).exists()
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import time
 from typing import Any
 
@@ -324,11 +325,17 @@ BOUNDS = [
     ("an old record's", to_micros("2020-01-01T00:00:00Z"), to_micros("2020-01-02T00:00:00Z")),
     ("missing", None, INGESTED_AT + DAY),
     ("zero", 0, INGESTED_AT + DAY),
+    ("a millisecond", 1_000, INGESTED_AT + DAY),
+    ("in seconds", KAFKA_TIME // 1_000, INGESTED_AT + DAY),
+    ("a month's uptime", 30 * DAY, INGESTED_AT + DAY),
+    ("a microsecond before 2000", to_micros("2000-01-01T00:00:00Z") - 1, INGESTED_AT + DAY),
+    ("the first of 2000", to_micros("2000-01-01T00:00:00Z"), to_micros("2000-01-02T00:00:00Z")),
     ("minus one", -1, INGESTED_AT + DAY),
     ("minus one millisecond", -1_000, INGESTED_AT + DAY),
     ("the batch's", INGESTED_AT, INGESTED_AT + DAY),
     ("in the future", INGESTED_AT + 1, INGESTED_AT + DAY),
     ("far in the future", 9 * 10**17, INGESTED_AT + DAY),
+    ("in microseconds", KAFKA_TIME * 1_000, INGESTED_AT + DAY),
 ]
 
 
@@ -342,6 +349,19 @@ def test_an_event_may_be_a_day_ahead_of_its_record_but_no_microsecond_more(kafka
     in_time, too_late = (make_value(event_timestamp=format_micros(latest + extra)) for extra in (0, 1))
     assert decode(in_time, kafka_time, INGESTED_AT)[1] == latest
     assert decode(too_late, kafka_time, INGESTED_AT)[0] == TIME
+
+
+@pytest.mark.parametrize("kafka_time", [b[1] for b in BOUNDS], ids=[b[0] for b in BOUNDS])
+def test_the_expected_range_is_one_that_times_are_in_and_says_what_bounds_it(kafka_time: int | None):
+    outcome = decode(make_value(event_timestamp="1999-12-31T23:59:59Z"), kafka_time, INGESTED_AT)
+    found = re.search("Expected a time from (.*) to (.*), a day after the (record|batch's start), got", outcome[1])
+    assert found is not None
+    first, last = to_micros(found[1] + "T00:00:00Z"), to_micros(found[2])
+    assert first < last == (kafka_time if found[3] == "record" else INGESTED_AT) + DAY
+
+
+def test_a_driver_without_a_clock_prints_no_empty_range():
+    assert "from 2000-01-01 to 2000-01-02T" in decode(make_value(event_timestamp="2030-01-01T00:00:00Z"), 0, 0)[1]
 
 
 def test_a_long_timestamp_is_shortened_in_the_detail():

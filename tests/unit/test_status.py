@@ -8,10 +8,13 @@ import pytest
 
 from bronze.delta_log import measure_batches
 from bronze.measure import choose_minutes
-from bronze.retention import Retention, measure_lag
+from bronze.operations import StatusConfig
+from bronze.retention import Retention, describe_unknown, measure_lag
+from bronze.status import _select_measured
 
 NOW = datetime(2026, 1, 8, tzinfo=UTC)
 DAY = Retention(24.0)
+STATUS = StatusConfig(kafka_brokers="broker:9092", output_path="data/bronze")
 
 
 def hours_ago(hours: float) -> int:
@@ -40,6 +43,38 @@ def test_headroom_has_no_end_where_all_is_read_or_nothing_expires():
 
 def test_headroom_is_not_known_where_kafka_does_not_tell_the_retention():
     assert math.isnan(measure(40, (0, 100), hours_ago(20), Retention(None))["headroom"])
+
+
+def test_a_next_record_with_a_timestamp_in_the_future_has_the_whole_retention_before_it():
+    """Kafka keeps it for longer."""
+    for timestamp in (hours_ago(-0.5), hours_ago(-30), 253_402_300_800_000, 1_796_083_200_000_000, 2**63 - 1):
+        assert measure(40, (0, 100), timestamp)["headroom"] == 24
+
+
+@pytest.mark.parametrize("timestamp", [-1, 0, 1, 1_796_083_200])
+def test_the_headroom_is_not_known_where_no_clock_could_mean_the_timestamp(timestamp: int):
+    found = measure(40, (0, 100), timestamp)
+    assert math.isnan(found["headroom"])
+    assert pd.isna(found["next unread"])
+    assert math.isinf(measure(40, (0, 100), timestamp, Retention(math.inf))["headroom"])
+
+
+def test_a_note_names_the_partitions_whose_headroom_is_not_known():
+    lag = measure_lag({0: 5, 1: 0}, {0: (0, 6), 1: (0, 7)}, {0: 1, 1: hours_ago(1)}, DAY, NOW)
+    assert describe_unknown(lag, DAY).startswith("the headroom of partitions 0 is not known")
+    assert describe_unknown(lag.loc[[1]], DAY) == ""
+
+
+@pytest.mark.parametrize(
+    ("headrooms", "measured"), [([3.0, 8.0], 3.0), ([3.0, math.nan], 3.0), ([30.0, math.nan], None), ([math.nan], None)]
+)
+def test_a_headroom_that_is_too_short_is_not_hidden_by_one_that_is_not_known(
+    headrooms: list[float], measured: float | None
+):
+    lag = pd.DataFrame({"headroom": headrooms, "lag": 1})
+    ages = pd.DataFrame({"age": {"Kafka timestamp": 1.0}})
+    batches = pd.DataFrame({"seconds": [1.0]})
+    assert _select_measured(STATUS, batches, {"valid": 1, "invalid": 0}, lag, ages)["min_headroom_hours"] == measured
 
 
 def test_records_that_kafka_deleted_unread_are_counted_and_leave_no_headroom():
