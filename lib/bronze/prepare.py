@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import msgspec
 from pyspark.sql import SparkSession
@@ -24,7 +25,6 @@ from bronze.loss import describe_lost, subtract_all
 from bronze.obstacles import find_obstacle
 from bronze.offsets import OffsetRanges, PlannedOffsets
 from bronze.opening import CheckedTable, locate_tables
-from bronze.operations import BackfillConfig
 from bronze.resume import Opened, Start, check_start, make_opened
 from bronze.spark_writer import SparkWriter
 from bronze.stop import StopSwitch, limit_invalid
@@ -36,6 +36,9 @@ from bronze.tables import (
     to_local_path,
 )
 from bronze.watch import TopicWatch
+
+if TYPE_CHECKING:
+    from bronze.operations import BackfillConfig
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +139,7 @@ def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -
 
 
 def bind_tables(
-    spark: SparkSession, config: IngestConfig | BackfillConfig, opened: Opened, start: Start
+    spark: SparkSession, config: "IngestConfig | BackfillConfig", opened: Opened, start: Start
 ) -> tuple[Opened, TableWriter]:
     """Create the tables that are missing, choose the writer, and commit to both tables that they belong together.
 

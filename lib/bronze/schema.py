@@ -159,7 +159,7 @@ class TableSpec:
         """
         return {
             "delta.dataSkippingStatsColumns": ",".join(self.stats_columns),
-            "delta.checkpointInterval": "10",
+            "delta.checkpointInterval": "100",
             "delta.enableExpiredLogCleanup": "false",
             CLEANED_BY: "maintain",
         }

@@ -35,7 +35,7 @@ def make_config(parameters: Mapping[str, Any], kind: type[AnyConfig]) -> AnyConf
         raise NotOfSandbox("kafka_brokers", given, "leave them empty")
     if not issubclass(kind, KafkaConfig):
         return check_paths(read_config(parameters, kind))
-    config = check_paths(read_config(parameters, kind, kafka_brokers="the sandbox's"))
+    config = check_paths(read_config(parameters, kind, kafka_brokers="127.0.0.1:9092"))
     return replace(config, kafka_brokers=start_sandbox(config.kafka_topic))
 
 

@@ -21,9 +21,13 @@ from tests.unit.test_log import DAY, append, list_commits, make_old
 SPELLINGS = ["365 days", "interval 365 days", "INTERVAL 365 DAYS"]
 
 
+# Short, so that few commits show it; tables of ours have 100.
+INTERVAL = {"delta.checkpointInterval": "10"}
+
+
 @pytest.fixture
 def path(tmp_path: Path, spark: SparkSession) -> str:
-    spark.sql(create_table_statement(get_bronze_spec(), str(tmp_path / "bronze")))
+    spark.sql(create_table_statement(get_bronze_spec(), str(tmp_path / "bronze"), properties=INTERVAL))
     return str(tmp_path / "bronze")
 
 

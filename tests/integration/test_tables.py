@@ -12,7 +12,13 @@ from pyspark.sql import functions as F
 from bronze.direct_writer import DirectWriter, TableLog
 from bronze.files import DataFile
 from bronze.ledger import new_note
-from bronze.schema import create_table_statement, get_bronze_schema, get_bronze_spec, get_dlq_schema
+from bronze.schema import (
+    create_table_statement,
+    get_bronze_schema,
+    get_bronze_spec,
+    get_dlq_schema,
+    set_properties_statement,
+)
 from bronze.storage_errors import (
     FileNotSeen,
     NotADeltaTable,
@@ -35,7 +41,7 @@ def test_tables_have_the_contract_s_columns_and_properties(topic: Topic, any_lak
     assert list_types(any_lake.dlq.schema) == list_types(get_dlq_schema())
     detail = any_lake.spark.sql(f"DESCRIBE DETAIL delta.`{any_lake.config.output_path}`").first()
     assert detail["partitionColumns"] == ["_event_date", "_event_hour"]
-    assert detail["properties"]["delta.checkpointInterval"] == "10"
+    assert detail["properties"]["delta.checkpointInterval"] == "100"
     assert detail["properties"]["delta.enableExpiredLogCleanup"] == "false"
     assert detail["properties"]["delta.dataSkippingStatsColumns"] == ",".join(get_bronze_spec().stats_columns)
 
@@ -75,6 +81,9 @@ def test_a_query_on_an_offset_range_skips_files(topic: Topic, any_lake: Lake):
 
 
 def test_the_log_gets_checkpoints(topic: Topic, any_lake: Lake):
+    any_lake.ingest()
+    for path in (any_lake.config.output_path, any_lake.config.dlq_path):
+        any_lake.spark.sql(set_properties_statement(path, {"delta.checkpointInterval": "10"}))
     topic.produce(make_events(120), partition=0)
     any_lake.ingest(max_offsets_per_trigger=10)
     log = Path(any_lake.config.output_path, "_delta_log")

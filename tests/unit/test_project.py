@@ -98,8 +98,8 @@ def list_functions(module: Path) -> Iterator[tuple[str, int]]:
 
 
 @each_module
-def test_a_module_has_at_most_250_lines(module: Path):
-    assert len(module.read_text().splitlines()) <= 250
+def test_a_module_has_at_most_400_lines(module: Path):
+    assert len(module.read_text().splitlines()) <= 400
 
 
 @each_module
@@ -123,12 +123,12 @@ def count_code(module: Path) -> int:
     return len(lines)
 
 
-def test_the_ingestion_has_less_than_3300_lines_of_code():
+def test_the_ingestion_has_less_than_4000_lines_of_code():
     """The modules that ``bronze ingest`` loads; the other commands add to them."""
     script = "import sys, bronze.stream; print(*(m for m in sys.modules if m.startswith('bronze.')))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "bronze.writer" in loaded
-    assert sum(count_code(LIB / f"{name.replace('.', '/')}.py") for name in loaded) < 3_300
+    assert sum(count_code(LIB / f"{name.replace('.', '/')}.py") for name in loaded) < 4_000
 
 
 def list_imports(module: Path) -> Iterator[str]:

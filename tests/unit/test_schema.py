@@ -182,7 +182,7 @@ def test_the_statement_has_a_comment_for_every_column(spec: TableSpec):
 
 def test_the_statement_sets_the_table_properties_and_those_it_is_given():
     text = create_table_statement(get_dlq_spec(), "/lake/dlq", properties={"bronze.topicId.t": "abc"})
-    assert "'delta.checkpointInterval' = '10'" in text
+    assert "'delta.checkpointInterval' = '100'" in text
     assert "'bronze.topicId.t' = 'abc'" in text
 
 
