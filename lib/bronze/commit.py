@@ -81,6 +81,11 @@ class OwnTable(ABC):
         """What the newest commit of ours says."""
         return self.found.note or CommitNote("none")
 
+    @property
+    def version(self) -> int:
+        """The table's version, as of the last look and the commits through this object."""
+        return self._state[0] if self._state else -1
+
     @abstractmethod
     def _read_state(self) -> tuple[int, int]:
         """The table's newest version, and its version of SHARED_APP_ID (0 where there is none).

@@ -68,7 +68,7 @@ class TableLog(OwnTable):
     def keep_log_short(self, spark: SparkSession) -> None:
         """Write a checkpoint of the log where one is due."""
         interval = read_interval(self._table.metadata().configuration)
-        self._checkpoints.write_if_due(spark, self._table.version(), interval)
+        self._checkpoints.write_if_due(spark, self.version, interval)
 
     def _append(self, rows: list[DataFile] | None, note: CommitNote, shared: int) -> None:
         files = rows or []

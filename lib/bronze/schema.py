@@ -154,7 +154,7 @@ class TableSpec:
         """Delta table properties set at creation.
 
         Statistics are kept of the columns that are looked up (by default Delta takes the first 32 leaves, which
-        end inside ``request``); the log gets a checkpoint every 10 commits. The audit reads the log, so
+        end inside ``request``); the log gets a checkpoint every 100 commits, as one takes a second. The audit reads the log, so
         ``bronze maintain`` alone cleans it, and not any commit of Spark that happens to write a checkpoint.
         """
         return {
