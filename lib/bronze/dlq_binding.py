@@ -155,18 +155,18 @@ def _name_dlqs(known: KnownDlqs) -> list[str]:
     return [known.paths.get(place.id, place.path) for place in places]
 
 
-def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None, gone: Iterable[Place]) -> TopicLedger:
+def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None, known: KnownDlqs) -> TopicLedger:
     """The ledger with the configured DLQ as the topic's; the one before becomes an earlier one.
 
     Args:
         ledger: What bronze knows of the topic.
         bronze: The bronze table.
         dlq: The configured DLQ; None where none is.
-        gone: DLQs that are not there any more, and are forgotten.
+        known: Where the DLQs are; those that are gone are forgotten.
     """
     place = Place(dlq.state.table_id, dlq.path) if dlq and dlq.state else None
-    forgotten = {each.id for each in (*gone, *([place] if place else []))}
-    earlier = tuple(each for each in ledger.dlqs if each.id not in forgotten)
+    forgotten = {each.id for each in (*known.missing, *([place] if place else []))}
+    earlier = tuple(Place(p.id, known.paths.get(p.id, p.path)) for p in ledger.dlqs if p.id not in forgotten)
     return msgspec.structs.replace(ledger, dlq=place, earlier=earlier, bronze_path=bronze.path)
 
 

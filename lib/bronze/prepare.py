@@ -163,7 +163,7 @@ def bind_tables(
             current = start.ledger
         elif current.dlq != opened.known.ledger.dlq:
             raise DlqChanged(bronze.path, topic.name, current.dlq.path if current.dlq else "")
-        bound = bind_dlq(current, bronze, dlq, gone).add_lost(start.lost)
+        bound = bind_dlq(current, bronze, dlq, opened.known).add_lost(start.lost)
         return msgspec.structs.replace(bound, topic_id=topic.topic_id)
 
     if start.lost:

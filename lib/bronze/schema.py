@@ -154,8 +154,8 @@ class TableSpec:
         """Delta table properties set at creation.
 
         Statistics are kept of the columns that are looked up (by default Delta takes the first 32 leaves, which
-        end inside ``request``); the log gets a checkpoint every 100 commits, as one takes a second. The audit reads the log, so
-        ``bronze maintain`` alone cleans it, and not any commit of Spark that happens to write a checkpoint.
+        end inside ``request``). The log gets a checkpoint every 100 commits, as one takes a second. The audit reads
+        the log, so ``bronze maintain`` alone cleans it, and not any commit of Spark that writes a checkpoint.
         """
         return {
             "delta.dataSkippingStatsColumns": ",".join(self.stats_columns),

@@ -4,16 +4,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
+from bronze.batch import BatchProcessor
 from bronze.checkpoint import read_binding, write_binding
 from bronze.checkpoint_errors import CheckpointOfOtherTables, CheckpointOfOtherTopic, CheckpointUnreadable
+from bronze.cli import main
 from bronze.commit import OwnTable
-from bronze.errors import QueryFailed
+from bronze.errors import BronzeError, QueryFailed
 from bronze.kafka_errors import DataLoss
+from bronze.operations import CheckpointConfig
 from bronze.storage_errors import DlqMismatch, DlqMissing, DlqTaken
-from tests.conftest import Lake, Topic, make_events
+from tests.conftest import Lake, Topic, list_flags, make_events
 from tests.faults.conftest import assert_complete, change_path
 from tests.integration import test_backfill, test_configuration
+from tests.integration.test_audit import audit
 from tests.integration.test_configuration import delete_records
 from tests.integration.test_ingestion import BAD
 
@@ -157,6 +162,112 @@ def test_a_lost_checkpoint_does_not_hide_what_kafka_deleted(topic: Topic, lake: 
     lake.ingest(starting_offsets=f'{{"{topic.name}": {{"0": 0, "1": 17, "2": 0}}}}', fail_on_data_loss=False)
     assert any("leaves out partition 1, offsets 15-16" in message for message in bronze_log.messages)
     assert lake.positions() == [(1, offset) for offset in (*range(10), 17, 18, 19)]
+
+
+def test_a_hole_below_the_tables_last_rows_is_named_too(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    """A batch that is half committed: its last record waits in the DLQ, the others are nowhere."""
+    topic.produce(make_events(10), partition=1)
+    lake.ingest()
+    topic.produce([*make_events(9), b"broken"], partition=1)
+    with monkeypatch.context() as broken:
+        break_bronze_commit(broken)
+        with pytest.raises(QueryFailed):
+            lake.ingest()
+    delete_records(topic, 1, before=15)
+    assert_hole_is_named(lake, "10-14")
+    assert lake.positions() == [(1, offset) for offset in (*range(10), *range(15, 20))]
+
+
+def test_a_hole_below_a_backfill_is_named_too(topic: Topic, lake: Lake):
+    topic.produce(make_events(10), partition=1)
+    lake.ingest()
+    topic.produce(make_events(20), partition=1)
+    test_backfill.run(lake, starting_offsets=f'{{"{topic.name}": {{"1": 20}}}}')
+    delete_records(topic, 1, before=15)
+    assert_hole_is_named(lake, "10-14")
+
+
+def assert_hole_is_named(lake: Lake, offsets: str) -> None:
+    """Each start names it, with the checkpoint and without, and so does the audit, until the loss is accepted."""
+    for is_lost in (False, True):
+        if is_lost:
+            shutil.rmtree(lake.config.checkpoint_path)
+        with pytest.raises(DataLoss, match=f"partition 1, offsets {offsets}"):
+            lake.ingest()
+    report = audit(lake, checkpoint_path="")
+    assert not report.is_complete
+    assert "never read, and deleted in Kafka" in report.to_text()
+    lake.ingest(fail_on_data_loss=False)
+    assert audit(lake).is_complete
+    lake.ingest()
+
+
+@pytest.mark.parametrize("name", ["output_path", "dlq_path"])
+def test_a_table_that_is_restored_is_warned_of_by_itself(
+    topic: Topic, lake: Lake, name: str, bronze_log, capsys: pytest.CaptureFixture[str]
+):
+    """The other table keeps its rows of the batch."""
+    topic.produce([*make_events(5), b"broken"], partition=0)
+    lake.ingest()
+    lake.spark.sql(f"RESTORE TABLE delta.`{getattr(lake.config, name)}` TO VERSION AS OF 0")
+    assert main(["checkpoint", *list_flags(lake.configure(CheckpointConfig))]) == 2
+    assert "the tables lack records that were committed" in capsys.readouterr().out
+    lake.ingest()
+    assert any("the tables lack records that were committed" in message for message in bronze_log.messages)
+    test_backfill.run(lake)
+    assert main(["checkpoint", *list_flags(lake.configure(CheckpointConfig))]) == 0
+    assert_complete(lake, 6)
+
+
+def test_a_restore_to_before_a_backfill_is_warned_of(topic: Topic, lake: Lake, bronze_log):
+    """The last batch of the stream is in the tables."""
+    topic.produce(make_events(10), partition=0)
+    lake.ingest(starting_offsets=f'{{"{topic.name}": {{"0": 5, "1": 0, "2": 0}}}}')
+    version = DeltaTable(lake.config.output_path).version()
+    test_backfill.run(lake)
+    lake.spark.sql(f"RESTORE TABLE delta.`{lake.config.output_path}` TO VERSION AS OF {version}")
+    lake.ingest()
+    assert any("of partition 0, offsets 0-4;" in message for message in bronze_log.messages)
+
+
+def test_a_bronze_from_a_backup_is_warned_of(topic: Topic, lake: Lake, tmp_path: Path, bronze_log):
+    """Its log does not know of the last batch."""
+    topic.produce(make_events(5), partition=0)
+    lake.ingest()
+    shutil.copytree(lake.config.output_path, tmp_path / "backup")
+    topic.produce([*make_events(5), b"broken"], partition=0)
+    lake.ingest()
+    shutil.rmtree(lake.config.output_path)
+    shutil.copytree(tmp_path / "backup", lake.config.output_path)
+    lake.ingest()
+    assert any("of partition 0, offsets 5-9;" in message for message in bronze_log.messages)
+    test_backfill.run(lake)
+    assert_complete(lake, 11)
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+def test_a_checkpoint_that_is_deleted_or_replaced_under_a_stream_loses_nothing_and_is_said(
+    topic: Topic, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+):
+    """Replaced by its own backup of some batches ago."""
+    topic.produce(make_events(40), partition=0)
+    shutil.copytree(start_checkpoint(lake), tmp_path / "backup")
+    original = BatchProcessor._process
+
+    def process(processor: BatchProcessor, batch, batch_id: int) -> None:
+        original(processor, batch, batch_id)
+        if batch_id == 2:
+            shutil.rmtree(lake.config.checkpoint_path)
+            if change == "replaced":
+                shutil.copytree(tmp_path / "backup", lake.config.checkpoint_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_process", process)
+        with pytest.raises(BronzeError, match=str(lake.config.checkpoint_path)):
+            lake.ingest(max_offsets_per_trigger=10)
+    shutil.rmtree(lake.config.checkpoint_path, ignore_errors=True)
+    lake.ingest()
+    assert_complete(lake, 40)
 
 
 def test_a_table_dropped_and_recreated_under_its_checkpoint_is_refused(topic: Topic, lake: Lake, tmp_path: Path):

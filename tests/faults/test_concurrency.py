@@ -12,8 +12,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
+from bronze import backfill
 from bronze.batch import IngestSummary
+from bronze.commit import OwnTable
 from bronze.direct_writer import TableLog
+from bronze.operations import BackfillConfig
 from bronze.stream import run
 from sandbox.topics import measure_topics
 from tests.conftest import Lake, Topic, make_event, make_events, wait_until
@@ -170,11 +173,12 @@ def stream(lake: Lake, **changes: int | str) -> Iterator[Future[IngestSummary]]:
     running.result()
 
 
-def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake):
+@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake, writer: str):
     """The stream is at the topic's end and commits every second; the whole topic is backfilled meanwhile."""
     test_backfill.fill(topic, 300)
     lake.ingest(starting_offsets="latest")
-    with stream(lake, trigger_interval="1 second", max_offsets_per_trigger=20) as running:
+    with stream(lake, trigger_interval="1 second", max_offsets_per_trigger=20, writer=writer) as running:
         test_backfill.fill(topic, 100)
         result = test_backfill.run(lake, max_offsets_per_trigger=150)
         wait_until(lambda: read_end(lake) == 1_200)
@@ -182,6 +186,29 @@ def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: 
     assert running.result().batch_count >= 3
     assert result.summary.valid + running.result().valid == 1_200
     assert_complete(lake, 1_200)
+
+
+@pytest.mark.parametrize("writers", [("delta-spark", "direct"), ("direct", "delta-spark"), ("delta-spark",) * 2])
+def test_a_stream_that_comes_between_the_look_up_and_the_commit_of_a_backfill_doubles_nothing(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, writers: tuple[str, str]
+):
+    """The backfill has looked up and written the records that the stream then commits."""
+    lake.ingest(starting_offsets="latest")
+    topic.produce([make_event(1), b"broken", make_event(2)], 0)
+    original, done = OwnTable.commit, []
+
+    def commit(table: OwnTable, rows, note) -> None:
+        if rows is not None and not done:
+            done.append(True)
+            lake.ingest(writer=writers[0])
+        original(table, rows, note)
+
+    monkeypatch.setattr(OwnTable, "commit", commit)
+    changes = {"starting_offsets": "earliest", "max_offsets_per_trigger": 100, "checkpoint_path": ""}
+    config = lake.configure(BackfillConfig, writer=writers[1], **changes)
+    result = backfill.run(config, lake.spark)
+    assert (result.summary.valid, result.added_by_others) == (0, 3)
+    assert_complete(lake, 3)
 
 
 def test_maintenance_beside_a_live_stream_loses_and_doubles_nothing(topic: Topic, lake: Lake):

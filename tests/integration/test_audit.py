@@ -3,16 +3,19 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pyspark.sql import functions as F
 
+from bronze import replay
 from bronze.audit import run
 from bronze.audit_report import ABORTED, NO_RECORD, READ, AuditReport
 from bronze.cli import main
+from bronze.dlq import read_dlq
 from bronze.gaps import plan_reads
-from bronze.operations import AuditConfig
+from bronze.operations import AuditConfig, InspectConfig, ReplayConfig
 from bronze.storage_errors import TableMissing
 from tests.conftest import Lake, Topic, list_flags, make_event, make_events, wait_until
 from tests.integration.test_configuration import delete_records
@@ -110,8 +113,50 @@ def test_transactions_and_retention_are_explained(topic: Topic, lake: Lake):
     assert audit(lake).partitions[0].explained == {READ: [(9, 11)], ABORTED: [(12, 12)], NO_RECORD: [(13, 13)]}
 
 
+def test_what_retention_passes_later_stays_explained(topic: Topic, lake: Lake):
+    """Markers and aborted records have no row; the commits say that their offsets were read."""
+    produce_transaction(topic, make_events(4), 0, commit=True)
+    produce_transaction(topic, make_events(3), 0, commit=False)
+    topic.produce(make_events(5), partition=0)
+    lake.ingest(max_offsets_per_trigger=3)
+    delete_records(topic, 0, before=14)
+    for checkpoint_path in (lake.config.checkpoint_path, ""):
+        report = audit(lake, checkpoint_path=checkpoint_path)
+        assert report.is_complete, report.to_text()
+        assert report.partitions[0].explained == {READ: [(4, 8)]}
+    shutil.rmtree(lake.config.checkpoint_path)
+    lake.ingest()
+
+
+def test_a_row_that_is_gone_is_found_after_retention_too(topic: Topic, lake: Lake):
+    """Which offset it had cannot be told among those without a row; that there was a record can."""
+    produce_transaction(topic, make_events(4), 0, commit=True)
+    topic.produce(make_events(5), partition=0)
+    lake.ingest()
+    lake.spark.sql(f"DELETE FROM delta.`{lake.config.output_path}` WHERE _kafka_offset = 7")
+    delete_records(topic, 0, before=10)
+    report = audit(lake)
+    assert (report.partitions[0].removed, report.partitions[0].removed_records) == ([(4, 4), (7, 7)], 1)
+    assert "1 records that were committed and are in no table any more: 4, 7" in report.to_text()
+    assert "NOT complete: 1 offsets" in report.verdict
+
+
+def test_an_invalid_row_of_bronze_with_a_dlq_row_is_no_replay(topic: Topic, lake: Lake, bronze_log):
+    """As two writers with different DLQs left it in an older version."""
+    topic.produce([make_event(1), b"bro\xffken", make_event(2)], partition=0)
+    lake.ingest()
+    other = replace(lake, config=replace(lake.config, dlq_path="", output_path=lake.config.output_path + "-o"))
+    other.ingest(checkpoint_path=lake.config.checkpoint_path + "-o")
+    other.bronze.where("not _is_valid").write.format("delta").mode("append").save(lake.config.output_path)
+    assert describe(audit(lake)) == {0: {"in both tables": [(1, 1)]}}
+    replayed = replay.run(lake.configure(ReplayConfig, dry_run=True), lake.spark)
+    assert replayed.counts["replayed_before"] == 0
+    assert any("1 DLQ records are invalid rows of bronze as well" in message for message in bronze_log.messages)
+    assert read_dlq(lake.spark, lake.configure(InspectConfig)).where("is_replayed").isEmpty()
+
+
 def test_a_compacted_topic_is_explained(make_topic, lake: Lake):
-    settings = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
+    settings = {"cleanup.policy": "compact,delete", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
     compacted = make_topic(1, **settings, **{"max.compaction.lag.ms": "100"})
     for number in range(3):  # the same seven keys in each
         compacted.produce(make_events(14, first=number * 14), partition=0)
@@ -121,6 +166,8 @@ def test_a_compacted_topic_is_explained(make_topic, lake: Lake):
     report = audit(lake, kafka_topic=compacted.name)
     assert report.is_complete
     assert sum(a.bronze_rows for a in report.partitions) < 42
+    delete_records(compacted, 0, before=20)
+    assert audit(lake, kafka_topic=compacted.name).is_complete
     assert list(report.partitions[0].explained) == [NO_RECORD] or report.partitions[0].first > 0
 
 
