@@ -155,6 +155,11 @@ def _name_dlqs(known: KnownDlqs) -> list[str]:
     return [known.paths.get(place.id, place.path) for place in places]
 
 
+def make_place(table: CheckedTable | None) -> Place | None:
+    """A table by its id and path; None where there is none."""
+    return Place(table.state.table_id, table.path) if table and table.state else None
+
+
 def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None, known: KnownDlqs) -> TopicLedger:
     """The ledger with the configured DLQ as the topic's; the one before becomes an earlier one.
 
@@ -164,7 +169,7 @@ def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None
         dlq: The configured DLQ; None where none is.
         known: Where the DLQs are; those that are gone are forgotten.
     """
-    place = Place(dlq.state.table_id, dlq.path) if dlq and dlq.state else None
+    place = make_place(dlq)
     forgotten = {each.id for each in (*known.missing, *([place] if place else []))}
     earlier = tuple(Place(p.id, known.paths.get(p.id, p.path)) for p in ledger.dlqs if p.id not in forgotten)
     return msgspec.structs.replace(ledger, dlq=place, earlier=earlier, bronze_path=bronze.path)

@@ -14,7 +14,7 @@ from bronze.checkpoint import read_begins, read_binding, read_planned_offsets, w
 from bronze.commit import TableWriter
 from bronze.config import IngestConfig, TablesConfig
 from bronze.direct_writer import DirectWriter
-from bronze.dlq_binding import bind_dlq, check_dlq, check_not_gone, find_dlqs
+from bronze.dlq_binding import bind_dlq, check_dlq, check_not_gone, find_dlqs, make_place
 from bronze.errors import InvalidOption
 from bronze.failures import explain_failures
 from bronze.kafka import Topic, describe_topic, list_offsets
@@ -94,6 +94,8 @@ def open_tables(spark: SparkSession, config: TablesConfig, topic: Topic, change_
         DlqTaken: The DLQ belongs to another bronze table.
     """
     bronze, dlq = check_tables(spark, config, topic)
+    if bronze.state is None:  # another process may have created and bound both since
+        bronze, dlq = check_tables(spark, config, topic)
     known = find_dlqs(spark, bronze, dlq, topic.name)
     check_dlq(known, bronze, dlq, topic.name, change_dlq)
     check_not_gone(bronze, dlq, topic.name)
@@ -156,12 +158,13 @@ def bind_tables(
     # Only now: the session may give new tables properties that are an obstacle.
     make_writer = choose_writer(config.writer, [bronze, dlq] if dlq else [bronze])
     writer = make_writer(bronze.path, dlq.path if dlq else "")
-    gone = opened.known.missing
+    gone, named = opened.known.missing, opened.known.ledger.dlq
+    expected = {place.id if place else "" for place in (named, make_place(dlq))}
 
     def bind(current: TopicLedger) -> TopicLedger:
         if gone or current in (opened.known.ledger, TopicLedger()):
             current = start.ledger
-        elif current.dlq != opened.known.ledger.dlq:
+        elif (current.dlq.id if current.dlq else "") not in expected:
             raise DlqChanged(bronze.path, topic.name, current.dlq.path if current.dlq else "")
         bound = bind_dlq(current, bronze, dlq, opened.known).add_lost(start.lost)
         return msgspec.structs.replace(bound, topic_id=topic.topic_id)
