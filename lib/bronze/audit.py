@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from bronze.audit_report import AuditReport, PartitionAudit
 from bronze.checkpoint import Checkpoint, read_checkpoint
 from bronze.checkpoint_errors import CheckpointMissing, CheckpointOfOtherTables
-from bronze.dlq_binding import find_dlqs, list_paths
+from bronze.dlq_binding import check_known, find_dlqs, list_paths
 from bronze.gaps import explain_gaps
 from bronze.kafka import describe_topic, list_offsets
 from bronze.ledger import TopicLedger
@@ -92,9 +92,12 @@ def run(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport:
     # has it.
     checkpoint = _read_checkpoint(spark, config, bronze.state)
     known = find_dlqs(spark, bronze, dlq, topic.name)
+    if dlq:
+        check_known(known, bronze, dlq, topic.name)
     for place in known.missing:
         log.warning("Warning: the DLQ %s, which bronze names, is gone", place.path)
-    ledger = _select_ledger(known.ledger, checkpoint, topic.name in bronze.state.note.ledger)
+    is_known = topic.name in bronze.state.note.ledger or bool(known.missing)
+    ledger = _select_ledger(known.ledger, checkpoint, is_known)
     dlqs = list_paths(known, bronze, dlq)[1:]
     tables = {"bronze": [bronze.path], "dlq": dlqs}
     log.info("Audit: counting the positions of %s in the tables", topic.name)
@@ -112,10 +115,7 @@ def run(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport:
 
 def _select_ledger(ledger: TopicLedger, checkpoint: Checkpoint | None, is_known: bool) -> TopicLedger:
     """What was read: as the commits say, or of a table of an older version, as the checkpoint does."""
-    if is_known or not checkpoint:
-        return ledger
-    done = {p: [(checkpoint.begins.get(p, 0), end - 1)] for p, end in checkpoint.starts.items()}
-    return ledger.add_read({p: r for p, r in done.items() if r[0][0] <= r[0][1]}, {}, checkpoint.begins)
+    return ledger if is_known or not checkpoint else ledger.add_read(checkpoint.done, {}, checkpoint.begins)
 
 
 def _read_checkpoint(spark: SparkSession, config: AuditConfig, table: TableState) -> Checkpoint | None:
@@ -162,8 +162,8 @@ def _audit_partition(
     if checkpoint:
         start = checkpoint.begins.get(partition, 0)
         read_to = checkpoint.starts.get(partition, 0)
-    if partition in ledger.begins:
-        start = ledger.begins[partition]
+    if ledger.begins:
+        start = ledger.begins.get(partition, 0)  # one that was added later begins at its first record
     elif present:
         start = min(start, present[0][0])
     promised = merge_ranges(read, [(start, read_to - 1)] if start < read_to else [])

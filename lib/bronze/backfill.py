@@ -19,6 +19,7 @@ from bronze.backfill_range import (
     resolve_offsets,
     resolve_times,
 )
+from bronze.checkpoint import Checkpoint, read_checkpoint
 from bronze.failures import explain_failures
 from bronze.kafka import describe_topic, list_offsets
 from bronze.offsets import PlannedOffsets
@@ -28,6 +29,7 @@ from bronze.paths import check_writable
 from bronze.prepare import bind_tables, open_tables
 from bronze.resume import Start, build_ledger, describe_rolled_back, find_rolled_back
 from bronze.storage_errors import RangeNotHeld
+from bronze.tables import qualify_path
 from bronze.watch import watch_topic
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def run(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillRe
             return BackfillResult(_make_plan(target))
         if not target.is_complete:
             _check_plan(config, _make_plan(target))  # before tables are made
-        start = Start(build_ledger(target.opened, None))
+        start = Start(build_ledger(target.opened, _read_checkpoint(target)))
         opened, writer = bind_tables(target.spark, config, target.opened, start)
         writer.has_changed()  # before the look-up: what others append from now on it notices
         target = Target(target.spark, config, opened)
@@ -95,6 +97,14 @@ def _check(config: BackfillConfig, spark: SparkSession | None) -> Target:
     if found := find_rolled_back(spark, "", None, opened):
         log.warning("Warning: %s", describe_rolled_back(found))
     return Target(spark, config, opened)
+
+
+def _read_checkpoint(target: Target) -> Checkpoint | None:
+    """What the stream has done, for a table of an older version, whose commits do not say it."""
+    if not target.config.checkpoint_path:
+        return None
+    path = qualify_path(target.spark, target.config.checkpoint_path)
+    return read_checkpoint(target.spark, path, target.config.kafka_topic)
 
 
 def _make_plan(target: Target) -> BackfillPlan:

@@ -141,10 +141,11 @@ class BatchProcessor:
         self._check_follows(planned)
         present = self._find_overlap(planned)
         task = BatchTask(batch_id, int(started * 1000) * 1000, *self._paths, present=present)
-        source = self._describe_source(planned, read_query_id(batch))
+        query_id = read_query_id(batch)
+        source = self._describe_source(planned, query_id)
         records = batch.transform(select_records)
         result = self._writer.append(records, task, source, lambda: self._look_up(planned), self._check_topic)
-        self._note_lost(source)
+        self._note_lost(self._describe_source(planned, query_id))  # what Kafka had deleted by the time of the read
         metrics = describe_batch(batch_id, result, time.time() - started)
         self.summary.add(metrics)
         log_batch(metrics, self._with_metrics)

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from bronze.checkpoint_errors import CheckpointOfOtherTopic, CheckpointUnreadable
 from bronze.hadoop import open_file_system, read_text
-from bronze.offsets import PlannedOffsets
+from bronze.offsets import OffsetRanges, PlannedOffsets
 
 _BINDING = "bronze.json"
 
@@ -38,6 +38,12 @@ class Checkpoint:
     begins: dict[int, int]
     starts: dict[int, int]
     ends: dict[int, int]
+
+    @property
+    def done(self) -> OffsetRanges:
+        """The offsets of all batches that are done, per partition."""
+        spans = {p: (self.begins.get(p, 0), end - 1) for p, end in self.starts.items()}
+        return {p: [span] for p, span in spans.items() if span[0] <= span[1]}
 
     @property
     def is_done(self) -> bool:

@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from bronze.ledger import CommitNote, FoundNote, Place, TopicLedger, find_note, find_restore, merge_all, new_note
 from bronze.offsets import OffsetRanges, find_bounds, select_overlap
-from bronze.storage_errors import AppendConflict, DlqChanged
+from bronze.storage_errors import AppendConflict, DlqChanged, DlqTaken
 from bronze.tables import read_commit
 from bronze.writer import BatchResult, BatchTask
 
@@ -74,6 +74,7 @@ class OwnTable(ABC):
         self.path = path
         self.found = FoundNote()
         self._state: tuple[int, int] | None = None  # version of the table, and of SHARED_APP_ID in it
+        self._searched: int | None = None  # to which version a RESTORE was looked for
         self.refresh()
 
     @property
@@ -113,7 +114,8 @@ class OwnTable(ABC):
         version, shared = self._state
         if before is None or shared != before[1]:
             self.found = find_note(self._read_commit, version, shared)
-        if before and find_restore(self._read_commit, before[0] + 1, version) is not None:
+        searched, self._searched = self._searched, version
+        if searched and find_restore(self._read_commit, searched + 1, version) is not None:
             log.warning(
                 "Warning: %s was restored to an earlier version while this run uses it; bronze audit says what is "
                 "missing, bronze backfill adds what Kafka still holds",
@@ -157,6 +159,7 @@ class TableWriter:
         self._tables = dict(tables)  # "dlq", where there is one, before "bronze"
         self._write = write
         self._bound: tuple[str, Place | None, Place] | None = None
+        self._has_missed = False  # whether a retry has seen commits of others that nobody was told of
 
     @property
     def ledger(self) -> dict[str, TopicLedger]:
@@ -170,6 +173,10 @@ class TableWriter:
             TableChanged: A table is another one, or was altered.
             DlqChanged: Another run has given bronze another DLQ.
         """
+        has_changed, self._has_missed = self._look() or self._has_missed, False
+        return has_changed
+
+    def _look(self) -> bool:
         changed = [table.refresh() for table in self._tables.values()]  # a list: each must look
         self._check_bound()
         return any(changed)
@@ -231,29 +238,50 @@ class TableWriter:
 
         self._retry(commit, f"Ledger of {topic}")
 
-    def bind(self, topic: str, change: Callable[[TopicLedger], TopicLedger], bronze: Place) -> None:
+    def bind(
+        self, topic: str, change: Callable[[TopicLedger], TopicLedger], bronze: Place, owner: Place | None = None
+    ) -> None:
         """Commit to the DLQ which bronze table it belongs to, and to bronze which DLQ; from now on both are watched.
 
         Args:
             topic: Kafka topic.
             change: Makes the new ledger of the topic.
             bronze: The bronze table.
+            owner: The bronze table that the DLQ belonged to when it was checked.
+
+        Raises:
+            DlqTaken: Another bronze table has taken the DLQ since.
         """
         if dlq := self._tables.get("dlq"):
 
             def commit(_: bool) -> None:
-                if dlq.note.bronze.get(topic) != bronze:
+                found = dlq.note.bronze.get(topic)
+                if found and found.id not in (bronze.id, owner.id if owner else ""):
+                    raise DlqTaken(dlq.path, topic, found.path)
+                if found != bronze:
                     dlq.commit(None, new_note("ledger", topic=topic, bronze={**dlq.note.bronze, topic: bronze}))
 
             self._retry(commit, f"DLQ of {topic}")
         self.change_ledger(topic, change)
         self._bound = (topic, self.ledger[topic].dlq, bronze)
 
+    def renew(self) -> None:
+        """Commit once more what the newest commits of ours say of the tables, without rows.
+
+        A writer of ours that has looked up a table before must look again then; and no clean-up of the log takes it.
+        """
+        for table in self._tables.values():
+
+            def commit(_: bool, table: OwnTable = table) -> None:
+                table.commit(None, new_note("ledger", ledger=table.note.ledger, bronze=table.note.bronze))
+
+            self._retry(commit, f"Ledger of {table.path}")
+
     def _check_bound(self) -> None:
         """Raise where another run has changed the DLQ of bronze, or the bronze table of the DLQ."""
         if self._bound:
             topic, place, bronze = self._bound
-            dlq, named = self._tables.get("dlq"), self.ledger[topic].dlq
+            dlq, named = self._tables.get("dlq"), self.ledger.get(topic, TopicLedger()).dlq
             owner = dlq.note.bronze.get(topic, bronze) if dlq else bronze
             if (named and named.id) != (place and place.id) or owner.id != bronze.id:
                 raise DlqChanged(bronze.path, topic, named.path if named else "")
@@ -269,7 +297,7 @@ class TableWriter:
                 log.info("%s: others appended to %s, attempt %d", name, path, attempt)
             if attempt < ATTEMPTS:
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
-                self.has_changed()
+                self._has_missed = self._look() or self._has_missed
         raise AppendConflict(path, ATTEMPTS)
 
     def _mark_counted(self, task: BatchTask, source: Source) -> BatchTask:

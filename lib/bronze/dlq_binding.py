@@ -17,6 +17,9 @@ from bronze.opening import CheckedTable
 from bronze.storage_errors import DlqMismatch, DlqMissing, DlqTaken, NotADeltaTable
 from bronze.tables import OWN_PROPERTIES, TableState, read_table_state, to_local_path
 
+# A table property of an older version.
+_DLQ_PATHS = f"{OWN_PROPERTIES}dlqPaths"
+
 
 @dataclass(frozen=True)
 class KnownDlqs:
@@ -44,7 +47,7 @@ def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | Non
     paths, missing = {}, []
     for place in ledger.dlqs:
         candidates = [given[place.id]] if place.id in given else _list_candidates(place, ledger, bronze.path)
-        path = next((c for c in candidates if place.id and _read_id(spark, c) == place.id), None)
+        path = next((c for c in candidates if place.id and read_id(spark, c) == place.id), None)
         if path is None:
             missing.append(place)
         else:
@@ -53,14 +56,15 @@ def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | Non
 
 
 def _list_candidates(place: Place, ledger: TopicLedger, bronze_path: str) -> list[str]:
-    """Where the DLQ was, and on a local disk where it is if it was moved together with bronze."""
+    """Where the DLQ is if it was moved or copied together with bronze, on a local disk; then where it was."""
     dlq, before, now = (to_local_path(path) for path in (place.path, ledger.bronze_path, bronze_path))
     if not ledger.bronze_path or not dlq or not before or not now or before == now:
         return [place.path]
-    return [place.path, f"file:{os.path.normpath(f'{now}/{os.path.relpath(dlq, before)}')}"]
+    return [f"file:{os.path.normpath(f'{now}/{os.path.relpath(dlq, before)}')}", place.path]
 
 
-def _read_id(spark: SparkSession, path: str) -> str:
+def read_id(spark: SparkSession, path: str) -> str:
+    """The id of the table at a path; empty where there is none."""
     try:
         state = read_table_state(path, "dlq-path", spark)
     except NotADeltaTable:
@@ -82,7 +86,7 @@ def _migrate(spark: SparkSession, state: TableState, topic: str) -> TopicLedger:
 
     Where it noted several for the topic, which of them is the DLQ is for the user to say.
     """
-    paths = json.loads(state.properties.get(f"{OWN_PROPERTIES}dlqPaths", "[]"))
+    paths = json.loads(state.properties.get(_DLQ_PATHS, "[]"))
     places = {place.id or place.path: place for place in _find_places(spark, paths, topic)}
     lost = json.loads(state.properties.get(f"{OWN_PROPERTIES}lostOffsets.{topic}", "{}"))
     (dlq, earlier) = (next(iter(places.values())), ()) if len(places) == 1 else (None, tuple(places.values()))
@@ -144,7 +148,8 @@ def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, 
     if known.missing and (matches or ledger.dlq is None or ledger.dlq in known.missing):
         raise DlqMissing(known.missing[0].path, bronze.path)
     if ledger.dlqs and not matches:
-        raise DlqMismatch(bronze.path, topic, _name_dlqs(known), dlq.path if dlq else "")
+        names = [] if is_decided and not ledger.dlq else _name_dlqs(known)
+        raise DlqMismatch(bronze.path, topic, names, dlq.path if dlq else "")
     owner = dlq.state.note.bronze.get(topic) if dlq and dlq.state else None
     if dlq and owner and owner.id != (bronze.state.table_id if bronze.state else ""):
         raise DlqTaken(dlq.path, topic, owner.path)
@@ -176,7 +181,7 @@ def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None
 
 
 def check_known(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable, topic: str) -> None:
-    """Refuse to replay from a DLQ that bronze does not name, now or before; where it names none, any will do.
+    """Refuse to replay from, or audit, a DLQ that bronze does not name; where it names none, any will do.
 
     Raises:
         DlqMismatch: With those that it names.
@@ -192,9 +197,11 @@ def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = 
         DlqMissing: With its path.
     """
     if dlq and dlq.state is None and bronze.state:
-        for other, ledger in bronze.state.note.ledger.items():
-            if other != topic and any(_is_same_path(place.path, dlq.path) for place in ledger.dlqs):
-                raise DlqMissing(dlq.path, bronze.path)
+        ledgers = bronze.state.note.ledger
+        named = [place.path for other, ledger in ledgers.items() if other != topic for place in ledger.dlqs]
+        named += [] if ledgers or topic else json.loads(bronze.state.properties.get(_DLQ_PATHS, "[]"))
+        if any(_is_same_path(path, dlq.path) for path in named):
+            raise DlqMissing(dlq.path, bronze.path)
 
 
 def _is_same_path(one: str, other: str) -> bool:

@@ -92,7 +92,7 @@ def find_removed(audit: PartitionAudit, absent: list[tuple[int, int]]) -> None:
     audit.removed_records = max(0, audit.records - present - missing)
     if audit.removed_records:
         candidates = merge_ranges(audit.explained.pop(READ, []), audit.explained.pop(NO_RECORD, []))
-        audit.removed = subtract_ranges(candidates, unread)
+        audit.removed = subtract_ranges(candidates, unread) or subtract_ranges(absent, unread)
         if rest := subtract_ranges(candidates, audit.removed):
             audit.explained[NO_RECORD] = rest
 

@@ -10,6 +10,7 @@ A later version may add fields: unknown ones are ignored, and missing ones have 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -21,6 +22,8 @@ from bronze.offsets import OffsetRanges, merge_ranges
 SHARED_APP_ID = "bronze-writer"
 # Commits to look back through for a ledger, behind commits of an older version of this product, which have none.
 _LOOK_BACK = 1_000
+# Commits to look back through for a RESTORE; what an older one took away, the audit says.
+_LOOK_BACK_RESTORE = 200
 
 
 class Place(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -134,8 +137,9 @@ class _Transaction(msgspec.Struct, rename="camel"):
 
 
 class _CommitInfo(msgspec.Struct, rename="camel"):
-    operation: str = ""
-    user_metadata: str | None = None
+    operation: Any = ""  # another engine may write anything there
+    user_metadata: Any = None
+    timestamp: Any = 0
 
 
 class _Action(msgspec.Struct, rename="camel"):
@@ -147,24 +151,27 @@ class _Action(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True)
 class ReadCommit:
-    """One commit of a Delta log: its operation, its version of SHARED_APP_ID (-1 where none), and its note."""
+    """One commit of a log: operation, version of SHARED_APP_ID (-1 where none), note, time in ms (0 where unknown)."""
 
     operation: str
     shared: int
     note: CommitNote | None
+    timestamp: int
 
 
 def parse_commit(text: str) -> ReadCommit:
     """Read a commit's JSON lines; a note that is not ours is None."""
-    actions = [msgspec.json.decode(line, type=_Action) for line in text.splitlines() if line.strip()]
+    # Only a line feed ends an action: JSON may hold the other signs that Python takes for the end of a line.
+    actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
     info = next((a.commit_info for a in actions if a.commit_info), _CommitInfo())
     shared = max((a.txn.version for a in actions if a.txn and a.txn.app_id == SHARED_APP_ID), default=-1)
-    return ReadCommit(info.operation, shared, _parse_note(info.user_metadata))
+    timestamp = info.timestamp if isinstance(info.timestamp, int) else 0
+    return ReadCommit(str(info.operation), shared, _parse_note(info.user_metadata), timestamp)
 
 
-def _parse_note(text: str | None) -> CommitNote | None:
+def _parse_note(text: Any) -> CommitNote | None:
     try:
-        return msgspec.json.decode(text or "", type=CommitNote)
+        return msgspec.json.decode(text if isinstance(text, str) else "", type=CommitNote)
     except (msgspec.DecodeError, UnicodeError):
         return None
 
@@ -194,6 +201,6 @@ def find_note(read_commit: Callable[[int], str | None], version: int, shared: in
 
 
 def find_restore(read_commit: Callable[[int], str | None], first: int, last: int) -> int | None:
-    """The version of the newest RESTORE from first to last; None where there is none."""
-    newest = range(last, max(first, last - _LOOK_BACK) - 1, -1)
+    """The version of the newest RESTORE from first to last, among the newest commits; None where there is none."""
+    newest = range(last, max(first, last - _LOOK_BACK_RESTORE) - 1, -1)
     return next((v for v in newest if parse_commit(read_commit(v) or "").operation == "RESTORE"), None)

@@ -26,15 +26,19 @@ from delta.exceptions import (
 from pyspark.sql import SparkSession
 
 from bronze.delta_log import count_files
+from bronze.ledger import parse_commit
 from bronze.log_cleanup import prepare_log, tidy_log
 from bronze.opening import CheckedTable, locate_tables, open_session
 from bronze.operations import MaintainConfig
+from bronze.prepare import choose_writer
 from bronze.schema import quote_path
 from bronze.storage_errors import MaintenanceConflict, TableMissing
+from bronze.tables import read_commit
 from bronze.vacuum import override_setting, vacuum_table
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
+_RENEW_SECONDS = 24 * 3600  # well within any retention of a log
 _MB = 1024 * 1024
 _Result = TypeVar("_Result")
 _CONFLICTS = (  # they have no base of their own
@@ -119,6 +123,7 @@ def run(config: MaintainConfig, spark: SparkSession | None = None) -> Maintenanc
     clock, summary = _Clock(config.max_minutes), MaintenanceSummary()
     for table in tables:
         prepare_log(spark, table.path)
+        _renew_note(table)
     if config.optimize_after_hours:
         # By default OPTIMIZE rewrites all files below 1 GB, for one late record.
         with override_setting(spark, "spark.databricks.delta.optimize.minFileSize", str(config.small_file_mb * _MB)):
@@ -133,6 +138,15 @@ def run(config: MaintainConfig, spark: SparkSession | None = None) -> Maintenanc
         summary.unreferenced += found.files
         summary.unreferenced_bytes += found.bytes
     return summary
+
+
+def _renew_note(table: CheckedTable) -> None:
+    """Commit anew what our newest commit says, before a clean-up of the log by anybody can take it."""
+    assert table.state is not None
+    found = table.state.found
+    text = read_commit(table.path, found.version) if found.note else None
+    if text and time.time() - parse_commit(text).timestamp / 1000 > _RENEW_SECONDS:
+        choose_writer("auto", [table])(table.path).renew()
 
 
 def _compact(

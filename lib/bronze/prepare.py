@@ -131,7 +131,8 @@ def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -
     opened, writer = bind_tables(spark, config, checked.opened, checked.start)
     bronze, dlq = opened.bronze, opened.dlq
     assert bronze.state is not None
-    binding = {"topic": checked.topic.name, "output_path": bronze.path, "output_id": bronze.state.table_id}
+    binding = {"format": "2", "topic": checked.topic.name}
+    binding |= {"output_path": bronze.path, "output_id": bronze.state.table_id}
     if dlq and dlq.state:
         binding |= {"dlq_path": dlq.path, "dlq_id": dlq.state.table_id}
     if read_binding(spark, checked.checkpoint_path) != binding:
@@ -162,16 +163,20 @@ def bind_tables(
     expected = {place.id if place else "" for place in (named, make_place(dlq))}
 
     def bind(current: TopicLedger) -> TopicLedger:
-        if gone or current in (opened.known.ledger, TopicLedger()):
+        if current in (opened.known.ledger, TopicLedger()):
             current = start.ledger
-        elif (current.dlq.id if current.dlq else "") not in expected:
+        elif gone or (current.dlq.id if current.dlq else "") not in expected:
             raise DlqChanged(bronze.path, topic.name, current.dlq.path if current.dlq else "")
         bound = bind_dlq(current, bronze, dlq, opened.known).add_lost(start.lost)
         return msgspec.structs.replace(bound, topic_id=topic.topic_id)
 
+    owner = opened.dlq.state.note.bronze.get(topic.name) if opened.dlq and opened.dlq.state else None
     if start.lost:
         log.warning("Warning: data loss is accepted, Kafka no longer has %s", describe_lost(start.lost))
-    writer.bind(topic.name, bind, Place(bronze.state.table_id, bronze.path, topic.topic_id))
+    writer.bind(topic.name, bind, Place(bronze.state.table_id, bronze.path, topic.topic_id), owner)
+    replaced = opened.known.paths.get(named.id) if named else None
+    if replaced and (not dlq or replaced != dlq.path):
+        make_writer(replaced).renew()  # a writer that is about to append to the DLQ before must look again
     bronze, dlq = check_tables(spark, config, topic)
     return make_opened(spark, topic, bronze, dlq, find_dlqs(spark, bronze, dlq, topic.name)), writer
 
@@ -213,7 +218,8 @@ class TableGuard:
         covered = {p: [(first, end - 1)] for p, (first, end) in planned.items() if first < end}
         if self.config.fail_on_data_loss:  # Spark itself ends the query
             return covered
-        held = list_offsets(self.spark, self.config, self.kafka_topic, self.patience)
+        topic = replace(self.kafka_topic, partitions=tuple(planned))  # some may be new
+        held = list_offsets(self.spark, self.config, topic, self.patience)
         certain = {p: subtract_all(r, [(0, held[p][0] - 1)] if held[p][0] else []) for p, r in covered.items()}
         return {p: ranges for p, ranges in certain.items() if ranges}
 

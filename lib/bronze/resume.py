@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from bronze.checkpoint import Checkpoint, read_binding, read_checkpoint, read_planned_offsets
 from bronze.checkpoint_errors import CheckpointOfOtherTables
 from bronze.config import IngestConfig
-from bronze.dlq_binding import KnownDlqs, list_paths
+from bronze.dlq_binding import KnownDlqs, list_paths, read_id
 from bronze.kafka import Topic, check_starting_offsets
 from bronze.kafka_errors import DataLoss
 from bronze.ledger import TopicLedger, find_restore, merge_all
@@ -101,11 +101,15 @@ def check_start(
     else:
         check_tables_of(spark, config, checkpoint_path, checkpoint, opened.bronze.state)
         _check_checkpoint_dlq(spark, config, checkpoint_path, checkpoint, opened)
-    ledger = build_ledger(opened, checkpoint)
+    ledger = _begin_all(build_ledger(opened, checkpoint), opened, held)
+    if checkpoint and opened.is_known and not read_binding(spark, checkpoint_path).get("format"):
+        # Written by an older version: the ledger does not know what it has done.
+        ledger = ledger.add_read(checkpoint.done, {}, checkpoint.begins)
     if found := find_rolled_back(spark, checkpoint_path, checkpoint, opened):
         log.warning("Warning: %s", describe_rolled_back(found))
     _check_end(config, ledger, checkpoint, held)
-    begins = ledger.begins if opened.bronze.state else {}
+    # A partition that was added later begins at its first record.
+    begins = dict.fromkeys(held, 0) | ledger.begins if ledger.begins else {}
     lost = find_holes(ledger, begins, held, opened.lookup.find_present)
     if lost and config.fail_on_data_loss:
         raise DataLoss(describe_lost(lost))
@@ -159,10 +163,20 @@ def _check_checkpoint_dlq(
     if known.missing and checkpoint.committed is not None:
         raise DlqMissing(known.missing[0].path, opened.bronze.path)
     binding = read_binding(spark, checkpoint_path)
-    filled, given = binding.get("dlq_id", ""), opened.dlq.state.table_id if opened.dlq and opened.dlq.state else ""
+    filled, path = binding.get("dlq_id", ""), binding.get("dlq_path", "")
+    given = opened.dlq.state.table_id if opened.dlq and opened.dlq.state else ""
     if filled and filled != given and filled not in {place.id for place in known.ledger.dlqs}:
-        path = binding.get("dlq_path", "")
+        if read_id(spark, path) != filled:
+            raise DlqMissing(path, opened.bronze.path)
         raise DlqMismatch(opened.bronze.path, config.kafka_topic, [path], opened.dlq.path if opened.dlq else "")
+
+
+def _begin_all(ledger: TopicLedger, opened: Opened, held: PlannedOffsets) -> TopicLedger:
+    """Of a table of an older version, a partition without rows begins at what Kafka holds."""
+    if opened.is_known or not ledger.begins:
+        return ledger
+    begins = {p: earliest for p, (earliest, _) in held.items()} | ledger.begins
+    return msgspec.structs.replace(ledger, begins=begins)
 
 
 def build_ledger(opened: Opened, checkpoint: Checkpoint | None) -> TopicLedger:
@@ -176,11 +190,8 @@ def build_ledger(opened: Opened, checkpoint: Checkpoint | None) -> TopicLedger:
         return ledger
     present = opened.lookup.find_present(dict.fromkeys(opened.topic.partitions, (0, MAX_OFFSET)))
     present = {p: ranges for p, ranges in present.items() if ranges}
-    done: OffsetRanges = {}
+    done = checkpoint.done if checkpoint and not is_gone else {}
     begins = {p: ranges[0][0] for p, ranges in present.items()}
-    if checkpoint and not is_gone:
-        done = {p: [(checkpoint.begins.get(p, 0), end - 1)] for p, end in checkpoint.starts.items()}
-        done = {p: ranges for p, ranges in done.items() if ranges[0][0] <= ranges[0][1]}
     started = {**(checkpoint.begins if checkpoint else {}), **ledger.begins}
     return msgspec.structs.replace(
         ledger,
@@ -199,9 +210,9 @@ def find_rolled_back(
 ) -> OffsetRanges:
     """Offsets that were committed and are in no table, where a table seems to be restored to an earlier state.
 
-    Looked for where a RESTORE follows the newest commit of ours in a table, or where the tables lack a part of the
-    checkpoint's newest committed batch; else a start would have to read all positions. Some of the offsets may never
-    have held a record.
+    Looked for where a RESTORE is among a table's newest commits, where the commits do not know of what the checkpoint
+    has done, or where the tables lack a part of its newest committed batch; else a start would have to read all
+    positions. Some of the offsets may never have held a record.
     """
     tables = [table for table in (opened.bronze, opened.dlq) if table and table.state]
     if opened.bronze.state is None:
@@ -211,19 +222,17 @@ def find_rolled_back(
         last = read_planned_offsets(spark, checkpoint_path, checkpoint.committed, opened.topic.name)
     if not opened.is_known:
         return _find_nothing(last, opened.lookup.find_present)
-    if not any(map(_is_restored, tables)) and _has_all(opened, checkpoint, last):
+    ledger, done = opened.known.ledger, checkpoint.done if checkpoint else {}
+    unknown = {p: subtract_all(r, ledger.read.get(p, []), ledger.lost.get(p, [])) for p, r in done.items()}
+    if not any(unknown.values()) and not any(map(_is_restored, tables)) and _has_all(opened, checkpoint, last):
         return {}
-    ledger = opened.known.ledger
     present = opened.lookup.find_present(dict.fromkeys(opened.topic.partitions, (0, MAX_OFFSET)))
-    unknown = {
-        p: subtract_all([(first, end - 1)] if first < end else [], ledger.read.get(p, []), ledger.lost.get(p, []))
-        for p, (first, end) in last.items()
-    }
     for partition, ranges in ledger.read.items():
         absent = subtract_all(ranges, present.get(partition, []))
         if count_offsets(ranges) - count_offsets(absent) < ledger.records.get(partition, 0):
             unknown[partition] = [*unknown.get(partition, []), *absent]
-    return {p: subtract_all(sorted(r), present.get(p, [])) for p, r in sorted(unknown.items()) if r}
+    found = {p: subtract_all(sorted(ranges), present.get(p, [])) for p, ranges in sorted(unknown.items())}
+    return {p: ranges for p, ranges in found.items() if ranges}
 
 
 def _find_nothing(last: PlannedOffsets, find_present: Callable[[PlannedOffsets], OffsetRanges]) -> OffsetRanges:
@@ -235,10 +244,9 @@ def _find_nothing(last: PlannedOffsets, find_present: Callable[[PlannedOffsets],
 
 
 def _is_restored(table: CheckedTable) -> bool:
-    """Whether a RESTORE follows the newest commit of ours."""
+    """Whether a RESTORE is among the newest commits."""
     assert table.state is not None
-    own, newest = table.state.found.version, table.state.version
-    return find_restore(partial(read_commit, table.path), own + 1, newest) is not None
+    return find_restore(partial(read_commit, table.path), 0, table.state.version) is not None
 
 
 def _has_all(opened: Opened, checkpoint: Checkpoint | None, last: PlannedOffsets) -> bool:

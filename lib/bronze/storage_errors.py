@@ -190,10 +190,11 @@ class DlqMismatch(BronzeError):
 
     def __init__(self, output_path: str, topic: str, known: Sequence[str], given: str):
         names = " or ".join(known)
+        where = f"in the DLQ {names}" if known else "in itself, without a DLQ"
         super().__init__(
-            f"{output_path} keeps the invalid records of {topic} in the DLQ {names}, and this run has "
-            f"{'the DLQ ' + given if given else 'none'}. Give --dlq-path {names}; or --change-dlq, to use "
-            f"{given or 'no DLQ'} from now on (what the DLQ before holds still counts)"
+            f"{output_path} keeps the invalid records of {topic} {where}, and this run has "
+            f"{'the DLQ ' + given if given else 'none'}. {'Give --dlq-path ' + names if known else 'Omit --dlq-path'}; "
+            f"or --change-dlq, to use {given or 'no DLQ'} from now on (what the DLQ before holds still counts)"
         )
 
 
@@ -217,7 +218,8 @@ class DlqChanged(BronzeError):
     def __init__(self, output_path: str, topic: str, dlq_path: str):
         super().__init__(
             f"another run has changed where the invalid records of {topic} go: {output_path} names "
-            f"{'the DLQ ' + dlq_path if dlq_path else 'no DLQ'} now. Nothing was lost: start again with that --dlq-path"
+            f"{'the DLQ ' + dlq_path if dlq_path else 'no DLQ'} now, or its DLQ belongs to another table. Nothing was "
+            f"lost: start again {'with that --dlq-path' if dlq_path else 'without --dlq-path'}"
         )
 
 

@@ -170,7 +170,7 @@ def read_commit(path: str, version: int) -> str | None:
     if local is None:
         return read_text(SparkSession.active(), f"{path}/{file}")
     try:
-        return Path(local, file).read_text()
+        return Path(local, file).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
