@@ -1,4 +1,4 @@
-"""What the state machine knows without asking the product: records, offsets that were read, and a plain count of rows."""
+"""What the state machine knows without asking the product: records, offsets that were read, and all rows."""
 
 import json
 from collections import Counter
@@ -87,14 +87,16 @@ class Facts:
 
     def note_checkpoint(self, path: Path) -> None:
         """Keep what Spark says was done: its own files, read by hand."""
-        done = max((int(f.name) for f in Path(path, "commits").glob("*") if f.name.isdecimal()), default=None)
-        if done is None:
-            return
-        begins, ends = _read_offsets(path / "sources" / "0" / "0"), _read_offsets(path / "offsets" / str(done))
+        begins, ends = read_checkpoint(path)
         for partition, end in ends.items():
             begin = begins.get(partition, 0)
             self.begins[partition] = min(begin, self.begins.get(partition, begin))
             self.read |= {(partition, offset) for offset in range(begin, end)}
+
+    def find_behind(self, checkpoint: Path) -> set[int]:
+        """Partitions of which Spark plans to read what Kafka deleted, even where a backfill has read it."""
+        begins, ends = read_checkpoint(checkpoint)
+        return {p for p, start in self.starts.items() if begins and (ends or begins).get(p, 0) < start}
 
     def find_deleted(self, count: Count) -> set[Position]:
         """Positions that Kafka deleted, and that nobody has read, as far as is known."""
@@ -121,6 +123,14 @@ class Facts:
             last = {p: max(o for q, o in known if q == p) for p in {p for p, _ in known}}
             found |= {(p, o) for p, o in self.records - count.present if o <= last.get(p, -1)}
         return found
+
+
+def read_checkpoint(path: Path) -> tuple[dict[int, int], dict[int, int]]:
+    """Where the first batch of a checkpoint began and the newest one that is done ended; empty before the first."""
+    done = max((int(f.name) for f in (path / "commits").glob("*") if f.name.isdecimal()), default=None)
+    source = path / "sources" / "0" / "0"
+    begins = _read_offsets(source) if source.exists() else {}
+    return begins, {} if done is None else _read_offsets(path / "offsets" / str(done))
 
 
 def _read_offsets(file: Path) -> dict[int, int]:
