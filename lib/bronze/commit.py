@@ -53,10 +53,12 @@ class Source:
     uncertain: OffsetRanges = field(default_factory=dict)
     begins: Mapping[int, int] = field(default_factory=dict)
 
-    @property
-    def is_read(self) -> bool:
-        """Whether the ledger is to know that the offsets were read; those of a replay were before."""
-        return self.kind != "replay" and bool(self.covered)
+    def is_news(self, ledger: TopicLedger) -> bool:
+        """Whether the ledger is to know of the batch: that it read offsets, or where a stream began.
+
+        The offsets of a replay were read before. A stream's first batch may be empty.
+        """
+        return self.kind != "replay" and (bool(self.covered) or not self.begins.keys() <= ledger.begins.keys())
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,15 @@ class TableWriter:
         self.change_ledger(topic, change)
         self._bound = (topic, self.ledger[topic].dlq, bronze)
 
+    def end_appends(self, topic: str) -> None:
+        """Let each append to the DLQ conflict that was begun before now, by a run that does not know of a change."""
+        dlq = self._tables["dlq"]
+
+        def commit(_: bool) -> None:
+            dlq.commit(None, new_note("ledger", topic=topic, bronze=dlq.note.bronze))
+
+        self._retry(commit, f"DLQ of {topic}")
+
     def _check_bound(self) -> None:
         """Raise where another run has changed the DLQ of bronze, or the bronze table of the DLQ."""
         if self._bound:
@@ -282,11 +293,12 @@ class TableWriter:
 
         Bronze is committed to also where a batch has no rows for it: it must know which offsets were read.
         """
+        is_news = source.is_news(self.ledger.get(source.topic, TopicLedger()))
         for table in self._tables.values():
             table.check_unchanged()
         for name, table in self._tables.items():
             if name not in committed:
-                must_know = name == "bronze" and source.is_read
+                must_know = name == "bronze" and is_news
                 if written.rows.get(name) is not None or must_know:
                     note = _make_note(table.note, source, written.result, batch_id)
                     if must_know:

@@ -169,6 +169,10 @@ def bind_tables(
     if start.lost:
         log.warning("Warning: data loss is accepted, Kafka no longer has %s", describe_lost(start.lost))
     writer.bind(topic.name, bind, Place(bronze.state.table_id, bronze.path, topic.topic_id))
+    before, now = opened.known.ledger.dlq, dlq.state.table_id if dlq and dlq.state else ""
+    if before and before.id != now and before.id in opened.known.paths:
+        # A run that is about to append to it has not seen the change; what comes first is looked up.
+        SparkWriter(bronze.path, opened.known.paths[before.id]).end_appends(topic.name)
     bronze, dlq = check_tables(spark, config, topic)
     return make_opened(spark, topic, bronze, dlq, find_dlqs(spark, bronze, dlq, topic.name)), writer
 

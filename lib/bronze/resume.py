@@ -22,7 +22,7 @@ from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, count_offse
 from bronze.opening import CheckedTable
 from bronze.parsing import parse_starting_offsets
 from bronze.storage_errors import DlqMismatch, DlqMissing, TopicTruncated
-from bronze.tables import TableState, read_commit
+from bronze.tables import TableState, read_commit, read_table_state
 
 if TYPE_CHECKING:
     from bronze.operations import BackfillConfig
@@ -203,7 +203,6 @@ def find_rolled_back(
     checkpoint's newest committed batch; else a start would have to read all positions. Some of the offsets may never
     have held a record.
     """
-    tables = [table for table in (opened.bronze, opened.dlq) if table and table.state]
     if opened.bronze.state is None:
         return {}
     last: PlannedOffsets = {}
@@ -211,7 +210,9 @@ def find_rolled_back(
         last = read_planned_offsets(spark, checkpoint_path, checkpoint.committed, opened.topic.name)
     if not opened.is_known:
         return _find_nothing(last, opened.lookup.find_present)
-    if not any(map(_is_restored, tables)) and _has_all(opened, checkpoint, last):
+    # A DLQ that bronze had before still counts, so a rollback of it takes records away, too.
+    paths = list_paths(opened.known, opened.bronze, opened.dlq)
+    if not any(_is_restored(spark, path) for path in paths) and _has_all(opened, checkpoint, last):
         return {}
     ledger = opened.known.ledger
     present = opened.lookup.find_present(dict.fromkeys(opened.topic.partitions, (0, MAX_OFFSET)))
@@ -234,11 +235,12 @@ def _find_nothing(last: PlannedOffsets, find_present: Callable[[PlannedOffsets],
     return {p: [(first, end - 1)] for p, (first, end) in covered.items()}
 
 
-def _is_restored(table: CheckedTable) -> bool:
-    """Whether a RESTORE follows the newest commit of ours."""
-    assert table.state is not None
-    own, newest = table.state.found.version, table.state.version
-    return find_restore(partial(read_commit, table.path), own + 1, newest) is not None
+def _is_restored(spark: SparkSession, path: str) -> bool:
+    """Whether a RESTORE follows the newest commit of ours in a table."""
+    state = read_table_state(path, "output-path", spark)
+    if state is None:
+        return False
+    return find_restore(partial(read_commit, path), state.found.version + 1, state.version) is not None
 
 
 def _has_all(opened: Opened, checkpoint: Checkpoint | None, last: PlannedOffsets) -> bool:

@@ -321,7 +321,8 @@ class IngestionMachine(RuleBasedStateMachine):
             condition = f"_kafka_offset % 2 = {odd}"
             table = f"delta.`{self.path(name)}`"
             self.spark.sql(f"UPDATE {table} SET _raw_bytes = unhex('{value}') WHERE {condition}")
-            replay.run(self.configure(ReplayConfig, writer=writer, dlq_path=self.path(name)), self.spark)
+            config = self.configure(ReplayConfig, writer=writer, dlq_path=self.path(name))
+            self.run(lambda: replay.run(config, self.spark))
 
     @rule(hours=st.sampled_from([0, 2]), days=st.sampled_from([0, 60, 500]), share=SHARES)
     def maintain(self, hours: int, days: int, share: float) -> None:

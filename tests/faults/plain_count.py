@@ -109,11 +109,7 @@ class Facts:
 
     def find_missing(self, count: Count) -> set[Position]:
         """Records that are in no table, and should be, whatever is read from now on."""
-        last: dict[int, int] = {}
-        for partition, offset in count.present:
-            last[partition] = max(offset, last.get(partition, -1))
-        holes = {(p, o) for p, o in self.find_holes(count) if o < last.get(p, -1)}
-        return holes | ((self.records & self.read) - count.present - self.accepted)
+        return self.find_holes(count) | ((self.records & self.read) - count.present - self.accepted)
 
     def find_suspicious(self, count: Count, has_checkpoint: bool) -> set[Position]:
         """Positions that an audit may name as missing: it may know of more that was read than the model does."""
