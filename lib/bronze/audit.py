@@ -26,6 +26,7 @@ from bronze.offsets import (
     PlannedOffsets,
     clip_ranges,
     combine_bitmaps,
+    find_bounds,
     list_runs,
     merge_ranges,
     subtract_ranges,
@@ -162,11 +163,13 @@ def _audit_partition(
     if checkpoint:
         start = checkpoint.begins.get(partition, 0)
         read_to = checkpoint.starts.get(partition, 0)
+    promised_to = read_to
     if ledger.begins:
         start = ledger.begins.get(partition, 0)  # one that was added later begins at its first record
+        promised_to = max(read_to, held[0])  # what Kafka deleted is no lag: nobody will read it
     elif present:
         start = min(start, present[0][0])
-    promised = merge_ranges(read, [(start, read_to - 1)] if start < read_to else [])
+    promised = merge_ranges(read, [(start, promised_to - 1)] if start < promised_to else [])
     return PartitionAudit(
         partition=partition,
         first=present[0][0] if present else None,
@@ -224,7 +227,8 @@ def _find_not_replayed(
 
 def _look_again(spark: SparkSession, tables: list[str], topic: str, audits: list[PartitionAudit]) -> None:
     """Take back what a stream has committed since: the tables are not read at one moment."""
-    planned = {a.partition: (a.missing[0][0], a.missing[-1][1] + 1) for a in audits if a.missing}
-    present = find_present(spark, tables, topic, planned)
+    absent = {a.partition: merge_ranges(a.missing, a.unread) for a in audits}
+    present = find_present(spark, tables, topic, find_bounds({p: ranges for p, ranges in absent.items() if ranges}))
     for audit in audits:
         audit.missing = subtract_ranges(audit.missing, present.get(audit.partition, []))
+        audit.unread = subtract_ranges(audit.unread, present.get(audit.partition, []))

@@ -53,10 +53,12 @@ class Source:
     uncertain: OffsetRanges = field(default_factory=dict)
     begins: Mapping[int, int] = field(default_factory=dict)
 
-    @property
-    def is_read(self) -> bool:
-        """Whether the ledger is to know that the offsets were read; those of a replay were before."""
-        return self.kind != "replay" and bool(self.covered)
+    def is_news(self, ledger: TopicLedger) -> bool:
+        """Whether the ledger is to know of the batch: that it read offsets, or where a stream began.
+
+        The offsets of a replay were read before. A stream's first batch may be empty.
+        """
+        return self.kind != "replay" and (bool(self.covered) or not self.begins.keys() <= ledger.begins.keys())
 
 
 @dataclass(frozen=True)
@@ -310,11 +312,12 @@ class TableWriter:
 
         Bronze is committed to also where a batch has no rows for it: it must know which offsets were read.
         """
+        is_news = source.is_news(self.ledger.get(source.topic, TopicLedger()))
         for table in self._tables.values():
             table.check_unchanged()
         for name, table in self._tables.items():
             if name not in committed:
-                must_know = name == "bronze" and source.is_read
+                must_know = name == "bronze" and is_news
                 if written.rows.get(name) is not None or must_know:
                     note = _make_note(table.note, source, written.result, batch_id)
                     if must_know:

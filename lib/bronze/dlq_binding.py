@@ -29,11 +29,13 @@ class KnownDlqs:
         ledger: What bronze knows of the topic.
         paths: Where the DLQs are that it names, by their table ids.
         missing: Those that it names and that are not there.
+        twin: Where the DLQ is as well, though bronze was not copied with it; empty where it is in one place.
     """
 
     ledger: TopicLedger
     paths: dict[str, str]
     missing: tuple[Place, ...]
+    twin: str = ""
 
 
 def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str) -> KnownDlqs:
@@ -52,7 +54,15 @@ def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | Non
             missing.append(place)
         else:
             paths[place.id] = path
-    return KnownDlqs(ledger, paths, tuple(missing))
+    return KnownDlqs(ledger, paths, tuple(missing), _find_twin(spark, ledger, bronze, dlq))
+
+
+def _find_twin(spark: SparkSession, ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None) -> str:
+    """Where a DLQ that is configured is a copy, and the original is still beside the same bronze."""
+    if not ledger.dlq or not dlq or not dlq.state or dlq.state.table_id != ledger.dlq.id:
+        return ""
+    is_copied = _is_same_path(ledger.bronze_path, bronze.path) and not _is_same_path(ledger.dlq.path, dlq.path)
+    return ledger.dlq.path if is_copied and read_id(spark, ledger.dlq.path) == ledger.dlq.id else ""
 
 
 def _list_candidates(place: Place, ledger: TopicLedger, bronze_path: str) -> list[str]:
@@ -147,6 +157,8 @@ def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, 
     matches = is_decided and given == (ledger.dlq.id if ledger.dlq else "")
     if known.missing and (matches or ledger.dlq is None or ledger.dlq in known.missing):
         raise DlqMissing(known.missing[0].path, bronze.path)
+    if known.twin:
+        raise DlqMismatch(bronze.path, topic, [known.twin], dlq.path if dlq else "")
     if ledger.dlqs and not matches:
         names = [] if is_decided and not ledger.dlq else _name_dlqs(known)
         raise DlqMismatch(bronze.path, topic, names, dlq.path if dlq else "")

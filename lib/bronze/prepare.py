@@ -176,7 +176,7 @@ def bind_tables(
     writer.bind(topic.name, bind, Place(bronze.state.table_id, bronze.path, topic.topic_id), owner)
     replaced = opened.known.paths.get(named.id) if named else None
     if replaced and (not dlq or replaced != dlq.path):
-        make_writer(replaced).renew()  # a writer that is about to append to the DLQ before must look again
+        SparkWriter(replaced).renew()  # a writer that is about to append to the DLQ before must look again
     bronze, dlq = check_tables(spark, config, topic)
     return make_opened(spark, topic, bronze, dlq, find_dlqs(spark, bronze, dlq, topic.name)), writer
 

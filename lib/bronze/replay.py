@@ -23,12 +23,14 @@ from bronze.dlq import normalize_detail, open_tables, select_dlq
 from bronze.dlq_binding import check_known, find_dlqs
 from bronze.failures import explain_failures
 from bronze.frames import collect_frame
+from bronze.kafka import Topic
 from bronze.offsets import OffsetRanges, count_offsets, find_bounds, invert_ranges, split_ranges, subtract_ranges
 from bronze.opening import open_session
 from bronze.operations import ReplayConfig
 from bronze.paths import check_writable
 from bronze.positions import build_bitmaps, collect_ranges, find_present, is_within, mark_replayed
 from bronze.prepare import choose_writer
+from bronze.resume import describe_rolled_back, find_rolled_back, make_opened
 from bronze.tables import to_local_path
 from bronze.transforms import DIAGNOSED_DDL, RECORD_COLUMNS, diagnose_records
 from bronze.writer import BatchResult, BatchTask
@@ -110,8 +112,13 @@ def run(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport
 
 def _run(config: ReplayConfig, spark: SparkSession) -> ReplayReport:
     bronze, dlq = open_tables(spark, config)
-    check_known(find_dlqs(spark, bronze, dlq, config.kafka_topic), bronze, dlq, config.kafka_topic)
+    known = find_dlqs(spark, bronze, dlq, config.kafka_topic)
+    check_known(known, bronze, dlq, config.kafka_topic)
     writer = choose_writer(config.writer, [bronze])(bronze.path)
+    # Its commits come after a RESTORE, which a start would not notice any more.
+    topic = Topic(config.kafka_topic, "", tuple(sorted(known.ledger.read)))
+    if found := find_rolled_back(spark, "", None, make_opened(spark, topic, bronze, dlq, known)):
+        log.warning("Warning: %s", describe_rolled_back(found))
     report = make_plan(spark, config)
     if not config.dry_run:
         # With a DLQ path the tasks would never write an invalid record to bronze; the plan leaves none to them.

@@ -22,7 +22,7 @@ from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, count_offse
 from bronze.opening import CheckedTable
 from bronze.parsing import parse_starting_offsets
 from bronze.storage_errors import DlqMismatch, DlqMissing, TopicTruncated
-from bronze.tables import TableState, read_commit
+from bronze.tables import TableState, read_commit, read_table_state
 
 if TYPE_CHECKING:
     from bronze.operations import BackfillConfig
@@ -214,7 +214,6 @@ def find_rolled_back(
     has done, or where the tables lack a part of its newest committed batch; else a start would have to read all
     positions. Some of the offsets may never have held a record.
     """
-    tables = [table for table in (opened.bronze, opened.dlq) if table and table.state]
     if opened.bronze.state is None:
         return {}
     last: PlannedOffsets = {}
@@ -224,7 +223,10 @@ def find_rolled_back(
         return _find_nothing(last, opened.lookup.find_present)
     ledger, done = opened.known.ledger, checkpoint.done if checkpoint else {}
     unknown = {p: subtract_all(r, ledger.read.get(p, []), ledger.lost.get(p, [])) for p, r in done.items()}
-    if not any(unknown.values()) and not any(map(_is_restored, tables)) and _has_all(opened, checkpoint, last):
+    # A DLQ that bronze had before still counts, so a rollback of it takes records away, too.
+    paths = list_paths(opened.known, opened.bronze, opened.dlq)
+    is_restored = any(_is_restored(spark, path) for path in paths)
+    if not any(unknown.values()) and not is_restored and _has_all(opened, checkpoint, last):
         return {}
     present = opened.lookup.find_present(dict.fromkeys(opened.topic.partitions, (0, MAX_OFFSET)))
     for partition, ranges in ledger.read.items():
@@ -243,10 +245,10 @@ def _find_nothing(last: PlannedOffsets, find_present: Callable[[PlannedOffsets],
     return {p: [(first, end - 1)] for p, (first, end) in covered.items()}
 
 
-def _is_restored(table: CheckedTable) -> bool:
-    """Whether a RESTORE is among the newest commits."""
-    assert table.state is not None
-    return find_restore(partial(read_commit, table.path), 0, table.state.version) is not None
+def _is_restored(spark: SparkSession, path: str) -> bool:
+    """Whether a RESTORE is among a table's newest commits."""
+    state = read_table_state(path, "output-path", spark)
+    return state is not None and find_restore(partial(read_commit, path), 0, state.version) is not None
 
 
 def _has_all(opened: Opened, checkpoint: Checkpoint | None, last: PlannedOffsets) -> bool:

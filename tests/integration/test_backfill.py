@@ -22,7 +22,6 @@ from bronze.backfill_batches import BackfillResult
 from bronze.checkpoint_errors import CheckpointMissing, CheckpointOfOtherTables
 from bronze.cli import main
 from bronze.commit import OwnTable
-from bronze.kafka import describe_topic
 from bronze.kafka_errors import InvalidKafkaConfig, PartitionsUnknown
 from bronze.lookup import Lookup
 from bronze.operations import BackfillConfig
@@ -191,7 +190,7 @@ def test_a_checkpoint_without_a_batch_or_of_other_tables_is_refused(topic: Topic
     fill(topic)
     with pytest.raises(CheckpointMissing):
         run(lake, checkpoint_path=lake.config.checkpoint_path)
-    lake.ingest(output_path=str(tmp_path / "other"))
+    lake.ingest(output_path=str(tmp_path / "other"), dlq_path="")
     with pytest.raises(CheckpointOfOtherTables):
         run(lake, checkpoint_path=lake.config.checkpoint_path)
 
@@ -314,8 +313,7 @@ def run_twice_at_once(action: Callable[[], object]) -> list[Exception]:
 
 
 def test_of_two_that_create_the_same_table_at_once_neither_fails(topic: Topic, lake: Lake):
-    known = describe_topic(lake.spark, lake.config)
-    create = partial(create_table, lake.spark, lake.config.output_path, get_bronze_spec(), known, None)
+    create = partial(create_table, lake.spark, lake.config.output_path, get_bronze_spec())
     assert run_twice_at_once(create) == []
     assert lake.bronze.count() == 0
 

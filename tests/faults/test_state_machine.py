@@ -1,0 +1,48 @@
+"""Random sequences of commands and faults on real tables; after each step every row is counted.
+
+BRONZE_SEED repeats a run, BRONZE_EXAMPLES asks ``make test-soak`` for more sequences.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from pyspark.sql import SparkSession
+
+from sandbox.kafka import KafkaSandbox
+from tests.faults.machine import IngestionMachine
+
+SEED = int(os.environ.get("BRONZE_SEED") or random.randrange(2**32))
+EXAMPLES = int(os.environ.get("BRONZE_EXAMPLES") or 40)
+
+
+def run_machine(kafka: KafkaSandbox, spark: SparkSession, folder: Path, examples: int, steps: int) -> None:
+    print(f"BRONZE_SEED={SEED}")
+    places = {"brokers": kafka.brokers, "spark": spark, "root": folder}
+    machine = hypothesis.seed(SEED)(type("Machine", (IngestionMachine,), places))
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            derandomize=False,
+            print_blob=True,
+            phases=[Phase.generate],  # to make a failure smaller takes an hour
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_whatever_happens_every_record_is_there_once_or_told(kafka: KafkaSandbox, spark: SparkSession, tmp_path: Path):
+    run_machine(kafka, spark, tmp_path, examples=4, steps=12)
+
+
+@pytest.mark.soak
+def test_the_same_for_many_sequences(kafka: KafkaSandbox, spark: SparkSession, tmp_path: Path):
+    run_machine(kafka, spark, tmp_path, EXAMPLES, steps=15)
