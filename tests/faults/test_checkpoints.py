@@ -189,6 +189,7 @@ def test_a_hole_below_a_backfill_is_named_too(topic: Topic, lake: Lake):
 
 def assert_hole_is_named(lake: Lake, offsets: str) -> None:
     """Each start names it, with the checkpoint and without, and so does the audit, until the loss is accepted."""
+    assert "never read, and deleted in Kafka" in audit(lake).to_text()
     for is_lost in (False, True):
         if is_lost:
             shutil.rmtree(lake.config.checkpoint_path)
@@ -243,6 +244,21 @@ def test_a_bronze_from_a_backup_is_warned_of(topic: Topic, lake: Lake, tmp_path:
     assert any("of partition 0, offsets 5-9;" in message for message in bronze_log.messages)
     test_backfill.run(lake)
     assert_complete(lake, 11)
+
+
+def test_a_bronze_from_a_backup_is_warned_of_where_the_dlq_has_the_last_batch(
+    topic: Topic, lake: Lake, tmp_path: Path, bronze_log
+):
+    topic.produce(make_events(5), partition=0)
+    lake.ingest()
+    shutil.copytree(lake.config.output_path, tmp_path / "backup")
+    for values in (make_events(5), [b"broken"]):
+        topic.produce(values, partition=0)
+        lake.ingest()
+    shutil.rmtree(lake.config.output_path)
+    shutil.copytree(tmp_path / "backup", lake.config.output_path)
+    lake.ingest()
+    assert any("of partition 0, offsets 5-9;" in message for message in bronze_log.messages)
 
 
 @pytest.mark.parametrize("change", ["deleted", "replaced"])

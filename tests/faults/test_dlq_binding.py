@@ -153,6 +153,16 @@ def test_a_copy_of_the_lake_is_a_lake_with_the_configured_tables(filled: Lake, t
     assert filled.dlq.count() == len(BAD)
 
 
+def test_a_copy_of_the_dlq_alone_is_refused_while_the_original_is_there(filled: Lake, tmp_path: Path):
+    shutil.copytree(filled.config.dlq_path, tmp_path / "copy")
+    copied = change_path(filled, "dlq_path", tmp_path / "copy")
+    with pytest.raises(DlqMismatch, match=f"Give --dlq-path file:{filled.config.dlq_path}"):
+        copied.ingest()
+    shutil.rmtree(filled.config.dlq_path)
+    copied.ingest()
+    assert_complete(copied, 5 + len(BAD))
+
+
 MAKERS: dict[str, Callable[[Lake], object]] = {
     **{name: COMMANDS[name] for name in ("ingest", "backfill")},
     "create-tables": lambda lake: create_tables.run(lake.configure(CreateTablesConfig, execute=True), lake.spark),

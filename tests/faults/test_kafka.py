@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 
 from bronze import backfill
 from bronze.backfill_batches import append_batches
+from bronze.commit import TableWriter
 from bronze.kafka_errors import RecordUnreadable
 from bronze.operations import BackfillConfig
 from bronze.storage_errors import TopicRecreated
@@ -283,6 +284,24 @@ def test_accepted_loss_while_the_stream_runs(topic: Topic, stream: Lake, start):
     wait_until(lambda: stream.has_rows(20))
     assert ingestion.send(signal.SIGTERM).wait() == 0
     assert_gap_is_explained(stream, end=25)
+
+
+@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+def test_accepted_loss_between_the_plan_of_a_batch_and_its_read(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, writer: str
+):
+    topic.produce(make_events(10), partition=1)
+    lake.ingest()
+    topic.produce(make_events(10, first=10), partition=1)
+    original = TableWriter.append
+
+    def append(*arguments, **named):
+        delete_records(topic, 1, before=15)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(TableWriter, "append", append)
+    lake.ingest(fail_on_data_loss=False, writer=writer)
+    assert_gap_is_explained(lake)
 
 
 def assert_gap_is_explained(lake: Lake, end: int = 20) -> None:

@@ -189,6 +189,16 @@ def count_first(topic: Topic, before: int) -> int:
         consumer.close()
 
 
+def test_what_kafka_deleted_beyond_the_last_row_is_named(topic: Topic, lake: Lake):
+    topic.produce(make_events(10), partition=0)
+    lake.ingest()
+    topic.produce(make_events(10), partition=0)
+    delete_records(topic, 0, before=15)
+    for checkpoint_path in (lake.config.checkpoint_path, ""):
+        found = describe(audit(lake, checkpoint_path=checkpoint_path))
+        assert found == {0: {"never read, and deleted in Kafka": [(10, 14)]}}
+
+
 def test_a_restart_from_scratch_is_complete(topic: Topic, lake: Lake):
     topic.produce(make_events(20) + [b"{"])
     lake.ingest()
