@@ -164,7 +164,7 @@ def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, 
         raise DlqMismatch(bronze.path, topic, names, dlq.path if dlq else "")
     owner = dlq.state.note.bronze.get(topic) if dlq and dlq.state else None
     if dlq and owner and owner.id != (bronze.state.table_id if bronze.state else ""):
-        raise DlqTaken(dlq.path, topic, owner.path)
+        raise DlqTaken(dlq.path, topic, owner.path, missing="" if bronze.state else bronze.path)
 
 
 def _name_dlqs(known: KnownDlqs) -> list[str]:

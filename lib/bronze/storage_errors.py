@@ -203,10 +203,15 @@ class DlqTaken(BronzeError):
 
     exit_code = 2
 
-    def __init__(self, dlq_path: str, topic: str, owner: str):
+    def __init__(self, dlq_path: str, topic: str, owner: str, missing: str = ""):
+        cure = "give a --dlq-path of its own, or --change-dlq to take it over for this table"
+        if missing:
+            cure = (
+                f"there is no table at {missing}. Correct --output-path, or restore it; or give --change-dlq with "
+                "a new --checkpoint-path, which reads the topic again into a new table"
+            )
         super().__init__(
-            f"the DLQ {dlq_path} keeps the invalid records of {topic} for another bronze table, {owner}; give a "
-            "--dlq-path of its own, or --change-dlq to take it over for this table"
+            f"the DLQ {dlq_path} keeps the invalid records of {topic} for another bronze table, {owner}; {cure}"
         )
 
 
