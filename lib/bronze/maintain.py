@@ -141,7 +141,7 @@ def run(config: MaintainConfig, spark: SparkSession | None = None) -> Maintenanc
 
 
 def _renew_note(table: CheckedTable) -> None:
-    """Commit anew what our newest commit says, before a clean-up of the log by anybody can take it."""
+    """Commit again what our newest commit says, before a clean-up of the log by any writer can remove it."""
     assert table.state is not None
     found = table.state.found
     text = read_commit(table.path, found.version) if found.note else None
