@@ -74,7 +74,8 @@ def plot_batches(rows: DataFrame) -> Figure:
     counted = collect_frame(_count(rows, "_ingested_at").orderBy(F.desc("_ingested_at")).limit(_SHOWN_BATCHES))
     counted = counted.iloc[::-1]
     figure, axes = start_plot("Records per batch", "start of the batch (UTC)")
-    labels = [f"{time:%H:%M:%S}" for time in counted["_ingested_at"]]
+    # To the millisecond: bars of one label would hide one another, and a second has several batches.
+    labels = [f"{time:%H:%M:%S.%f}"[:-3] for time in counted["_ingested_at"]]
     stack_bars(axes, labels, counted)
     axes.tick_params(axis="x", rotation=60 if len(labels) > 8 else 0)
     return figure
