@@ -43,7 +43,7 @@ export SANDBOX_TABLES_DIR := $(DATA)
 endif
 
 TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq-path $(DATA)/dlq
-RUN = $(BIN)/python -m bronze.run_notebook notebooks
+RUN = $(BIN)/python -m bronze.notebook.run notebooks
 # Not named in a recipe: `make -n` would run the line.
 SUBMAKE = $(MAKE)
 PLACES = -p kafka_topic $(TOPIC) -p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq
@@ -64,7 +64,7 @@ $(READY): pyproject.toml environment.yml
 		sys.exit(0 if v >= (3, 11) else f"$(PYTHON) is Python {v[0]}.{v[1]}, 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	@test -n "$(USE_CONDA)" || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv)." >&2; exit 2; }
-	@test -n "$(USE_CONDA)" || PYTHONPATH=lib $(PYTHON) -m bronze.jars --check
+	@test -n "$(USE_CONDA)" || PYTHONPATH=lib $(PYTHON) -m bronze.runtime.jars --check
 	@echo "Setting up .venv; the first time takes a few minutes"
 ifneq ($(USE_CONDA),)
 	@test -n "$(CONDA)" || { echo "USE_CONDA is set, but there is no micromamba, mamba or conda on PATH." >&2; exit 2; }
@@ -74,7 +74,7 @@ else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[sandbox,notebooks,dev]"
 endif
-	$(BIN)/python -m bronze.jars --fetch
+	$(BIN)/python -m bronze.runtime.jars --fetch
 	@touch $(READY)
 
 $(CLASSES): $(READY)
@@ -84,7 +84,7 @@ $(CLASSES): $(READY)
 env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for --archives on a cluster
 	rm -rf build/env dist/bronze-env.tar.gz
 	mkdir -p build/env dist
-	$(BIN)/python -m bronze.jars --executor-requirements > build/executor-requirements.txt
+	$(BIN)/python -m bronze.runtime.jars --executor-requirements > build/executor-requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --target build/env \
 		-r build/executor-requirements.txt
 	tar -czf dist/bronze-env.tar.gz -C build/env .
@@ -132,14 +132,14 @@ ingest: setup ## Ingest the sandbox's topic until it is empty: bronze ingest --a
 
 submit: setup ## The same by spark-submit of lib/bronze_ingestion.py on local[2]
 	PYSPARK_PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/spark-submit --master 'local[2,4]' \
-		--packages $$($(BIN)/python -m bronze.jars --packages) \
+		--packages $$($(BIN)/python -m bronze.runtime.jars --packages) \
 		lib/bronze_ingestion.py $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
 
 audit: setup ## Prove that every record is exactly once in bronze or in the DLQ
 	$(BIN)/bronze audit $(SOURCE) $(TABLES) $(ARGS)
 
 notebook: setup ## Run NOTEBOOK by papermill with PARAMS="-p name value": unknown names fail
-	$(BIN)/python -m bronze.run_notebook notebooks/$(NOTEBOOK).ipynb $(PARAMS)
+	$(BIN)/python -m bronze.notebook.run notebooks/$(NOTEBOOK).ipynb $(PARAMS)
 
 ##@ Test
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from bronze.audit import run
+from bronze.config import AuditConfig
+from bronze.delta.ddl import create_table_statement
+from bronze.delta.positions import find_present
 from bronze.offsets import MAX_OFFSET, select_overlap
-from bronze.operations import AuditConfig
-from bronze.positions import find_present
-from bronze.schema import create_table_statement, get_bronze_schema, get_bronze_spec
-from bronze.session import get_session
+from bronze.ops.audit import run
+from bronze.runtime.session import get_session
+from bronze.schema import get_bronze_schema, get_bronze_spec
 from sandbox.kafka import KafkaSandbox
 
 TOPIC = "benchmark"

@@ -22,8 +22,8 @@ from pyspark.sql.streaming import StreamingQueryListener
 from ratios import print_ratios
 
 from bronze.config import IngestConfig
+from bronze.runtime.session import get_session
 from bronze.schema import get_event_schema
-from bronze.session import get_session
 from bronze.stream import run
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce

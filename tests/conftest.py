@@ -20,9 +20,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from bronze.batch import IngestSummary
 from bronze.config import Config, IngestConfig
-from bronze.logs import configure_logging
-from bronze.notebook import AnyConfig
-from bronze.session import get_session
+from bronze.notebook.cells import AnyConfig
+from bronze.runtime.logs import configure_logging
+from bronze.runtime.session import get_session
 from bronze.stream import run
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic

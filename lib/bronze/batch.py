@@ -5,15 +5,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.commit import Source, TableWriter
-from bronze.errors import QueryFailed
-from bronze.ledger import TopicLedger
-from bronze.loss import describe_lost
+from bronze.delta.ledger import TopicLedger
+from bronze.errors import CheckpointReplaced, QueryFailed, TopicTruncated
+from bronze.guard import TableGuard
 from bronze.offsets import (
     MAX_OFFSET,
     OffsetRanges,
@@ -23,8 +21,9 @@ from bronze.offsets import (
     select_overlap,
     subtract_ranges,
 )
-from bronze.storage_errors import CheckpointReplaced, TopicTruncated
-from bronze.writer import BatchResult, BatchTask
+from bronze.resume import describe_lost
+from bronze.tasks import BatchResult, BatchTask
+from bronze.writers import Source, TableWriter
 
 log = logging.getLogger(__name__)
 _KEPT_BATCHES = 1_000
@@ -69,31 +68,6 @@ class IngestSummary:
         self.by_partition.update(batch.by_partition)
 
 
-class OverlapGuard(Protocol):
-    """What knows which offsets a batch covers, and which of them are in the tables."""
-
-    @property
-    def checkpoint_path(self) -> str:
-        """Qualified path of the checkpoint."""
-
-    @property
-    def topic(self) -> str:
-        """Name of the Kafka topic."""
-
-    def read_planned(self, batch_id: int) -> PlannedOffsets:
-        """First and end offset of a batch, per partition."""
-
-    def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
-        """Which of the planned offsets are in the tables."""
-
-    @property
-    def begins(self) -> dict[int, int]:
-        """Where the query began, per partition."""
-
-    def find_covered(self, planned: PlannedOffsets) -> OffsetRanges:
-        """Which of the planned offsets the batch reads for certain."""
-
-
 class BatchProcessor:
     """The function that Spark calls with each batch.
 
@@ -105,7 +79,7 @@ class BatchProcessor:
     def __init__(
         self,
         writer: TableWriter,
-        guard: OverlapGuard,
+        guard: TableGuard,
         bronze_path: str,
         dlq_path: str = "",
         with_metrics: bool = False,

@@ -12,9 +12,9 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.checkpoint_errors import CheckpointOfOtherTopic, CheckpointUnreadable
-from bronze.hadoop import open_file_system, read_text
+from bronze.errors import CheckpointOfOtherTopic, CheckpointUnreadable
 from bronze.offsets import OffsetRanges, PlannedOffsets
+from bronze.runtime.paths import open_file_system, read_text
 
 _BINDING = "bronze.json"
 

@@ -8,18 +8,19 @@ from dataclasses import Field, fields
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from bronze.config import Config, IngestConfig
-from bronze.errors import BronzeError
-from bronze.logs import configure_logging
-from bronze.operations import (
+from bronze.config import (
     AuditConfig,
     BackfillConfig,
     CheckpointConfig,
+    Config,
     CreateTablesConfig,
+    IngestConfig,
     MaintainConfig,
     ReplayConfig,
     StatusConfig,
 )
+from bronze.errors import BronzeError
+from bronze.runtime.logs import configure_logging
 
 _EXIT_CODES = """
 exit codes: 0 done or stopped as asked; 1 the query, Kafka or storage failed; 2 bad arguments, configuration or
@@ -37,16 +38,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "ingest": Command("bronze.stream", IngestConfig, "move a topic's records into bronze and the DLQ"),
-    "backfill": Command("bronze.backfill", BackfillConfig, "add what the tables lack of a range of offsets or of time"),
-    "audit": Command("bronze.audit", AuditConfig, "prove that every record is there once, or name those that are not"),
+    "ingest": Command("stream", IngestConfig, "move a topic's records into bronze and the DLQ"),
+    "backfill": Command("ops.backfill", BackfillConfig, "add what the tables lack of a range of offsets or of time"),
+    "audit": Command("ops.audit", AuditConfig, "prove that every record is there once, or name those that are not"),
     "checkpoint": Command(
-        "bronze.checkpoint_report", CheckpointConfig, "say what a checkpoint holds, and whether the tables agree"
+        "ops.checkpoint", CheckpointConfig, "say what a checkpoint holds, and whether the tables agree"
     ),
-    "replay": Command("bronze.replay", ReplayConfig, "append to bronze the DLQ records that are valid by now"),
-    "status": Command("bronze.status", StatusConfig, "measure tables, lag and delays, and say which alerts fire"),
-    "maintain": Command("bronze.maintain", MaintainConfig, "compact closed hours, clean the logs, vacuum"),
-    "create-tables": Command("bronze.create_tables", CreateTablesConfig, "print or run the DDL of both tables"),
+    "replay": Command("ops.replay", ReplayConfig, "append to bronze the DLQ records that are valid by now"),
+    "status": Command("ops.status", StatusConfig, "measure tables, lag and delays, and say which alerts fire"),
+    "maintain": Command("ops.maintain", MaintainConfig, "compact closed hours, clean the logs, vacuum"),
+    "create-tables": Command("ops.create_tables", CreateTablesConfig, "print or run the DDL of both tables"),
 }
 
 
@@ -116,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger().addFilter(_is_no_interrupted_call)
     try:
         config = command.config(**given)
-        module = import_module(command.module)  # only now: bad arguments answer without Spark
-        from bronze.failures import explain_failures
+        module = import_module(f"bronze.{command.module}")  # only now: bad arguments answer without Spark
+        from bronze.runtime.spark_errors import explain_failures
 
         with explain_failures():
             return module.main(config)

@@ -122,3 +122,10 @@ def split_ranges(ranges: OffsetRanges, size: int) -> Iterator[OffsetRanges]:
 def find_bounds(ranges: OffsetRanges) -> PlannedOffsets:
     """First and end (exclusive) offset of each partition that has ranges."""
     return {partition: (listed[0][0], listed[-1][1] + 1) for partition, listed in ranges.items() if listed}
+
+
+def subtract_all(ranges: list[tuple[int, int]], *others: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The offsets of ascending ranges that are in none of the others."""
+    for other in others:
+        ranges = subtract_ranges(ranges, other)
+    return ranges

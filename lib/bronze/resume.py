@@ -1,31 +1,32 @@
 """Where a query goes on: may it start from this checkpoint, or from these offsets, without leaving records out?"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import msgspec
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_binding, read_checkpoint, read_planned_offsets
-from bronze.checkpoint_errors import CheckpointOfOtherTables
-from bronze.config import IngestConfig
-from bronze.dlq_binding import KnownDlqs, list_paths, read_id
-from bronze.kafka import Topic, check_starting_offsets
-from bronze.kafka_errors import DataLoss
-from bronze.ledger import TopicLedger, find_restore, merge_all
-from bronze.lookup import Lookup
-from bronze.loss import describe_lost, find_holes, subtract_all
-from bronze.offsets import MAX_OFFSET, OffsetRanges, PlannedOffsets, count_offsets, describe_ranges
-from bronze.opening import CheckedTable
+from bronze.config import BackfillConfig, IngestConfig
+from bronze.delta.binding import KnownDlqs, list_paths, read_id
+from bronze.delta.ledger import TopicLedger, find_restore, merge_all
+from bronze.delta.lookup import Lookup
+from bronze.delta.tables import CheckedTable, TableState, read_commit, read_table_state
+from bronze.errors import CheckpointOfOtherTables, DataLoss, DlqMismatch, DlqMissing, TopicTruncated
+from bronze.kafka.topic import Topic, check_starting_offsets
+from bronze.offsets import (
+    MAX_OFFSET,
+    OffsetRanges,
+    PlannedOffsets,
+    count_offsets,
+    describe_ranges,
+    find_bounds,
+    subtract_all,
+    subtract_ranges,
+)
 from bronze.parsing import parse_starting_offsets
-from bronze.storage_errors import DlqMismatch, DlqMissing, TopicTruncated
-from bronze.tables import TableState, read_commit, read_table_state
-
-if TYPE_CHECKING:
-    from bronze.operations import BackfillConfig
 
 log = logging.getLogger(__name__)
 # Of a table of an older version, more ranges than that are taken for one: a transactional topic has one per marker.
@@ -295,3 +296,32 @@ def _warn_of_skipped(config: IngestConfig, ledger: TopicLedger, held: PlannedOff
                     partition,
                     describe_ranges(left),
                 )
+
+
+def find_holes(
+    ledger: TopicLedger,
+    begins: Mapping[int, int],
+    held: PlannedOffsets,
+    find_present: Callable[[PlannedOffsets], OffsetRanges],
+) -> OffsetRanges:
+    """The offsets that were never read and that Kafka can no longer give, whatever was read beyond them.
+
+    Args:
+        ledger: What was read of the topic, and which losses were accepted.
+        begins: Where the ingestion began, per partition; nothing is promised before.
+        held: What Kafka holds.
+        find_present: Looks up which offsets are in the tables; asked only where there may be a hole.
+    """
+    holes = {
+        p: subtract_all([(first, held[p][0] - 1)], ledger.read.get(p, []), ledger.lost.get(p, []))
+        for p, first in sorted(begins.items())
+        if first < held.get(p, (0, 0))[0]
+    }
+    present = find_present(find_bounds(holes)) if any(holes.values()) else {}
+    found = {p: subtract_ranges(ranges, present.get(p, [])) for p, ranges in holes.items()}
+    return {p: ranges for p, ranges in found.items() if ranges}
+
+
+def describe_lost(lost: OffsetRanges) -> str:
+    """Lost offsets in one line."""
+    return "; ".join(f"partition {p}, offsets {describe_ranges(ranges)}" for p, ranges in lost.items())

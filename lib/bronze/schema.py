@@ -180,48 +180,13 @@ def get_dlq_spec() -> TableSpec:
 
 _POSITION = ("_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at")
 
-
-def create_table_statement(
-    spec: TableSpec, location: str, table: str = "", properties: dict[str, str] | None = None
-) -> str:
-    """The ``CREATE TABLE IF NOT EXISTS`` statement of a table, with column comments.
-
-    Args:
-        spec: Which table.
-        location: Path of the table.
-        table: Catalog name; empty for a table known by its path alone.
-        properties: Table properties beside the specification's own.
-    """
-    columns = ",\n  ".join(
-        f"`{f.name}` {f.dataType.simpleString()} COMMENT '{_escape(f.metadata['comment'])}'" for f in spec.schema
-    )
-    settings = {**spec.properties, **(properties or {})}
-    listed = _list_properties(settings)
-    return (
-        f"CREATE TABLE IF NOT EXISTS {table or quote_path(location)} (\n  {columns}\n)\nUSING DELTA\n"
-        f"PARTITIONED BY ({', '.join(spec.partition_columns)})\nLOCATION '{_escape(location)}'\n"
-        f"TBLPROPERTIES (\n  {listed}\n)"
-    )
-
-
-def register_table_statement(location: str, table: str) -> str:
-    """The statement that makes an existing table known under a catalog's name, with its own columns and properties."""
-    return f"CREATE TABLE IF NOT EXISTS {table} USING DELTA LOCATION '{_escape(location)}'"
-
-
-def set_properties_statement(location: str, properties: dict[str, str]) -> str:
-    """The ``ALTER TABLE`` statement that sets properties of the table at a path."""
-    return f"ALTER TABLE {quote_path(location)} SET TBLPROPERTIES ({_list_properties(properties)})"
-
-
-def _list_properties(properties: dict[str, str]) -> str:
-    return ",\n  ".join(f"'{_escape(key)}' = '{_escape(value)}'" for key, value in properties.items())
-
-
-def quote_path(location: str) -> str:
-    """The name of the table at a path, for SQL and ``writeTo``."""
-    return "delta.`" + location.replace("`", "``") + "`"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+ERROR_TYPES = (
+    "tombstone",
+    "empty",
+    "invalid_utf8",
+    "malformed_json",
+    "not_an_object",
+    "schema_mismatch",
+    "missing_required",
+    "invalid_timestamp",
+)

@@ -84,7 +84,7 @@ def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfi
         stack.enter_context(_catch_signals(switch))
         stack.enter_context(_hook_into_jvm(switch, spark, config.stop_timeout))
         if config.http_port:
-            from bronze.stop_server import serve_stop
+            from bronze.stop_http import serve_stop
 
             stack.enter_context(serve_stop(switch, spark.sparkContext.applicationId, config))
         stack.callback(switch.has_ended.set)  # called first: the JVM waits for it

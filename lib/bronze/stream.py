@@ -13,15 +13,13 @@ from pyspark.sql.streaming import StreamingQuery
 
 from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
-from bronze.failures import explain_failure, explain_failures
-from bronze.kafka_errors import DataLoss, InvalidKafkaConfig, TopicVanished, UnknownTopic
-from bronze.kafka_options import build_source_options
-from bronze.opening import open_session
-from bronze.paths import check_writable
-from bronze.prepare import Checked, check_all, check_source, create_tables, make_processor
+from bronze.errors import DataLoss, InvalidKafkaConfig, TopicTruncated, TopicVanished, UnknownTopic
+from bronze.kafka.client import build_source_options
+from bronze.kafka.watch import TopicWatch, watch_topic
+from bronze.pipeline import Checked, check_all, check_source, create_tables, make_processor, open_session
+from bronze.runtime.paths import check_writable
+from bronze.runtime.spark_errors import explain_failure, explain_failures
 from bronze.stop import StopSwitch, check_stop_file, listen_for_stop, stop_query
-from bronze.storage_errors import TopicTruncated
-from bronze.watch import TopicWatch, watch_topic
 
 log = logging.getLogger(__name__)
 

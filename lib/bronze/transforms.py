@@ -5,7 +5,7 @@ module, so it needs only what ``make env-archive`` packs (``jars.list_executor_p
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,6 @@ from bronze.offsets import OffsetRanges
 from bronze.schema import get_bronze_schema, get_dlq_schema
 
 RECORD_COLUMNS = ("value", "key", "topic", "partition", "offset", "timestamp", "row_hash")
-DIAGNOSED_DDL = (
-    "_kafka_partition int, _kafka_offset bigint, was string, is_replayed boolean, "
-    "error_type string, error_detail string"
-)
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 
@@ -128,31 +124,6 @@ def decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invali
     values = records["value"].to_pylist()
     timestamps = records["timestamp"].cast(pa.int64()).to_pylist()
     return [decode(value, timestamp, ingested_at) for value, timestamp in zip(values, timestamps, strict=True)]
-
-
-def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task of a replay's plan: for each record its error, null where it is valid now.
-
-    Args:
-        batches: DLQ records: ``value``, ``timestamp``, ``partition``, ``offset``, ``was`` (the error type that it has
-            in the DLQ) and ``is_replayed``.
-        ingested_at: When the replay started.
-
-    Returns:
-        Batches with the columns of DIAGNOSED_DDL.
-    """
-    for records in batches:
-        failed = [d if type(d) is Invalid else None for d in decode_all(records, ingested_at)]
-        yield pa.record_batch(
-            {
-                "_kafka_partition": records["partition"],
-                "_kafka_offset": records["offset"],
-                "was": records["was"],
-                "is_replayed": records["is_replayed"],
-                "error_type": pa.array([d and d.error_type for d in failed], pa.string()),
-                "error_detail": pa.array([d and d.error_detail for d in failed], pa.string()),
-            }
-        )
 
 
 def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], ingested_at: int) -> pa.Table:

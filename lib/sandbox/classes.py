@@ -12,8 +12,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from bronze.schema import quote_path
-from bronze.session import get_session
+from bronze.delta.ddl import quote_path
+from bronze.runtime.session import get_session
 
 
 def archive_classes(file: Path) -> None:

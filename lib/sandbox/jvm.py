@@ -18,7 +18,7 @@ from pyspark import SparkConf
 from pyspark.java_gateway import launch_gateway
 
 from bronze.errors import BronzeError
-from bronze.session import describe_local, has_jvm
+from bronze.runtime.session import describe_local, has_jvm
 
 # In the minute that it lives, to compile well costs more than it saves. Light compilation keeps 48 MB of code by
 # default, which four notebooks fill, and then compiles no more.

@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from bronze.errors import InvalidOption
-from bronze.jars import find_java, resolve_jars
+from bronze.runtime.jars import find_java, resolve_jars
 from sandbox.errors import BrokerNotReachable, BrokerNotStarted
 from sandbox.produce import produce
 from sandbox.system import HOST, find_free_port, hold_lock, read_command_line, wait_for_port

@@ -13,9 +13,9 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, KafkaConfig, TablesConfig
-from bronze.notebook import AnyConfig, NotOfSandbox, check_types, is_checkout, read_config
+from bronze.notebook.cells import AnyConfig, NotOfSandbox, check_types, is_checkout, read_config
+from bronze.runtime.paths import to_local_path
 from bronze.stream import run
-from bronze.tables import to_local_path
 
 
 def make_config(parameters: Mapping[str, Any], kind: type[AnyConfig]) -> AnyConfig:

@@ -22,13 +22,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pyspark.sql import SparkSession
 
-from bronze import audit, backfill, maintain, replay, stream
-from bronze.checkpoint_report import run as report_checkpoint
-from bronze.commit import OwnTable
-from bronze.config import IngestConfig
-from bronze.kafka_errors import DataLoss
-from bronze.operations import AuditConfig, BackfillConfig, CheckpointConfig, MaintainConfig, ReplayConfig
-from bronze.storage_errors import DeletedMeanwhile, DlqChanged, DlqMismatch
+from bronze import stream
+from bronze.config import AuditConfig, BackfillConfig, CheckpointConfig, IngestConfig, MaintainConfig, ReplayConfig
+from bronze.delta.commit import OwnTable
+from bronze.errors import DataLoss, DeletedMeanwhile, DlqChanged, DlqMismatch
+from bronze.ops import audit, backfill, maintain, replay
+from bronze.ops.checkpoint import run as report_checkpoint
 from sandbox.topics import create_topic
 from tests.conftest import make_event
 from tests.faults.plain_count import Count, Facts, assert_agrees, count_rows

@@ -10,13 +10,15 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
-from bronze import cli, prepare, spark_writer, writer
+from bronze import cli, pipeline, tasks
 from bronze.batch import BatchProcessor
-from bronze.commit import OwnTable, TableWriter
+from bronze.delta import commit
+from bronze.delta.commit import OwnTable
+from bronze.writers import TableWriter
 
 AT = os.environ["PAUSE_AT"]
 SECONDS = 600
-run_task, append_rows = writer._run_task, spark_writer._append_rows
+run_task, append_rows = tasks._run_task, commit._append_rows
 
 
 def pause() -> None:
@@ -65,7 +67,7 @@ def pause_after(function: Callable) -> Callable:
     return call
 
 
-def write_and_pause(batches: Iterator[pa.RecordBatch], task: writer.BatchTask) -> Iterator[pa.RecordBatch]:
+def write_and_pause(batches: Iterator[pa.RecordBatch], task: tasks.BatchTask) -> Iterator[pa.RecordBatch]:
     """A task of the direct writer whose files are written, and that has not told the driver."""
     results = list(run_task(batches, task))
     pause_task()
@@ -87,15 +89,15 @@ def set_pause() -> None:
         case "before the write":
             TableWriter.append = pause_before(TableWriter.append)  # type: ignore[method-assign]
         case "during the write":
-            writer._run_task, spark_writer._append_rows = write_and_pause, append_and_pause
+            tasks._run_task, commit._append_rows = write_and_pause, append_and_pause
         case "between the commits":
             OwnTable.commit = pause_before_bronze(OwnTable.commit)  # type: ignore[method-assign]
         case "before the checkpoint's commit":
             BatchProcessor._process = pause_after(BatchProcessor._process)  # type: ignore[method-assign]
         case "between the tables":
-            prepare.create_table = pause_before(prepare.create_table, 2)  # type: ignore[attr-defined]
+            pipeline.create_table = pause_before(pipeline.create_table, 2)  # type: ignore[attr-defined]
         case "before the checkpoint is bound":
-            prepare.write_binding = pause_before(prepare.write_binding)  # type: ignore[attr-defined]
+            pipeline.write_binding = pause_before(pipeline.write_binding)  # type: ignore[attr-defined]
         case _:
             raise ValueError(f"PAUSE_AT={AT}")
 

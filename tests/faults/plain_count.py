@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from bronze.audit_report import AuditReport
+from bronze.ops.audit_report import AuditReport
 
 Position = tuple[int, int]  # Kafka partition and offset
 _COLUMNS = ("_kafka_partition", "_kafka_offset", "_ingested_at")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
-from bronze import cli, direct_writer
-from bronze.writer import BatchResult, BatchTask, write_batch
+from bronze import cli, writers
+from bronze.tasks import BatchResult, BatchTask, write_batch
 
 SECONDS = 60
 
@@ -24,5 +24,5 @@ def write_slowly(batch: DataFrame, task: BatchTask) -> BatchResult:
 
 
 if __name__ == "__main__":
-    direct_writer.write_batch = write_slowly  # type: ignore[attr-defined]
+    writers.write_batch = write_slowly  # type: ignore[attr-defined]
     sys.exit(cli.main())

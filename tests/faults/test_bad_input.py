@@ -15,8 +15,8 @@ from confluent_kafka import Producer
 from pyspark.sql import Row, SparkSession
 
 from bronze.config import IngestConfig
-from bronze.decode import ERROR_TYPES
-from bronze.notebook import read_result
+from bronze.notebook.cells import read_result
+from bronze.schema import ERROR_TYPES
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 from tests.conftest import ROOT, Lake

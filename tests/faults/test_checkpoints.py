@@ -8,13 +8,20 @@ from deltalake import DeltaTable
 
 from bronze.batch import BatchProcessor
 from bronze.checkpoint import read_binding, write_binding
-from bronze.checkpoint_errors import CheckpointOfOtherTables, CheckpointOfOtherTopic, CheckpointUnreadable
 from bronze.cli import main
-from bronze.commit import OwnTable
-from bronze.errors import BronzeError, QueryFailed
-from bronze.kafka_errors import DataLoss
-from bronze.operations import CheckpointConfig
-from bronze.storage_errors import DlqMismatch, DlqMissing, DlqTaken
+from bronze.config import CheckpointConfig
+from bronze.delta.commit import OwnTable
+from bronze.errors import (
+    BronzeError,
+    CheckpointOfOtherTables,
+    CheckpointOfOtherTopic,
+    CheckpointUnreadable,
+    DataLoss,
+    DlqMismatch,
+    DlqMissing,
+    DlqTaken,
+    QueryFailed,
+)
 from tests.conftest import Lake, Topic, list_flags, make_events
 from tests.faults.conftest import assert_complete, change_path
 from tests.integration import test_backfill, test_configuration

@@ -12,11 +12,10 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from bronze import backfill
 from bronze.batch import IngestSummary
-from bronze.commit import OwnTable
-from bronze.direct_writer import TableLog
-from bronze.operations import BackfillConfig
+from bronze.config import BackfillConfig
+from bronze.delta.commit import OwnTable, TableLog
+from bronze.ops import backfill
 from bronze.stream import run
 from sandbox.topics import measure_topics
 from tests.conftest import Lake, Topic, make_event, make_events, wait_until

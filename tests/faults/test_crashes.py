@@ -14,8 +14,8 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-from bronze.jars import get_spark_packages
-from bronze.operations import AuditConfig
+from bronze.config import AuditConfig
+from bronze.runtime.jars import get_spark_packages
 from sandbox.events import generate_events
 from sandbox.system import find_free_port
 from tests.conftest import ROOT, Lake, Topic, list_flags, make_event, make_events, wait_until

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bronze import backfill, create_tables, replay
-from bronze.audit import run as run_audit
-from bronze.commit import OwnTable
-from bronze.errors import BronzeError
-from bronze.operations import AuditConfig, BackfillConfig, CreateTablesConfig, ReplayConfig
-from bronze.schema import create_table_statement, get_bronze_spec, get_dlq_spec
-from bronze.storage_errors import DlqChanged, DlqMismatch, DlqMissing, DlqTaken
+from bronze.config import AuditConfig, BackfillConfig, CreateTablesConfig, ReplayConfig
+from bronze.delta.commit import OwnTable
+from bronze.delta.ddl import create_table_statement
+from bronze.errors import BronzeError, DlqChanged, DlqMismatch, DlqMissing, DlqTaken
+from bronze.ops import backfill, create_tables, replay
+from bronze.ops.audit import run as run_audit
+from bronze.schema import get_bronze_spec, get_dlq_spec
 from tests.conftest import Lake, Topic, make_event, make_events
 from tests.faults.conftest import assert_complete, change_path
 from tests.integration.test_ingestion import BAD

@@ -17,13 +17,12 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 from deltalake import DeltaTable
 
-from bronze import backfill
-from bronze.backfill_batches import append_batches
-from bronze.commit import TableWriter
-from bronze.kafka_errors import RecordUnreadable
-from bronze.operations import BackfillConfig
-from bronze.storage_errors import TopicRecreated
-from bronze.tables import read_table_state
+from bronze.config import BackfillConfig
+from bronze.delta.tables import read_table_state
+from bronze.errors import RecordUnreadable, TopicRecreated
+from bronze.ops import backfill
+from bronze.ops.backfill import append_batches
+from bronze.writers import TableWriter
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 from tests.conftest import ROOT, Lake, Topic, make_event, make_events, wait_until
@@ -245,7 +244,7 @@ def test_a_topic_that_is_recreated_under_a_backfill(
         recreate(topic, records)
         return append_batches(*arguments)
 
-    monkeypatch.setattr("bronze.backfill.append_batches", recreate_first)
+    monkeypatch.setattr("bronze.ops.backfill.append_batches", recreate_first)
     names = ("kafka_brokers", "kafka_topic", "output_path", "dlq_path")
     config = BackfillConfig(**{name: getattr(lake.config, name) for name in names}, starting_offsets="earliest")
     with pytest.raises(TopicRecreated):

@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
-from bronze import backfill, replay
-from bronze.checkpoint_errors import CheckpointInUse
-from bronze.operations import BackfillConfig, ReplayConfig
+from bronze.config import BackfillConfig, ReplayConfig
+from bronze.errors import CheckpointInUse
+from bronze.ops import backfill, replay
 from sandbox.topics import measure_topics
 from tests.conftest import Lake, Topic, make_events, wait_until
 from tests.faults.conftest import Ingestion, read_end

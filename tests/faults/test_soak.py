@@ -21,7 +21,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig
-from bronze.schema import create_table_statement, get_bronze_spec
+from bronze.delta.ddl import create_table_statement
+from bronze.schema import get_bronze_spec
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.faults.conftest import Ingestion, assert_complete
 from tests.faults.test_crashes import KILLS, LONG, SEED, assert_survives_kills, wait_for_batches

@@ -14,8 +14,8 @@ from pathlib import Path
 import papermill
 import pytest
 
-from bronze.jars import get_spark_packages
-from bronze.notebook import read_result
+from bronze.notebook.cells import read_result
+from bronze.runtime.jars import get_spark_packages
 from sandbox.system import find_free_port
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.faults.conftest import BRONZE, Ingestion, assert_complete

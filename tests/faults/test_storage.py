@@ -9,8 +9,9 @@ import pytest
 from deltalake import DeltaTable
 
 from bronze.cli import main
-from bronze.operations import AuditConfig
-from bronze.schema import create_table_statement, get_bronze_spec
+from bronze.config import AuditConfig
+from bronze.delta.ddl import create_table_statement
+from bronze.schema import get_bronze_spec
 from tests.conftest import Lake, Topic, list_flags, make_events
 from tests.faults.conftest import assert_complete, change_path, when
 from tests.integration import test_backfill, test_configuration

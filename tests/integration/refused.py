@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bronze.config import IngestConfig
 from bronze.errors import BronzeError
-from bronze.logs import configure_logging
-from bronze.session import get_session
+from bronze.runtime.logs import configure_logging
+from bronze.runtime.session import get_session
 from bronze.stream import run
 
 

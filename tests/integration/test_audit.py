@@ -9,14 +9,14 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pyspark.sql import functions as F
 
-from bronze import replay
-from bronze.audit import run
-from bronze.audit_report import ABORTED, NO_RECORD, READ, AuditReport
 from bronze.cli import main
-from bronze.dlq import read_dlq
-from bronze.gaps import plan_reads
-from bronze.operations import AuditConfig, InspectConfig, ReplayConfig
-from bronze.storage_errors import TableMissing
+from bronze.config import AuditConfig, InspectConfig, ReplayConfig
+from bronze.delta.dlq import read_dlq
+from bronze.errors import TableMissing
+from bronze.ops import replay
+from bronze.ops.audit import run
+from bronze.ops.audit_gaps import plan_reads
+from bronze.ops.audit_report import ABORTED, NO_RECORD, READ, AuditReport
 from tests.conftest import Lake, Topic, list_flags, make_event, make_events, wait_until
 from tests.integration.test_configuration import delete_records
 

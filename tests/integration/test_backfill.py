@@ -17,17 +17,24 @@ import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable, Transaction
 
-from bronze import backfill, backfill_batches, direct_writer
-from bronze.backfill_batches import BackfillResult
-from bronze.checkpoint_errors import CheckpointMissing, CheckpointOfOtherTables
+from bronze import writers
 from bronze.cli import main
-from bronze.commit import OwnTable
-from bronze.kafka_errors import InvalidKafkaConfig, PartitionsUnknown
-from bronze.lookup import Lookup
-from bronze.operations import BackfillConfig
+from bronze.config import BackfillConfig
+from bronze.delta import commit
+from bronze.delta.commit import OwnTable
+from bronze.delta.lookup import Lookup
+from bronze.delta.tables import create_table
+from bronze.errors import (
+    CheckpointMissing,
+    CheckpointOfOtherTables,
+    DeletedMeanwhile,
+    InvalidKafkaConfig,
+    PartitionsUnknown,
+    RangeNotHeld,
+)
+from bronze.ops import backfill
+from bronze.ops.backfill import BackfillResult
 from bronze.schema import get_bronze_spec
-from bronze.storage_errors import DeletedMeanwhile, RangeNotHeld
-from bronze.tables import create_table
 from tests.conftest import ROOT, Lake, Topic, list_flags, make_events
 from tests.integration.test_audit import audit, produce_transaction
 from tests.integration.test_configuration import delete_records
@@ -221,14 +228,14 @@ def test_client_properties_that_spark_sets_itself_are_refused_before_tables_are_
 
 def test_records_that_kafka_deletes_after_the_plan_end_it_with_exit_code_3(topic: Topic, lake: Lake, monkeypatch):
     fill(topic)
-    original = backfill_batches.read_topic_once
+    original = backfill.read_topic_once
 
     def delete_first(spark, config, planned, *arguments, **options):
         if planned[1] != (0, 0):
             delete_records(topic, 1, before=4)
         return original(spark, config, planned, *arguments, **options)
 
-    monkeypatch.setattr(backfill_batches, "read_topic_once", delete_first)
+    monkeypatch.setattr(backfill, "read_topic_once", delete_first)
     with pytest.raises(DeletedMeanwhile, match="--allow-partial") as caught:
         run(lake)
     assert caught.value.exit_code == 3
@@ -238,12 +245,12 @@ def test_records_that_kafka_deletes_after_the_plan_end_it_with_exit_code_3(topic
 def drop_commit_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Appends as Delta has them by itself: blind, none conflicts with another."""
     monkeypatch.setattr(OwnTable, "check_unchanged", lambda table: None)
-    monkeypatch.setattr(direct_writer, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
+    monkeypatch.setattr(commit, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
 
 
 def let_commit_first(monkeypatch: pytest.MonkeyPatch, winner: Callable[[], Any]) -> None:
     """Let the winner run between the writing of the next batch and its commit."""
-    original, waiting = direct_writer.write_batch, [winner]
+    original, waiting = writers.write_batch, [winner]
 
     def write(batch, task):
         written = original(batch, task)
@@ -251,7 +258,7 @@ def let_commit_first(monkeypatch: pytest.MonkeyPatch, winner: Callable[[], Any])
             waiting.pop()()
         return written
 
-    monkeypatch.setattr(direct_writer, "write_batch", write)
+    monkeypatch.setattr(writers, "write_batch", write)
 
 
 @pytest.mark.parametrize(("first", "has_rule"), [("stream", True), ("backfill", True), ("stream", False)])
@@ -327,7 +334,7 @@ def test_what_was_committed_since_is_found_without_another_query(topic: Topic, l
     lake.ingest(dlq_path="")
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
     with monkeypatch.context() as without:
-        without.setattr("bronze.lookup.find_present", None)
+        without.setattr("bronze.delta.lookup.find_present", None)
         assert lookup.find_present({0: (8, 99), 1: (8, 99)}) == {0: [(8, 9)], 1: [(8, 14)]}
     lake.spark.sql(f"DELETE FROM delta.`{lake.config.output_path}` WHERE _kafka_offset = 14").collect()
     assert lookup.find_present(everything)[1] == [(0, 13)]

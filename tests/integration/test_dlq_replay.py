@@ -16,20 +16,21 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze import dlq, dlq_report, replay
 from bronze.cli import main
-from bronze.commit import OwnTable
+from bronze.config import AuditConfig, InspectConfig, ReplayConfig
 from bronze.decode import Invalid
-from bronze.direct_writer import DirectWriter
-from bronze.errors import QueryFailed
-from bronze.notebook import wrap_cells
+from bronze.delta.commit import OwnTable
+from bronze.delta.dlq import read_dlq
+from bronze.errors import QueryFailed, TableMissing
+from bronze.notebook import dlq
+from bronze.notebook.cells import wrap_cells
 from bronze.offsets import OffsetRanges
-from bronze.operations import AuditConfig, InspectConfig, ReplayConfig
-from bronze.replay import ReplayReport
+from bronze.ops import replay
+from bronze.ops.replay import ReplayReport
 from bronze.schema import get_bronze_spec, get_dlq_spec
-from bronze.storage_errors import TableMissing
+from bronze.tasks import BatchTask
 from bronze.transforms import build_dlq
-from bronze.writer import BatchTask
+from bronze.writers import DirectWriter
 from tests.conftest import ROOT, Lake, Topic, list_flags, make_event, make_events, run_command
 from tests.unit.builders import INGESTED_AT, KAFKA_TIME, create_table, make_records
 
@@ -325,28 +326,28 @@ def test_counts_and_details_tell_open_from_replayed(waiting: Waiting):
     waiting.replay()
     waiting.fill(STILL_BAD[:2], first=10, error=Invalid("invalid_timestamp", "Expected x, got 'a' - at `$.e`"))
     waiting.fill(STILL_BAD[:1], first=20, error=Invalid("invalid_timestamp", 'Expected x, got "b\'c" - at `$.e`'))
-    rows = dlq.read_dlq(waiting.spark, waiting.configure(InspectConfig))
-    counted = dlq_report.count_error_types(rows)[["records", "open", "replayed"]].to_dict("index")
+    rows = read_dlq(waiting.spark, waiting.configure(InspectConfig))
+    counted = dlq.count_error_types(rows)[["records", "open", "replayed"]].to_dict("index")
     assert counted["schema_mismatch"] == {"records": 3, "open": 0, "replayed": 3}
     assert counted["invalid_timestamp"] == {"records": 3, "open": 3, "replayed": 0}
-    details = {row["detail"]: row["records"] for _, row in dlq_report.list_details(rows).iterrows()}
+    details = {row["detail"]: row["records"] for _, row in dlq.list_details(rows).iterrows()}
     assert details == {INVALID.error_detail: 3, "Expected x, got … - at `$.e`": 3}
-    assert len(dlq_report.plot_over_time(rows).axes[0].containers) == 2
-    assert len(dlq_report.plot_partitions(rows).axes[0].containers) == 2
+    assert len(dlq.plot_over_time(rows).axes[0].containers) == 2
+    assert len(dlq.plot_partitions(rows).axes[0].containers) == 2
 
 
 def test_an_empty_dlq_is_shown_as_such(waiting: Waiting):
     config = waiting.configure(InspectConfig)
-    rows = dlq.read_dlq(waiting.spark, config)
+    rows = read_dlq(waiting.spark, config)
     shown = [
-        dlq_report.count_error_types(rows),
-        dlq_report.list_details(rows),
-        dlq_report.list_samples(waiting.spark, config),
+        dlq.count_error_types(rows),
+        dlq.list_details(rows),
+        dlq.list_samples(waiting.spark, config),
     ]
     assert [len(frame) for frame in shown] == [0, 0, 0]
-    assert dlq_report.plot_over_time(rows).axes
-    assert dlq_report.plot_partitions(rows).axes
-    assert len(dlq_report.report_drift(waiting.spark, config)) == 0
+    assert dlq.plot_over_time(rows).axes
+    assert dlq.plot_partitions(rows).axes
+    assert len(dlq.report_drift(waiting.spark, config)) == 0
 
 
 def test_samples_are_the_newest_of_each_type_masked_and_cut(waiting: Waiting):
@@ -356,15 +357,13 @@ def test_samples_are_the_newest_of_each_type_masked_and_cut(waiting: Waiting):
     config = waiting.configure(
         InspectConfig, mask_fields="client.ip_address", sample_count=10, sample_length=200, drift_records=100
     )
-    samples = dlq_report.list_samples(waiting.spark, config)
+    samples = dlq.list_samples(waiting.spark, config)
     assert len(samples) == 7
     assert samples["value"].map(len).max() == 201
-    shown = samples.to_string(max_colwidth=None) + dlq_report.report_drift(waiting.spark, config).to_string(
-        max_colwidth=None
-    )
+    shown = samples.to_string(max_colwidth=None) + dlq.report_drift(waiting.spark, config).to_string(max_colwidth=None)
     assert secret not in shown
     assert "***" in shown or "…" in shown
-    assert len(dlq_report.list_samples(waiting.spark, waiting.configure(InspectConfig, sample_count=1))) == 2
+    assert len(dlq.list_samples(waiting.spark, waiting.configure(InspectConfig, sample_count=1))) == 2
 
 
 def test_html_in_a_value_is_shown_as_text():
@@ -377,7 +376,7 @@ def test_drift_is_counted_in_both_tables(waiting: Waiting):
     waiting.fill([make_event(n, region="eu") for n in range(4)])
     waiting.replay()
     waiting.fill([make_event(n, response={"status_code": "200"}, region="us") for n in range(3)] + [b"\xff"], first=10)
-    frame = dlq_report.report_drift(waiting.spark, waiting.configure(InspectConfig)).set_index("field")
+    frame = dlq.report_drift(waiting.spark, waiting.configure(InspectConfig)).set_index("field")
     assert list(frame.columns) == ["the schema has", "came as", "of 8 in the DLQ", "of 4 in bronze", "example"]
     assert frame.loc["region"].tolist() == ["no such field", "string", 7, 4, '"eu"']
     assert frame.loc["response.status_code"].tolist() == ["int", "string", 3, 0, '"200"']
@@ -388,8 +387,8 @@ def test_values_of_the_sandbox_s_every_kind_survive_the_inspection(waiting: Wait
     deep = b'{"client": ' + b"[" * 50_000
     waiting.fill([deep, b"\x00\x01\xfe", json.dumps({"a": "\ud800"}).encode(), b'{"a": 1e999999}', b"9" * 5_000])
     config = waiting.configure(InspectConfig, mask_fields="client", sample_count=9)
-    assert len(dlq_report.list_samples(waiting.spark, config)) == 5
-    assert len(dlq_report.report_drift(waiting.spark, config)) >= 1
+    assert len(dlq.list_samples(waiting.spark, config)) == 5
+    assert len(dlq.report_drift(waiting.spark, config)) >= 1
 
 
 def test_the_command_prints_the_report(waiting: Waiting, capsys: pytest.CaptureFixture[str]):

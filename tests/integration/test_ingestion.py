@@ -15,8 +15,8 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from bronze.decode import ERROR_TYPES
 from bronze.errors import TooManyInvalid
+from bronze.schema import ERROR_TYPES
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
 from tests.conftest import ROOT, SHORT_LIVED, Lake, Topic, list_flags, make_event, make_events, wait_until

@@ -10,12 +10,19 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from bronze import maintain
-from bronze.direct_writer import TableLog
-from bronze.log_checkpoint import find_checkpoint, open_log, remove_stale_checksum
-from bronze.log_cleanup import describe_logs, keep_newest, tidy_log
-from bronze.operations import MaintainConfig
-from bronze.schema import create_table_statement, get_bronze_spec, set_properties_statement
+from bronze.config import MaintainConfig
+from bronze.delta.commit import TableLog
+from bronze.delta.ddl import create_table_statement, set_properties_statement
+from bronze.delta.log_files import (
+    describe_logs,
+    find_checkpoint,
+    keep_newest,
+    open_log,
+    remove_stale_checksum,
+    tidy_log,
+)
+from bronze.ops import maintain
+from bronze.schema import get_bronze_spec
 from tests.unit.test_log import DAY, append, list_commits, make_old
 
 SPELLINGS = ["365 days", "interval 365 days", "INTERVAL 365 DAYS"]
@@ -225,7 +232,7 @@ def test_a_checkpoint_that_delta_cannot_write_fails_no_batch(
     def fail(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("bronze.log_checkpoint.open_log", fail)
+    monkeypatch.setattr("bronze.delta.log_files.open_log", fail)
     run_direct(spark, TableLog(path), 12)
     assert sum("No checkpoint of the log of" in message for message in bronze_log.messages) == 1
     assert DeltaTable(path).version() == 12

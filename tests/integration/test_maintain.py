@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from bronze import maintain
-from bronze.create_tables import run as create_tables
-from bronze.errors import InvalidOption
-from bronze.maintain import MaintenanceSummary
-from bronze.operations import CreateTablesConfig, MaintainConfig
-from bronze.schema import set_properties_statement
-from bronze.storage_errors import CatalogNameTaken, TableMismatch, TableMissing
+from bronze.config import CreateTablesConfig, MaintainConfig
+from bronze.delta.ddl import set_properties_statement
+from bronze.errors import CatalogNameTaken, InvalidOption, TableMismatch, TableMissing
+from bronze.ops import maintain
+from bronze.ops.create_tables import run as create_tables
+from bronze.ops.maintain import MaintenanceSummary
 from tests.conftest import Lake, Topic, make_event, make_events
 from tests.integration.test_ingestion import BAD
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bronze import audit, backfill, checkpoint_report, create_tables, maintain, replay, status
-from bronze.operations import (
+from bronze.config import (
     AuditConfig,
     BackfillConfig,
     CheckpointConfig,
@@ -17,6 +16,7 @@ from bronze.operations import (
     ReplayConfig,
     StatusConfig,
 )
+from bronze.ops import audit, backfill, checkpoint, create_tables, maintain, replay, status
 from tests.conftest import Lake, Topic, make_events
 
 ODD = """o [x] {a,b} *? `q`` ${HOME} ${spark:x} '"' $1 #;=,@!&|<>~^+ 100% ü (é) :c"""
@@ -41,7 +41,7 @@ def test_all_commands_work_on_odd_paths(odd_lake: Lake):
     backfill.run(configure(BackfillConfig, **again), spark)
     assert odd_lake.positions() == [(0, offset) for offset in range(8)]
     assert audit.run(configure(AuditConfig), spark).is_complete
-    assert checkpoint_report.run(configure(CheckpointConfig), spark)
+    assert checkpoint.run(configure(CheckpointConfig), spark)
     assert all("is there already" in line for line in create_tables.run(configure(CreateTablesConfig), spark))
     thousand = json.dumps({"0": [[2 * number, 2 * number] for number in range(1_000)]})
     assert replay.run(configure(ReplayConfig, offsets=thousand), spark)

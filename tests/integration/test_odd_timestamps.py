@@ -14,13 +14,15 @@ import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable, write_deltalake
 
-from bronze import audit, dlq, dlq_report, replay, status
-from bronze.backfill import run as run_backfill
+from bronze.config import AuditConfig, BackfillConfig, InspectConfig, MaintainConfig, ReplayConfig, StatusConfig
 from bronze.decode import Invalid
-from bronze.maintain import run as run_maintain
-from bronze.operations import AuditConfig, BackfillConfig, InspectConfig, MaintainConfig, ReplayConfig, StatusConfig
-from bronze.status import Status
-from bronze.status_report import to_json, to_text
+from bronze.delta.dlq import read_dlq
+from bronze.notebook import dlq
+from bronze.ops import audit, replay, status
+from bronze.ops.backfill import run as run_backfill
+from bronze.ops.maintain import run as run_maintain
+from bronze.ops.status import Status
+from bronze.ops.status_report import to_json, to_text
 from bronze.transforms import build_dlq
 from tests.conftest import Lake, Topic, make_event
 from tests.integration.test_configuration import delete_records
@@ -231,9 +233,9 @@ def test_an_event_that_only_its_kafka_timestamp_made_invalid_is_replayed(topic: 
     lake.ingest()
     write_deltalake(lake.config.dlq_path, make_waiting(lake, odd), mode="append")
     DeltaTable(lake.config.output_path).delete()
-    rows = dlq.read_dlq(lake.spark, lake.configure(InspectConfig))
-    assert dlq_report.count_error_types(rows)["open"].to_dict() == {"invalid_timestamp": 1}
-    dlq_report.plot_over_time(rows).canvas.draw()
+    rows = read_dlq(lake.spark, lake.configure(InspectConfig))
+    assert dlq.count_error_types(rows)["open"].to_dict() == {"invalid_timestamp": 1}
+    dlq.plot_over_time(rows).canvas.draw()
     assert replay.run(lake.configure(ReplayConfig), lake.spark).counts["appended"] == 1
     assert lake.bronze.count() == 1
 

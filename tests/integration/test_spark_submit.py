@@ -16,9 +16,9 @@ import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-from bronze.jars import get_spark_packages
-from bronze.operations import CreateTablesConfig
-from bronze.session import ship_package
+from bronze.config import CreateTablesConfig
+from bronze.runtime.jars import get_spark_packages
+from bronze.runtime.session import ship_package
 from sandbox.system import find_free_port
 from tests.conftest import ROOT, Lake, Topic, list_flags, make_events, run_command
 from tests.integration.test_ingestion import BAD

@@ -10,12 +10,12 @@ import pytest
 from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
-from bronze import status, status_plots
-from bronze.config import IngestConfig
-from bronze.operations import StatusConfig
-from bronze.status import Status
-from bronze.status_report import list_notes, summarize, to_json, to_text
-from bronze.storage_errors import TableMissing
+from bronze.config import IngestConfig, StatusConfig
+from bronze.errors import TableMissing
+from bronze.notebook import monitoring
+from bronze.ops import status
+from bronze.ops.status import Status
+from bronze.ops.status_report import list_notes, summarize, to_json, to_text
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 from tests.conftest import Lake, Topic, make_event, make_events
@@ -160,10 +160,10 @@ def test_a_dlq_that_is_not_there_yet_has_no_rows(topic: Topic, lake: Lake):
 
 def draw(found: Status, config: StatusConfig) -> None:
     """Draw every plot."""
-    status_plots.plot_rows(found).canvas.draw()
-    status_plots.plot_delays(found).canvas.draw()
-    status_plots.plot_lag(found).canvas.draw()
-    for plot in (status_plots.plot_invalid_ratio, status_plots.plot_batches, status_plots.plot_file_sizes):
+    monitoring.plot_rows(found).canvas.draw()
+    monitoring.plot_delays(found).canvas.draw()
+    monitoring.plot_lag(found).canvas.draw()
+    for plot in (monitoring.plot_invalid_ratio, monitoring.plot_batches, monitoring.plot_file_sizes):
         plot(found, config).canvas.draw()
 
 

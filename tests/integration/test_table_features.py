@@ -13,11 +13,11 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, Schema
 from pyspark.sql import SparkSession
 
-from bronze.delta_features import FEATURES, PROPERTIES, find_feature, find_property
-from bronze.obstacles import find_obstacle
-from bronze.schema import create_table_statement, get_bronze_spec, set_properties_statement
-from bronze.storage_errors import RowsRefused, TableMismatch
-from bronze.tables import TableState, check_table, read_table_state
+from bronze.delta.ddl import create_table_statement, set_properties_statement
+from bronze.delta.features import FEATURES, PROPERTIES, find_feature, find_property
+from bronze.delta.tables import TableState, check_table, find_obstacle, read_table_state
+from bronze.errors import RowsRefused, TableMismatch
+from bronze.schema import get_bronze_spec
 from tests.conftest import Lake, Topic, make_event, make_events
 from tests.integration.test_ingestion import BAD
 

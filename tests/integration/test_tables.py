@@ -9,25 +9,14 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from bronze.direct_writer import DirectWriter, TableLog
-from bronze.files import DataFile
-from bronze.ledger import new_note
-from bronze.schema import (
-    create_table_statement,
-    get_bronze_schema,
-    get_bronze_spec,
-    get_dlq_schema,
-    set_properties_statement,
-)
-from bronze.storage_errors import (
-    FileNotSeen,
-    NotADeltaTable,
-    TableChanged,
-    TableMismatch,
-    TopicRecreated,
-    WriterUnsuitable,
-)
-from bronze.tables import read_table_state
+from bronze.delta.commit import TableLog
+from bronze.delta.ddl import create_table_statement, set_properties_statement
+from bronze.delta.ledger import new_note
+from bronze.delta.tables import read_table_state
+from bronze.errors import FileNotSeen, NotADeltaTable, TableChanged, TableMismatch, TopicRecreated, WriterUnsuitable
+from bronze.parquet import DataFile
+from bronze.schema import get_bronze_schema, get_bronze_spec, get_dlq_schema
+from bronze.writers import DirectWriter
 from tests.conftest import Lake, Topic, make_event, make_events
 
 

@@ -8,15 +8,14 @@ import pytest
 
 from bronze.batch import BatchProcessor, select_records
 from bronze.checkpoint import read_planned_offsets
-from bronze.commit import ConflictError, OwnTable, Source
-from bronze.direct_writer import DirectWriter, TableLog
-from bronze.kafka import Topic as KafkaTopic
-from bronze.lookup import Lookup
-from bronze.positions import find_present
-from bronze.prepare import TableGuard
-from bronze.spark_writer import SparkWriter
-from bronze.storage_errors import AppendConflict, TableChanged, TopicTruncated
-from bronze.writer import BatchTask
+from bronze.delta.commit import ConflictError, OwnTable, TableLog
+from bronze.delta.lookup import Lookup
+from bronze.delta.positions import find_present
+from bronze.errors import AppendConflict, TableChanged, TopicTruncated
+from bronze.guard import TableGuard
+from bronze.kafka.topic import Topic as KafkaTopic
+from bronze.tasks import BatchTask
+from bronze.writers import DirectWriter, Source, SparkWriter
 from tests.conftest import Lake, Topic, make_events
 from tests.integration.test_ingestion import BAD
 
@@ -192,7 +191,7 @@ def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, mo
     lake.ingest()
     topic.produce(make_events(5))
     writer = DirectWriter(lake.config.output_path)
-    monkeypatch.setattr("bronze.commit.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bronze.writers.time.sleep", lambda seconds: None)
 
     def come_second(table: OwnTable) -> None:
         raise ConflictError(table.path)

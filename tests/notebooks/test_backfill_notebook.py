@@ -6,7 +6,7 @@ from typing import Any
 import nbformat
 import papermill
 
-from bronze.notebook import read_result
+from bronze.notebook.cells import read_result
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.integration.test_ingestion import BAD
 

@@ -8,7 +8,7 @@ import papermill
 from deltalake import DeltaTable, write_deltalake
 
 from bronze.decode import Invalid
-from bronze.notebook import read_result
+from bronze.notebook.cells import read_result
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.transforms import build_dlq
 from tests.conftest import ROOT, make_event

@@ -5,8 +5,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bronze.notebook import read_result
-from bronze.run_notebook import main
+from bronze.notebook.cells import read_result
+from bronze.notebook.run import main
 from tests.conftest import ROOT, Lake, Topic, make_events
 from tests.integration.test_ingestion import BAD
 

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from deltalake import DeltaTable
 
-from bronze.notebook import NotOfSandbox, read_result
+from bronze.notebook.cells import NotOfSandbox, read_result
 from sandbox.kafka import KafkaSandbox
 from sandbox.notebook import start_sandbox
 from sandbox.topics import measure_topics
@@ -114,7 +114,7 @@ def test_in_jupyterlab_a_relative_path_begins_at_the_checkout(place: Path, tmp_p
 
 
 def test_our_own_command_resolves_a_relative_path_as_papermill_does(place: Path, airflow: Path):
-    command = [sys.executable, "-m", "bronze.run_notebook", str(place), "-p", "output_path", "lake/b"]
+    command = [sys.executable, "-m", "bronze.notebook.run", str(place), "-p", "output_path", "lake/b"]
     done = subprocess.run(command, cwd=airflow, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert read_result(airflow / "runs" / "place.ipynb")["place"] == str(airflow / "lake" / "b")

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bronze.run_notebook import main
+from bronze.notebook.run import main
 
 CELLS = """
 from bronze.kafka_errors import DataLoss

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from bronze.alerts import check_alerts, evaluate_alerts, list_alerts
+from bronze.config import StatusConfig
 from bronze.errors import AlertsFiring
-from bronze.operations import StatusConfig
+from bronze.ops.alerts import check_alerts, evaluate_alerts, list_alerts
 
 CONFIG = StatusConfig(kafka_brokers="k:9092", output_path="/lake/b", max_lag=100)
 CALM = {

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bronze.backfill_plan import describe_outside, plan_batches, plan_partition
-from bronze.backfill_range import resolve_offsets
+from bronze.config import BackfillConfig
+from bronze.delta.lookup import list_ranges
 from bronze.errors import BronzeError, InvalidOption, RangeAmbiguous, RangeMissing
-from bronze.kafka import Topic
-from bronze.lookup import list_ranges
+from bronze.kafka.topic import Topic
 from bronze.offsets import clip_ranges, count_offsets, merge_ranges
-from bronze.operations import BackfillConfig
+from bronze.ops.backfill_plan import describe_outside, plan_batches, plan_partition, resolve_offsets
 
 TOPIC = "api-usage-events.v1"
 offset_sets = st.sets(st.integers(0, 300), max_size=150)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bronze.clock import MAX_AHEAD, choose_time, is_plausible
-from bronze.kafka_times import format_timestamp
+from bronze.decode import MAX_AHEAD, choose_time, is_plausible
+from bronze.kafka.times import format_timestamp
 from tests.unit.builders import KAFKA_TIME, to_micros
 
 HOUR = 3_600_000_000

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bronze.decode import ERROR_TYPES, Event, Invalid, decode, parse_timestamp
+from bronze.decode import Event, Invalid, decode, parse_timestamp
+from bronze.schema import ERROR_TYPES
 from tests.unit.builders import (
     EVENT_TIME,
     INGESTED_AT,

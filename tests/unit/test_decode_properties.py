@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import types as T
 
-from bronze.decode import ERROR_TYPES, Event, Invalid
-from bronze.schema import get_event_schema
+from bronze.decode import Event, Invalid
+from bronze.schema import ERROR_TYPES, get_event_schema
 from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, split_records
 from tests.unit.builders import EVENT_TIME, INGESTED_AT, REQUIRED, decode_value, encode, make_event, make_records
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bronze.decode import Invalid
-from bronze.drift import NOT_AN_OBJECT, Drift, compile_fields, describe_kind, find_drift
+from bronze.ops.drift import NOT_AN_OBJECT, Drift, compile_fields, describe_kind, find_drift
 from bronze.schema import get_event_schema
 from sandbox.invalid import FLAVOURS
 from tests.unit.builders import decode_value, make_value

@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from bronze.checkpoint_errors import CheckpointInUse
-from bronze.errors import BronzeError, ExecutorDependencyMissing, QueryFailed
-from bronze.failures import explain_failure, explain_failures, read_reason
-from bronze.kafka_errors import DataLoss, KafkaLost, RecordUnreadable, TopicVanished
-from bronze.storage_errors import AppendConflict, RowsRefused, WriteRefused
+from bronze.errors import (
+    AppendConflict,
+    BronzeError,
+    CheckpointInUse,
+    DataLoss,
+    ExecutorDependencyMissing,
+    KafkaLost,
+    QueryFailed,
+    RecordUnreadable,
+    RowsRefused,
+    TopicVanished,
+    WriteRefused,
+)
+from bronze.runtime.spark_errors import explain_failure, explain_failures, read_reason
 
 TEXTS = {file.stem: file.read_text() for file in (Path(__file__).parent / "failures").glob("*.txt")}
 

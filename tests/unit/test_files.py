@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import types as T
 
-from bronze import writer
-from bronze.direct_writer import TableLog
-from bronze.files import DataFile, collect_stats, write_parquet
-from bronze.ledger import new_note
+from bronze import tasks
+from bronze.delta.commit import TableLog
+from bronze.delta.ledger import new_note
+from bronze.parquet import DataFile, collect_stats, write_parquet
 from bronze.schema import get_bronze_spec, get_dlq_spec
+from bronze.tasks import BatchTask, write_partition
 from bronze.transforms import split_records
-from bronze.writer import BatchTask, write_partition
 from tests.unit.builders import INGESTED_AT, create_table, make_records, make_value, read_rows
 
 BRONZE, DLQ = get_bronze_spec(), get_dlq_spec()
@@ -245,7 +245,7 @@ def test_small_batches_become_one_file_of_each_table(tmp_path: Path):
 def test_a_task_that_reaches_its_limit_writes_more_files_with_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(writer, "FLUSH_BYTES", 100_000)
+    monkeypatch.setattr(tasks, "FLUSH_BYTES", 100_000)
     task = make_task(tmp_path)
     result = write_partition(make_batches(10), task)
     assert len(result.bronze) > 3
@@ -281,7 +281,7 @@ def test_a_task_leaves_out_what_is_present_and_counts_it(tmp_path: Path):
 
 
 def test_a_task_holds_no_more_than_a_few_times_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writer, "FLUSH_BYTES", 4 * MIB)
+    monkeypatch.setattr(tasks, "FLUSH_BYTES", 4 * MIB)
     default, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
     pa.set_memory_pool(pool)
     try:

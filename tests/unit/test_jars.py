@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bronze import jars
 from bronze.errors import JavaNotFound, PackageMissing
+from bronze.runtime import jars
 
 
 def test_a_conda_environment_s_java_is_found_beside_its_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -37,8 +37,8 @@ def test_no_java_at_all_is_said(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("action", ["--packages", "--fetch"])
 def test_a_driver_without_pyspark_is_told_so_in_one_line(action: str):
-    command = [sys.executable, "-S", "-m", "bronze.jars", action]  # -S: without any installed package
-    done = subprocess.run(command, env={"PYTHONPATH": str(Path(jars.__file__).parents[1])}, capture_output=True)
+    command = [sys.executable, "-S", "-m", "bronze.runtime.jars", action]  # -S: without any installed package
+    done = subprocess.run(command, env={"PYTHONPATH": str(Path(jars.__file__).parents[2])}, capture_output=True)
     assert done.returncode == 2
     assert done.stderr.decode().startswith("the driver's Python has no package 'pyspark'")
     assert len(done.stderr.splitlines()) == 1

@@ -3,8 +3,8 @@
 import pytest
 
 from bronze.config import IngestConfig
-from bronze.kafka import Topic, check_starting_offsets, read_topic_id
-from bronze.kafka_errors import PartitionsMissing
+from bronze.errors import PartitionsMissing
+from bronze.kafka.topic import Topic, check_starting_offsets, read_topic_id
 
 PATHS = {"kafka_brokers": "a:1", "checkpoint_path": "/lake/checkpoint", "output_path": "/lake/bronze"}
 CONFIG = IngestConfig(kafka_topic="events", **PATHS)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bronze.ledger import CommitNote, TopicLedger, find_note, find_restore, new_note, parse_commit
-from bronze.loss import find_holes
+from bronze.delta.ledger import CommitNote, TopicLedger, find_note, find_restore, new_note, parse_commit
+from bronze.resume import find_holes
 
 
 def make_commit(note: CommitNote | None = None, shared: int = -1, **info: object) -> str:

@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from bronze import log_checkpoint
-from bronze.direct_writer import TableLog
-from bronze.ledger import new_note
-from bronze.log_checkpoint import LogCheckpoints, find_checkpoint, read_interval, remove_stale_checksum
-from bronze.log_cleanup import LogFile, TableHistory, parse_listing
+from bronze.delta import log_files
+from bronze.delta.commit import TableLog
+from bronze.delta.ledger import new_note
+from bronze.delta.log_files import (
+    LogCheckpoints,
+    LogFile,
+    TableHistory,
+    find_checkpoint,
+    parse_listing,
+    read_interval,
+    remove_stale_checksum,
+)
+from bronze.errors import TableChanged
 from bronze.schema import get_bronze_spec
-from bronze.storage_errors import TableChanged
 from tests.unit.builders import create_table
 
 DAY = 86_400
@@ -102,7 +109,7 @@ class Written(list[int]):
 
     def __init__(self, path: str, monkeypatch: pytest.MonkeyPatch):
         self.path, self.version, self.error = path, 0, ""
-        monkeypatch.setattr(log_checkpoint, "write_checkpoint", self.write)
+        monkeypatch.setattr(log_files, "write_checkpoint", self.write)
 
     def write(self, *_: Any) -> None:
         if self.error:
@@ -161,7 +168,7 @@ def test_a_checkpoint_that_fails_is_a_warning_and_tried_again_an_interval_later(
 def test_nothing_is_read_while_none_is_due(path: str, written: Written, monkeypatch: pytest.MonkeyPatch):
     checkpoints = LogCheckpoints(path)
     written.go_on(checkpoints, range(10))
-    monkeypatch.setattr(log_checkpoint, "find_checkpoint", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(log_files, "find_checkpoint", lambda path: pytest.fail("it was read"))
     written.go_on(checkpoints, range(10, 19))
     assert written == [9]
 

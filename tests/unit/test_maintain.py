@@ -6,12 +6,11 @@ import pandas as pd
 import pytest
 from delta.exceptions import ConcurrentAppendException
 
-from bronze import maintain
-from bronze.create_tables import list_statements
-from bronze.errors import InvalidOption, OptionMissing
-from bronze.maintain import describe_partition, retry, select_closed
-from bronze.operations import CreateTablesConfig, MaintainConfig
-from bronze.storage_errors import MaintenanceConflict
+from bronze.config import CreateTablesConfig, MaintainConfig
+from bronze.errors import InvalidOption, MaintenanceConflict, OptionMissing
+from bronze.ops import maintain
+from bronze.ops.create_tables import list_statements
+from bronze.ops.maintain import describe_partition, retry, select_closed
 from tests.unit.test_cli import run_bronze
 
 NOON = datetime(2026, 1, 31, 12)

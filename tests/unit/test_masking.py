@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bronze.masking import is_masked, parse_mask, show_value
+from bronze.ops.masking import is_masked, parse_mask, show_value
 from tests.unit.builders import encode
 
 SECRET = "192.0.2.77"

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bronze.config import IngestConfig
+from bronze.config import BackfillConfig, IngestConfig, InspectConfig, StatusConfig
 from bronze.errors import BronzeError, InvalidOption, InvalidParameter
-from bronze.notebook import OWN_PARAMETERS, NotOfSandbox, is_checkout, leave_notebooks, read_config
-from bronze.operations import BackfillConfig, InspectConfig, StatusConfig
+from bronze.notebook.cells import OWN_PARAMETERS, NotOfSandbox, is_checkout, leave_notebooks, read_config
 from sandbox import notebook
 from sandbox.notebook import find_own_folder, make_config
 from tests.unit.test_project import CONFIG_FIELDS, NOTEBOOKS, read_parameters

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import types as T
 
-from bronze.delta_features import FEATURES, PROPERTIES, find_feature, find_property
-from bronze.obstacles import find_obstacle
+from bronze.delta.features import FEATURES, PROPERTIES, find_feature, find_property
+from bronze.delta.tables import TableState, check_table, find_obstacle, read_table_state
+from bronze.errors import TableMismatch
 from bronze.schema import get_bronze_schema, get_bronze_spec
-from bronze.storage_errors import TableMismatch
-from bronze.tables import TableState, check_table, read_table_state
 from tests.unit.builders import create_table
 
 PATH = "/lake/bronze"

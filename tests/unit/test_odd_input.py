@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bronze.cli import COMMANDS, build_parser
-from bronze.config import Config, KafkaConfig
+from bronze.config import BackfillConfig, Config, DlqConfig, InspectConfig, KafkaConfig
 from bronze.errors import BronzeError
-from bronze.operations import BackfillConfig, DlqConfig, InspectConfig
 from bronze.parsing import parse_offset_ranges, parse_time
 
 TOPIC = "api-usage-events.v1"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from bronze.config import InspectConfig, ReplayConfig
 from bronze.errors import InvalidOption, OptionMissing
 from bronze.offsets import count_offsets, find_bounds, split_ranges
-from bronze.operations import InspectConfig, ReplayConfig
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
 
 PATHS = {"output_path": "/lake/bronze", "dlq_path": "/lake/dlq"}

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from bronze.config import IngestConfig
-from bronze.decode import ERROR_TYPES
-from bronze.jars import get_spark_packages
-from bronze.schema import get_bronze_schema, get_dlq_schema
+from bronze.runtime.jars import get_spark_packages
+from bronze.schema import ERROR_TYPES, get_bronze_schema, get_dlq_schema
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bronze.decode import ERROR_TYPES, decode
+from bronze.decode import decode
+from bronze.schema import ERROR_TYPES
 from sandbox.events import WINDOW, SampleRecord, generate_events
 from sandbox.invalid import FLAVOURS
 

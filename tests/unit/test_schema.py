@@ -3,7 +3,8 @@
 import pytest
 from pyspark.sql import types as T
 
-from bronze.schema import TableSpec, create_table_statement, get_bronze_spec, get_dlq_spec, get_event_schema
+from bronze.delta.ddl import create_table_statement
+from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec, get_event_schema
 
 BRONZE_NAMES = [
     "event_id",

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from bronze.session import extend_redaction
+from bronze.runtime.session import extend_redaction
 
 OURS = [
     "kafka.sasl.jaas.config",

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import pandas as pd
 import pytest
 
-from bronze.delta_log import measure_batches
-from bronze.measure import choose_minutes
-from bronze.operations import StatusConfig
-from bronze.retention import Retention, describe_unknown, measure_lag
-from bronze.status import _select_measured
+from bronze.config import StatusConfig
+from bronze.delta.log import measure_batches
+from bronze.ops.lag import Retention, describe_unknown, measure_lag
+from bronze.ops.measure import choose_minutes
+from bronze.ops.status import _select_measured
 
 NOW = datetime(2026, 1, 8, tzinfo=UTC)
 DAY = Retention(24.0)

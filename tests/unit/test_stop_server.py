@@ -11,7 +11,7 @@ import pytest
 from bronze.config import TOKEN_VARIABLE, IngestConfig
 from bronze.errors import InvalidOption, PortUnusable
 from bronze.stop import StopSwitch
-from bronze.stop_server import StopServer, serve_stop
+from bronze.stop_http import StopServer, serve_stop
 
 PATHS = {"kafka_brokers": "a:1", "checkpoint_path": "/lake/checkpoint", "output_path": "/lake/bronze"}
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from bronze.drift import count_drift
-from bronze.jars import list_executor_packages
+from bronze.ops.drift import count_drift
+from bronze.runtime.jars import list_executor_packages
 from bronze.schema import get_bronze_spec, get_dlq_spec
-from bronze.transforms import diagnose_records
-from bronze.writer import BatchTask, _run_task, split_partition
+from bronze.tasks import BatchTask, _run_task, diagnose_records, split_partition
 from tests.conftest import ROOT
 from tests.unit.builders import INGESTED_AT, create_table, make_records, make_value
 
@@ -57,7 +56,7 @@ def test_a_task_runs_with_what_the_archive_has(function, executor_path: str, tmp
 
 def test_the_bounds_of_timestamps_need_no_database_of_time_zones(executor_path: str):
     code = (
-        "import pyarrow as pa; from bronze.files import collect_stats; "
+        "import pyarrow as pa; from bronze.parquet import collect_stats; "
         "rows = pa.table({'t': pa.array([1_500_000], pa.timestamp('us', 'UTC'))}); "
         "print(collect_stats(rows, ('t',))['maxValues'])"
     )
@@ -73,6 +72,6 @@ def test_a_task_of_the_delta_spark_writer_writes_nothing_where_it_sees_no_table(
 
 
 def test_there_are_no_other_tasks():
-    sources = "".join(file.read_text() for file in (ROOT / "lib" / "bronze").glob("*.py"))
+    sources = "".join(file.read_text() for file in (ROOT / "lib" / "bronze").rglob("*.py"))
     calls = re.findall(r"\b(?:mapIn\w+|applyIn\w+|foreachPartition|udf|pandas_udf)\(", sources)
     assert len(calls) == len(TASKS)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bronze.transforms import BRONZE_ARROW, Counts, OffsetRanges, drop_present, split_records
+from bronze.offsets import OffsetRanges
+from bronze.transforms import BRONZE_ARROW, Counts, drop_present, split_records
 from tests.unit.builders import EVENT_TIME, INGESTED_AT, KAFKA_TIME, make_records, make_value, read_rows, to_micros
 
 GOOD = make_value(geo={"city": "Ulm"}, client={"user_agent_parsed": {"os": "x", "v": 1.50}})

@@ -1,0 +1,7 @@
+"""``python -m bronze <command>``."""
+
+import sys
+
+from bronze.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The Delta tables: their log, ledger, features and look-ups."""

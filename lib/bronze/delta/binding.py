@@ -1,0 +1,222 @@
+"""Which DLQ a bronze table has for a topic: one, known by its table id, until somebody decides otherwise.
+
+The binding stands in bronze's ledger, in the DLQ's and in the checkpoint. A DLQ that bronze had before is not
+forgotten: what it holds still counts for the overlap guard and the audit.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+from pyspark.sql import SparkSession
+
+from bronze.delta.ledger import Place, TopicLedger
+from bronze.delta.tables import OWN_PROPERTIES, CheckedTable, TableState, read_table_state
+from bronze.errors import DlqMismatch, DlqMissing, DlqTaken, NotADeltaTable
+from bronze.runtime.paths import to_local_path
+
+# A table property of an older version.
+_DLQ_PATHS = f"{OWN_PROPERTIES}dlqPaths"
+
+
+@dataclass(frozen=True)
+class KnownDlqs:
+    """The DLQs of a topic.
+
+    Attributes:
+        ledger: What bronze knows of the topic.
+        paths: Where the DLQs are that it names, by their table ids.
+        missing: Those that it names and that are not there.
+        twin: Where the DLQ is as well, though bronze was not copied with it; empty where it is in one place.
+    """
+
+    ledger: TopicLedger
+    paths: dict[str, str]
+    missing: tuple[Place, ...]
+    twin: str = ""
+
+
+def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str) -> KnownDlqs:
+    """Look for the DLQs that bronze names for a topic.
+
+    A DLQ is its table id. Where the configured path has it, that is the table, also if a copy lies where it was last
+    seen; else it is looked for there, and beside bronze where the whole lake was moved.
+    """
+    ledger = read_topic_ledger(spark, bronze, topic)
+    given = {dlq.state.table_id: dlq.path} if dlq and dlq.state else {}
+    paths, missing = {}, []
+    for place in ledger.dlqs:
+        candidates = [given[place.id]] if place.id in given else _list_candidates(place, ledger, bronze.path)
+        path = next((c for c in candidates if place.id and read_id(spark, c) == place.id), None)
+        if path is None:
+            missing.append(place)
+        else:
+            paths[place.id] = path
+    return KnownDlqs(ledger, paths, tuple(missing), _find_twin(spark, ledger, bronze, dlq))
+
+
+def _find_twin(spark: SparkSession, ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None) -> str:
+    """Where a DLQ that is configured is a copy, and the original is still beside the same bronze."""
+    if not ledger.dlq or not dlq or not dlq.state or dlq.state.table_id != ledger.dlq.id:
+        return ""
+    is_copied = _is_same_path(ledger.bronze_path, bronze.path) and not _is_same_path(ledger.dlq.path, dlq.path)
+    return ledger.dlq.path if is_copied and read_id(spark, ledger.dlq.path) == ledger.dlq.id else ""
+
+
+def _list_candidates(place: Place, ledger: TopicLedger, bronze_path: str) -> list[str]:
+    """Where the DLQ is if it was moved or copied together with bronze, on a local disk; then where it was."""
+    dlq, before, now = (to_local_path(path) for path in (place.path, ledger.bronze_path, bronze_path))
+    if not ledger.bronze_path or not dlq or not before or not now or before == now:
+        return [place.path]
+    return [f"file:{os.path.normpath(f'{now}/{os.path.relpath(dlq, before)}')}", place.path]
+
+
+def read_id(spark: SparkSession, path: str) -> str:
+    """The id of the table at a path; empty where there is none."""
+    try:
+        state = read_table_state(path, "dlq-path", spark)
+    except NotADeltaTable:
+        return ""
+    return state.table_id if state else ""
+
+
+def read_topic_ledger(spark: SparkSession, bronze: CheckedTable, topic: str) -> TopicLedger:
+    """What bronze knows of a topic; of a table of an older version of this product, what its properties say."""
+    if bronze.state is None:
+        return TopicLedger()
+    if topic in bronze.state.note.ledger:
+        return bronze.state.note.ledger[topic]
+    return _migrate(spark, bronze.state, topic)
+
+
+def _migrate(spark: SparkSession, state: TableState, topic: str) -> TopicLedger:
+    """An older version noted paths of DLQs, for all topics, and lost offsets as table properties.
+
+    Where it noted several for the topic, which of them is the DLQ is for the user to say.
+    """
+    paths = json.loads(state.properties.get(_DLQ_PATHS, "[]"))
+    places = {place.id or place.path: place for place in _find_places(spark, paths, topic)}
+    lost = json.loads(state.properties.get(f"{OWN_PROPERTIES}lostOffsets.{topic}", "{}"))
+    (dlq, earlier) = (next(iter(places.values())), ()) if len(places) == 1 else (None, tuple(places.values()))
+    return TopicLedger(
+        dlq=dlq,
+        earlier=earlier,
+        lost={int(partition): [(first, last) for first, last in ranges] for partition, ranges in lost.items()},
+    )
+
+
+def _find_places(spark: SparkSession, paths: Iterable[str], topic: str) -> Iterable[Place]:
+    for path in paths:
+        try:
+            state = read_table_state(path, "dlq-path", spark)
+        except NotADeltaTable:
+            state = None
+        topics = [k for k in (state.properties if state else ()) if k.startswith(f"{OWN_PROPERTIES}topicId.")]
+        if not topics or f"{OWN_PROPERTIES}topicId.{topic}" in topics:
+            yield Place(state.table_id if state else "", path)
+
+
+def list_tables_with_positions(
+    spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str
+) -> list[str]:
+    """Paths of all tables that positions of a topic may be in: bronze, the DLQ, DLQs before; each table once."""
+    return list_paths(find_dlqs(spark, bronze, dlq, topic), bronze, dlq)
+
+
+def list_paths(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None) -> list[str]:
+    """Paths of bronze, where it exists, and of all its DLQs that are there; each table once."""
+    tables = {bronze.state.table_id: bronze.path} if bronze.state else {}
+    given = {dlq.state.table_id: dlq.path} if dlq and dlq.state else {}
+    return list((tables | given | known.paths | given).values())
+
+
+def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, topic: str, change: bool) -> None:
+    """Refuse a run whose DLQ is not the one that bronze names for the topic.
+
+    The first DLQ is no change.
+
+    Args:
+        known: What bronze names.
+        bronze: The bronze table.
+        dlq: The configured DLQ; None where none is.
+        topic: Kafka topic.
+        change: Whether the change was decided (``--change-dlq``).
+
+    Raises:
+        DlqMissing: A DLQ that bronze names is gone.
+        DlqMismatch: Bronze names another.
+        DlqTaken: The DLQ belongs to another bronze table.
+    """
+    if change:
+        return
+    ledger, given = known.ledger, dlq.state.table_id if dlq and dlq.state else ""
+    # An older version may have noted several DLQs: then nobody has said which one it is.
+    is_decided = bool(ledger.bronze_path) or len(ledger.dlqs) < 2
+    matches = is_decided and given == (ledger.dlq.id if ledger.dlq else "")
+    if known.missing and (matches or ledger.dlq is None or ledger.dlq in known.missing):
+        raise DlqMissing(known.missing[0].path, bronze.path)
+    if known.twin:
+        raise DlqMismatch(bronze.path, topic, [known.twin], dlq.path if dlq else "")
+    if ledger.dlqs and not matches:
+        names = [] if is_decided and not ledger.dlq else _name_dlqs(known)
+        raise DlqMismatch(bronze.path, topic, names, dlq.path if dlq else "")
+    owner = dlq.state.note.bronze.get(topic) if dlq and dlq.state else None
+    if dlq and owner and owner.id != (bronze.state.table_id if bronze.state else ""):
+        raise DlqTaken(dlq.path, topic, owner.path, missing="" if bronze.state else bronze.path)
+
+
+def _name_dlqs(known: KnownDlqs) -> list[str]:
+    places = [known.ledger.dlq] if known.ledger.dlq else known.ledger.earlier
+    return [known.paths.get(place.id, place.path) for place in places]
+
+
+def make_place(table: CheckedTable | None) -> Place | None:
+    """A table by its id and path; None where there is none."""
+    return Place(table.state.table_id, table.path) if table and table.state else None
+
+
+def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None, known: KnownDlqs) -> TopicLedger:
+    """The ledger with the configured DLQ as the topic's; the one before becomes an earlier one.
+
+    Args:
+        ledger: What bronze knows of the topic.
+        bronze: The bronze table.
+        dlq: The configured DLQ; None where none is.
+        known: Where the DLQs are; those that are gone are forgotten.
+    """
+    place = make_place(dlq)
+    forgotten = {each.id for each in (*known.missing, *([place] if place else []))}
+    earlier = tuple(Place(p.id, known.paths.get(p.id, p.path)) for p in ledger.dlqs if p.id not in forgotten)
+    return msgspec.structs.replace(ledger, dlq=place, earlier=earlier, bronze_path=bronze.path)
+
+
+def check_known(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable, topic: str) -> None:
+    """Refuse to replay from, or audit, a DLQ that bronze does not name; where it names none, any will do.
+
+    Raises:
+        DlqMismatch: With those that it names.
+    """
+    if known.ledger.dlqs and dlq.state and dlq.state.table_id not in known.paths:
+        raise DlqMismatch(bronze.path, topic, _name_dlqs(known), dlq.path)
+
+
+def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = "") -> None:
+    """Refuse to create a DLQ where one is gone that bronze names for another topic.
+
+    Raises:
+        DlqMissing: With its path.
+    """
+    if dlq and dlq.state is None and bronze.state:
+        ledgers = bronze.state.note.ledger
+        named = [place.path for other, ledger in ledgers.items() if other != topic for place in ledger.dlqs]
+        named += [] if ledgers or topic else json.loads(bronze.state.properties.get(_DLQ_PATHS, "[]"))
+        if any(_is_same_path(path, dlq.path) for path in named):
+            raise DlqMissing(dlq.path, bronze.path)
+
+
+def _is_same_path(one: str, other: str) -> bool:
+    """Whether two spellings mean the same place, as far as links on local disks tell."""
+    local = [to_local_path(path) for path in (one, other)]
+    return one == other or (None not in local and len({os.path.realpath(str(path)) for path in local}) == 1)

@@ -1,0 +1,81 @@
+"""The DLQ's records, as the filters of inspection and replay select them. Reads only.
+
+A DLQ record is replayed once bronze has a valid row of its position, and open until then.
+"""
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from bronze.config import DlqConfig, TablesConfig
+from bronze.delta.positions import mark_replayed
+from bronze.delta.tables import CheckedTable
+from bronze.errors import TableMissing
+from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
+from bronze.pipeline import locate_tables
+
+# What differs from record to record within one kind of error, and what is shown in its place.
+_VALUES = (
+    (r"""got (['"]).*\1( - at |$)""", "got …$2"),
+    (r"byte \d+( \(0x[0-9a-f]{2}\))?", "byte …"),
+    (r"\d{4}-\d\d-\d\dT[0-9:.]+[+-]\d\d:\d\d", "…"),
+)
+
+
+def open_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTable, CheckedTable]:
+    """Bronze and the DLQ; both must be there.
+
+    Raises:
+        TableMissing: One is not.
+        NotADeltaTable: A path holds something else.
+        TableMismatch: A table has other columns or another partitioning.
+    """
+    bronze, dlq = locate_tables(spark, config)
+    for option, table in (("output-path", bronze), ("dlq-path", dlq)):
+        if table is None or table.state is None:
+            raise TableMissing(option, table.path if table else "")
+    assert dlq is not None
+    return bronze, dlq
+
+
+def select_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
+    """The DLQ's rows that the filters leave, with all columns."""
+    rows = spark.read.format("delta").load(config.dlq_path).where(F.col("_kafka_topic") == config.kafka_topic)
+    if types := parse_error_types(config.error_type):
+        rows = rows.where(F.col("_error_type").isin(types))
+    if ranges := parse_offset_ranges(config.offsets):
+        each = (_is_between(p, first, last) for p, pairs in ranges.items() for first, last in pairs)
+        rows = rows.where(_any_of(list(each)))
+    return select_time(rows, config)
+
+
+def select_time(rows: DataFrame, config: DlqConfig) -> DataFrame:
+    """The rows of either table that were ingested within the filter's time."""
+    if start := parse_time("start_timestamp", config.start_timestamp):
+        rows = rows.where(F.col("_ingested_at") >= F.lit(start))
+    if end := parse_time("end_timestamp", config.end_timestamp):
+        rows = rows.where(F.col("_ingested_at") < F.lit(end))
+    return rows
+
+
+def _any_of(conditions: list[Column]) -> Column:
+    """Whether one of them holds. Halved again and again: Spark goes by recursion through a chain, and not far."""
+    middle = len(conditions) // 2
+    return _any_of(conditions[:middle]) | _any_of(conditions[middle:]) if middle else conditions[0]
+
+
+def _is_between(partition: int, first: int, last: int) -> Column:
+    return (F.col("_kafka_partition") == partition) & F.col("_kafka_offset").between(first, last)
+
+
+def read_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
+    """What ``select_dlq`` selects, without values and keys; ``is_replayed`` is whether bronze has a valid row of it."""
+    open_tables(spark, config)
+    rows = select_dlq(spark, config).drop("_raw_bytes", "_raw_value", "_kafka_key")
+    return mark_replayed(rows, config.output_path, config.kafka_topic)
+
+
+def normalize_detail(detail: Column) -> Column:
+    """An error's detail without the values in it, so that errors of one kind have one detail."""
+    return reduce(lambda text, rule: F.regexp_replace(text, *rule), _VALUES, detail)

@@ -1,0 +1,271 @@
+"""The two Delta tables: do they exist, do they fit, make what is missing."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.table import ProtocolVersions
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from pyspark.sql import types as T
+
+from bronze.config import TablesConfig
+from bronze.delta.ddl import create_table_statement
+from bronze.delta.features import list_column_reasons, list_misfits, list_reasons
+from bronze.delta.ledger import SHARED_APP_ID, CommitNote, FoundNote, find_note
+from bronze.errors import NotADeltaTable, TableMismatch, TopicRecreated
+from bronze.kafka.topic import Topic
+from bronze.runtime.paths import read_text, to_local_path
+from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
+
+log = logging.getLogger(__name__)
+
+# The one whose tables name their features; Delta has no later one.
+_MAX_WRITER_VERSION = 7
+# Table properties of ours.
+OWN_PROPERTIES = "bronze."
+
+
+@dataclass(frozen=True)
+class TableState:
+    """What is known of an existing table.
+
+    Attributes:
+        table_id: Delta's id of the table: the same table by whatever path.
+        schema: Its columns.
+        partition_columns: Its partitioning.
+        properties: Its table properties.
+        writer_features: What a writer must know.
+        version: Its newest version.
+        found: The newest commit of ours.
+        obstacle: Why deltalake cannot open it; empty where it can.
+    """
+
+    table_id: str
+    schema: T.StructType
+    partition_columns: tuple[str, ...]
+    properties: dict[str, str]
+    writer_features: tuple[str, ...]
+    version: int = 0
+    found: FoundNote = field(default_factory=FoundNote)
+    obstacle: str = ""
+
+    @property
+    def note(self) -> CommitNote:
+        """What the newest commit of ours says."""
+        return self.found.note or CommitNote("none")
+
+
+def is_watched(key: str) -> bool:
+    """Whether a change of a table property under a running writer means that the table must be checked again."""
+    return key.lower().startswith("delta.")
+
+
+def read_table_state(path: str, option: str, spark: SparkSession | None = None) -> TableState | None:
+    """Read what the log says of a table; None where there is no table yet.
+
+    Local tables are read without Spark; others only when a session is given.
+
+    Raises:
+        NotADeltaTable: There are files, but no table.
+    """
+    local = to_local_path(path)
+    if local is None:
+        return _read_through_spark(spark, path) if spark else None
+    if DeltaTable.is_deltatable(local):
+        try:
+            return _read_local(local)
+        except DeltaError as error:
+            log.debug("deltalake cannot open %s: %s", path, error)
+            found = _read_through_spark(spark, path) if spark else None
+            return found and replace(found, obstacle=f"deltalake cannot open {path}")
+    folder = Path(local)
+    # A log without a commit is that of a table which another process is about to make, or was when it was killed.
+    if folder.exists() and (not folder.is_dir() or any(file.name != "_delta_log" for file in folder.iterdir())):
+        raise NotADeltaTable(option, path)
+    return None
+
+
+def _read_local(path: str) -> TableState:
+    table = DeltaTable(path)
+    metadata, protocol = table.metadata(), table.protocol()
+    shared = table.transaction_version(SHARED_APP_ID) or 0
+    return TableState(
+        table_id=str(metadata.id),
+        schema=T.StructType.fromJson(json.loads(table.schema().to_json())),
+        partition_columns=tuple(metadata.partition_columns),
+        properties=dict(metadata.configuration),
+        writer_features=_list_features(protocol),
+        version=table.version(),
+        found=find_note(partial(read_commit, path), table.version(), shared),
+    )
+
+
+def _list_features(protocol: ProtocolVersions) -> tuple[str, ...]:
+    """What a writer must know; beyond version 7 also a version, which no writer of ours knows."""
+    version = protocol.min_writer_version
+    newer = [f"of writer version {version}"] if version > _MAX_WRITER_VERSION else []
+    return (*(protocol.writer_features or ()), *newer)
+
+
+def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
+    from delta import DeltaTable as SparkDeltaTable
+
+    if not SparkDeltaTable.isDeltaTable(spark, path):
+        return None
+    table = SparkDeltaTable.forPath(spark, path)
+    detail = table.detail().first()
+    assert detail is not None
+    snapshot = read_snapshot(spark, path)
+    version, shared = snapshot.version(), read_transaction_version(snapshot, SHARED_APP_ID)
+    return TableState(
+        table_id=detail.id,
+        schema=table.toDF().schema,
+        partition_columns=tuple(detail.partitionColumns),
+        properties=dict(detail.properties),
+        writer_features=tuple(detail.tableFeatures),
+        version=version,
+        found=find_note(partial(read_commit, path), version, shared),
+    )
+
+
+def read_snapshot(spark: SparkSession, path: str) -> Any:
+    """The newest state of a table, Delta's own ``Snapshot``."""
+    jvm: Any = spark._jvm
+    return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
+
+
+def read_transaction_version(snapshot: Any, app_id: str) -> int:
+    """The version that a table has of an application; 0 where it has none."""
+    version = snapshot.transactions().get(app_id)
+    return int(version.get()) if version.isDefined() else 0
+
+
+def read_commit(path: str, version: int) -> str | None:
+    """The text of a commit in a table's log; None where it is gone."""
+    file, local = f"_delta_log/{version:020}.json", to_local_path(path)
+    if local is None:
+        return read_text(SparkSession.active(), f"{path}/{file}")
+    try:
+        return Path(local, file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> None:
+    """Refuse a table that lacks columns, has others, other types, another partitioning, or what no writer can serve.
+
+    Raises:
+        TableMismatch: With every difference on a line.
+    """
+    found, wanted = dict(_list_leaves(state.schema)), dict(_list_leaves(spec.schema))
+    differences = [f"column {name}: missing ({kind})" for name, kind in wanted.items() if name not in found]
+    differences += [f"column {name}: not expected ({kind})" for name, kind in found.items() if name not in wanted]
+    differences += [
+        f"column {name}: expected {kind}, found {found[name]}"
+        for name, kind in wanted.items()
+        if found.get(name, kind) != kind
+    ]
+    if state.partition_columns != spec.partition_columns:
+        differences.append(
+            f"partitioning: expected {', '.join(spec.partition_columns)}, "
+            f"found {', '.join(state.partition_columns) or 'none'}"
+        )
+    differences += list_misfits(state.properties, state.writer_features)
+    if differences:
+        raise TableMismatch(option, path, differences)
+
+
+def _list_leaves(schema: T.StructType, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every column by its path and type, ``request.path`` and ``string``."""
+    for column in schema:
+        if isinstance(column.dataType, T.StructType):
+            yield from _list_leaves(column.dataType, f"{prefix}{column.name}.")
+        else:
+            yield prefix + column.name, _describe_type(column.dataType)
+
+
+def _describe_type(kind: T.DataType) -> str:
+    """A column's type. An event may have null in a map; Spark cannot read one that the table says holds none."""
+    holds_none = isinstance(kind, T.MapType) and not kind.valueContainsNull
+    return kind.simpleString() + (" without null values" if holds_none else "")
+
+
+def check_topic_id(state: TableState, topic: Topic, path: str) -> None:
+    """Refuse a table whose rows came from another topic of the same name.
+
+    Raises:
+        TopicRecreated: The topic's id is not the one that the table was made for.
+    """
+    ledger, place = state.note.ledger.get(topic.name), state.note.bronze.get(topic.name)
+    noted = (ledger.topic_id if ledger else "") or (place.topic_id if place else "")
+    # Tables of an older version of this product have the property only, and RESTORE takes it back.
+    known = noted or state.properties.get(f"{OWN_PROPERTIES}topicId.{topic.name}")
+    if known and topic.topic_id and known != topic.topic_id:
+        raise TopicRecreated(topic.name, path, known, topic.topic_id)
+
+
+def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
+    """Create a table; its state, also where another process made it at the same time."""
+    log.info("Creating the %s table at %s", spec.name, path)
+    return _create(spark, path, spec, create_table_statement(spec, path))
+
+
+def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> TableState:
+    """Create a table; its state, also where another process made it at the same time: Delta lets one of two do so.
+
+    A log without a commit is for Delta a table that exists: of another process that has not committed yet, or of one
+    that was killed before it did.
+    """
+    option, local, error = "dlq-path" if spec.name == "DLQ" else "output-path", to_local_path(path), None
+    leftover = [Path(local, name) for name in ("_delta_log/_staged_commits", "_delta_log")] if local else []
+    for seconds in (0, 1, 2, 4):
+        time.sleep(seconds)
+        for folder in leftover if seconds else ():
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+        try:
+            spark.sql(statement)
+        except (Py4JJavaError, PySparkException) as reason:
+            error = reason
+        if state := read_table_state(path, option, spark):
+            return state
+    raise error or NotADeltaTable(option, path)
+
+
+def list_tables(config: TablesConfig) -> dict[str, tuple[str, TableSpec]]:
+    """Path and specification of the configured tables, by the name of their option."""
+    tables = {"output-path": (config.output_path, get_bronze_spec())}
+    if config.dlq_path:
+        tables["dlq-path"] = (config.dlq_path, get_dlq_spec())
+    return tables
+
+
+@dataclass(frozen=True)
+class CheckedTable:
+    """A table that fits or does not exist yet (``state`` is None), with its path as Hadoop qualifies it."""
+
+    path: str
+    spec: TableSpec
+    state: TableState | None
+
+
+def find_obstacle(path: str, state: TableState | None) -> str:
+    """Why the direct writer cannot append to a table correctly; empty where it can."""
+    if to_local_path(path) is None:
+        return f"{path} is not on a local file system"
+    if state is None:
+        return ""
+    if state.obstacle:
+        return state.obstacle
+    reasons = [*list_column_reasons(state.schema), *list_reasons(state.properties, state.writer_features)]
+    return f"{path} has {reasons[0]}" if reasons else ""

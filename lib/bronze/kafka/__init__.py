@@ -1,0 +1,1 @@
+"""What is asked of Kafka: its client, topics, offsets, times and records."""

@@ -1,0 +1,210 @@
+"""Kafka timestamps by place, and places by time; a record whose timestamp no clock could mean is passed over.
+
+Kafka finds a time in its index. Where it answers with such a record, its neighbours are read: so one record of the year
+58872 neither ends a range before all that came after it, nor says how old the records are.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from bronze.config import KafkaConfig
+from bronze.decode import EARLIEST, EPOCH, is_plausible
+from bronze.errors import KafkaUnavailable
+from bronze.kafka.client import open_admin, read_client_properties
+from bronze.kafka.topic import Topic, look_up
+from bronze.offsets import PlannedOffsets
+
+# Records to look at for a timestamp that a clock could mean.
+_NEIGHBOURS = 100
+# Offset and Kafka timestamp in milliseconds since 1970.
+Stamp = tuple[int, int]
+_LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+
+
+def find_offsets_at(
+    spark: SparkSession, config: KafkaConfig, topic: Topic, timestamp_ms: int, held: PlannedOffsets, *, is_end: bool
+) -> dict[int, int]:
+    """The first offset whose Kafka timestamp is at or after a time, per partition; -1 where there is none.
+
+    A record with a timestamp in the future counts as one of the time of the next record that has a usable one. Where
+    none is near, an end is taken later and a start earlier: what the tables have is left out anyway.
+
+    Raises:
+        KafkaUnavailable: Kafka does not answer.
+    """
+    spec = _offset_spec(spark)
+    with open_admin(spark, config) as admin:
+        found = look_up(spark, config, admin, topic, spec.forTimestamp(timestamp_ms))
+    offsets = {partition: info.offset() for partition, info in found.items()}
+    # One before 2000 is the answer only to such a time.
+    odd = [p for p, info in found.items() if not _is_usable(ms := info.timestamp()) and ms * 1000 >= EARLIEST]
+    if odd:
+        with _open_reader(spark, config) as reader:
+            offsets |= {p: _search(reader, p, (offsets[p], held[p][1]), timestamp_ms, is_end) for p in odd}
+    return offsets
+
+
+def _search(reader: "_Reader", partition: int, span: tuple[int, int], timestamp_ms: int, is_end: bool) -> int:
+    """Bisect a partition, whose usable timestamps ascend."""
+    low, high = span
+    while low < high:
+        middle = (low + high) // 2
+        usable, is_all = _find_usable(reader, partition, middle, span[1])
+        is_reached = usable >= timestamp_ms if usable is not None else is_all or not is_end
+        low, high = (low, middle) if is_reached else (middle + 1, high)
+    if is_end and low < span[1] and _find_usable(reader, partition, low, span[1]) == (None, True):
+        return span[1]  # the last records say nothing: they belong to those before them
+    return low
+
+
+def _find_usable(reader: "_Reader", partition: int, start: int, end: int) -> tuple[int | None, bool]:
+    """The first usable timestamp from an offset on, and whether all records were looked at."""
+    stamps = reader.read({partition: (start, end)})[partition]
+    return next((ms for _, ms in stamps if _is_usable(ms)), None), len(stamps) < _NEIGHBOURS
+
+
+def find_timestamps(
+    spark: SparkSession, config: KafkaConfig, topic: Topic, held: PlannedOffsets
+) -> dict[int, tuple[int, int]]:
+    """Kafka timestamp of the earliest record and the newest timestamp, ms since 1970; -1 where there is no record.
+
+    Raises:
+        KafkaUnavailable: Kafka does not answer.
+    """
+    spec = _offset_spec(spark)
+    with open_admin(spark, config) as admin:
+        first = look_up(spark, config, admin, topic, spec.forTimestamp(0))
+        newest = look_up(spark, config, admin, topic, spec.maxTimestamp())
+    times = {p: (first[p].timestamp(), newest[p].timestamp()) for p in topic.partitions}
+    odd = {p: held[p] for p, both in times.items() if first[p].offset() >= 0 and not all(map(_is_usable, both))}
+    if odd:
+        with _open_reader(spark, config) as reader:
+            heads = reader.read(odd)
+            last = {p: (max(begin, end - _NEIGHBOURS), end) for p, (begin, end) in odd.items()}
+            tails = reader.read(last, whole=True)
+        for p in odd:
+            begun, ended = ([ms for _, ms in stamps if _is_usable(ms)] for stamps in (heads[p], tails[p]))
+            times[p] = (begun[0] if begun else times[p][0], max(ended) if ended else times[p][1])
+    return times
+
+
+def read_next_timestamps(
+    spark: SparkSession, config: KafkaConfig, next_offsets: dict[int, int], held: PlannedOffsets
+) -> dict[int, int]:
+    """Kafka timestamp (milliseconds since 1970) of the next unread record, per partition that has one.
+
+    That of the first one after it, else of the last one before it, where no clock could mean its own; its own where
+    that holds of all of them. Reads one record of each partition that lags, and commits nothing.
+
+    Raises:
+        KafkaUnavailable: Kafka did not deliver them in time.
+    """
+    starts = {p: max(next_offsets.get(p, 0), earliest) for p, (earliest, _) in held.items()}
+    waiting = {p: (start, held[p][1]) for p, start in starts.items() if start < held[p][1]}
+    if not waiting:
+        return {}
+    with _open_reader(spark, config) as reader:
+        unread = {p: stamps for p, stamps in reader.read(waiting).items() if stamps}
+        odd = [p for p, stamps in unread.items() if not _is_usable(stamps[-1][1])]
+        before = {p: (max(held[p][0], starts[p] - _NEIGHBOURS), starts[p]) for p in odd if starts[p] > held[p][0]}
+        read = reader.read(before, whole=True)
+    return {p: _choose_next(stamps, read.get(p, [])) for p, stamps in unread.items()}
+
+
+def _choose_next(unread: list[Stamp], before: list[Stamp]) -> int:
+    nearest = [ms for _, ms in (unread[-1], *reversed(before)) if _is_usable(ms)]
+    return nearest[0] if nearest else unread[0][1]
+
+
+def format_timestamp(timestamp_ms: int) -> str:
+    """A Kafka timestamp as ISO 8601; ``after 9999`` where the calendar ends before it."""
+    if timestamp_ms < 0:
+        return "before 1970"  # Kafka has -1 for no timestamp
+    if timestamp_ms > _LATEST:
+        return "after 9999"
+    return (EPOCH + timedelta(milliseconds=timestamp_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_usable(timestamp_ms: int) -> bool:
+    return is_plausible(timestamp_ms * 1000, time.time_ns() // 1000)
+
+
+def _offset_spec(spark: SparkSession) -> Any:
+    jvm: Any = spark._jvm
+    return jvm.org.apache.kafka.clients.admin.OffsetSpec
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A consumer without a group, for a few records of each partition."""
+
+    spark: SparkSession
+    config: KafkaConfig
+    consumer: Any
+
+    def read(self, spans: PlannedOffsets, whole: bool = False) -> dict[int, list[Stamp]]:
+        """Stamps from the first offset of each span up to the first usable one, or of the whole span.
+
+        At most _NEIGHBOURS of each: fewer, without a usable one, are all that the span has.
+        """
+        jvm: Any = self.spark._jvm
+        asked = {p: jvm.org.apache.kafka.common.TopicPartition(self.config.kafka_topic, p) for p in spans}
+        self.consumer.assign(list(asked.values()))
+        self.consumer.resume(list(asked.values()))  # an earlier read paused them
+        for partition, (start, _) in spans.items():
+            self.consumer.seek(asked[partition], start)
+        found: dict[int, list[Stamp]] = {p: [] for p in spans}
+        deadline = time.monotonic() + self.config.startup_timeout
+        while asked:
+            polled = self.consumer.poll(jvm.java.time.Duration.ofMillis(200))
+            for topic_partition in polled.partitions().iterator():
+                partition = topic_partition.partition()
+                records = polled.records(topic_partition).iterator()
+                _collect(records, found[partition], spans[partition][1], whole)
+            # Only transaction markers and aborted records may be left: the position passes them without a record.
+            done = [
+                p for p, tp in asked.items() if _is_enough(found[p], whole) or self.consumer.position(tp) >= spans[p][1]
+            ]
+            self.consumer.pause([asked.pop(p) for p in done])
+            if asked and time.monotonic() > deadline:
+                raise KafkaUnavailable(self.config.kafka_brokers, self.config.startup_timeout, "it delivered no record")
+        return found
+
+
+def _collect(records: Iterator[Any], stamps: list[Stamp], end: int, whole: bool) -> None:
+    for record in records:
+        if _is_enough(stamps, whole) or record.offset() >= end:
+            return
+        stamps.append((record.offset(), record.timestamp()))
+
+
+def _is_enough(stamps: list[Stamp], whole: bool) -> bool:
+    return len(stamps) >= _NEIGHBOURS or (not whole and bool(stamps) and _is_usable(stamps[-1][1]))
+
+
+@contextmanager
+def _open_reader(spark: SparkSession, config: KafkaConfig) -> Iterator[_Reader]:
+    jvm: Any = spark._jvm
+    properties = jvm.java.util.Properties()
+    own = {"enable.auto.commit": "false", "isolation.level": "read_committed", "max.poll.records": str(_NEIGHBOURS)}
+    small = {"max.partition.fetch.bytes": "65536"}  # a record that is larger comes nevertheless
+    own["auto.offset.reset"] = "earliest"  # where Kafka deletes the record just now
+    for key, value in {**read_client_properties(spark, config), **own, **small}.items():
+        if key != "group.id":
+            properties.setProperty(key, value)
+    bytes_reader = jvm.org.apache.kafka.common.serialization.ByteArrayDeserializer
+    consumer = jvm.org.apache.kafka.clients.consumer.KafkaConsumer(properties, bytes_reader(), bytes_reader())
+    try:
+        yield _Reader(spark, config, consumer)
+    except Py4JJavaError as error:
+        reason = str(error.java_exception)
+        raise KafkaUnavailable(config.kafka_brokers, config.startup_timeout, reason) from None
+    finally:
+        consumer.close()

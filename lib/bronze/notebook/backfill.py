@@ -1,0 +1,40 @@
+"""What the backfill notebook shows of a plan and of its result."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bronze.notebook.plots import INVALID, VALID, start_plot
+from bronze.ops.backfill import BackfillResult
+from bronze.ops.backfill_plan import BackfillPlan
+
+_PARTS = {"in the tables": "#89c2d9", "to do": VALID, "lost in Kafka": INVALID, "not in Kafka yet": "#bbbbbb"}
+
+
+def plot_plan(plan: BackfillPlan) -> Figure:
+    """The offsets that are asked for per Kafka partition: in the tables, to do, and not to be had."""
+    frame = plan.to_frame()
+    figure, axes = start_plot("The range per Kafka partition", "Kafka partition", ylabel="offsets")
+    bottom = frame["offsets"] * 0
+    for name, colour in _PARTS.items():
+        axes.bar(frame.index, frame[name], bottom=bottom, color=colour, label=name)
+        bottom += frame[name]
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
+    return figure
+
+
+def summarize_backfill(result: BackfillResult, dry_run: bool) -> dict[str, int | float | bool]:
+    """What was asked for, what was there, and what this run added."""
+    return {
+        "planned": result.plan.planned,
+        "present": result.plan.present,
+        "lost": result.plan.lost,
+        "valid": result.summary.valid,
+        "invalid": result.summary.invalid,
+        "added_by_others": result.added_by_others,
+        "without_record": result.without_record,
+        "batches": result.summary.batch_count,
+        "seconds": round(result.seconds, 1),
+        "interrupted": result.is_interrupted,
+        "dry_run": dry_run,
+    }

@@ -1,0 +1,156 @@
+"""What the ingestion notebook shows of the tables: counts as tables, distributions as plots. Reads only."""
+
+from datetime import UTC, datetime, timedelta
+
+import matplotlib.dates as mdates
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from bronze.batch import IngestSummary
+from bronze.config import IngestConfig
+from bronze.notebook.plots import INVALID, VALID, stack_bars, start_plot
+from bronze.runtime.frames import collect_frame
+
+_SHOWN_BATCHES = 40
+_BRONZE_PREVIEW = (
+    "event_timestamp",
+    "tenant_id",
+    "request.method",
+    "request.path",
+    "response.status_code",
+    "billing.billing_units",
+    "_kafka_partition",
+    "_kafka_offset",
+)
+_DLQ_PREVIEW = ("_error_type", "_error_detail", "_raw_value", "_kafka_partition", "_kafka_offset")
+
+
+def read_rows(spark: SparkSession, config: IngestConfig, hours: int = 0) -> DataFrame:
+    """The rows of both tables, as far as both have them, those ingested in the last hours (0 is all).
+
+    Columns ``table`` (bronze or DLQ), ``_is_valid``, ``_error_type`` (null in bronze), ``_kafka_partition``,
+    ``_ingested_at``, ``_event_date``, ``_event_hour`` (null in the DLQ).
+    """
+    bronze = spark.read.format("delta").load(config.output_path).withColumn("_error_type", F.lit(None).cast("string"))
+    rows = bronze.withColumn("table", F.lit("bronze")).select(*_SHARED)
+    if config.dlq_path:
+        dlq = spark.read.format("delta").load(config.dlq_path)
+        absent = {"_event_date": F.lit(None).cast("date"), "_event_hour": F.lit(None).cast("int")}
+        dlq = dlq.withColumns({"table": F.lit("DLQ"), "_is_valid": F.lit(False), **absent}).select(*_SHARED)
+        rows = rows.unionAll(dlq)
+    since = datetime.now(UTC) - timedelta(hours=hours)
+    return rows.where(F.col("_ingested_at") >= F.lit(since)) if hours else rows
+
+
+_SHARED = (
+    "table",
+    "_is_valid",
+    "_error_type",
+    "_kafka_partition",
+    "_ingested_at",
+    "_event_date",
+    "_event_hour",
+)
+
+
+def count_tables(rows: DataFrame) -> pd.DataFrame:
+    """Rows, batches and the first and last ingestion of each table."""
+    counted = rows.groupBy("table").agg(
+        F.count("*").alias("rows"),
+        F.count_if("_is_valid").alias("valid"),
+        F.count_distinct("_ingested_at").alias("batches"),
+        F.date_format(F.min("_ingested_at"), "yyyy-MM-dd HH:mm:ss").alias("first ingested (UTC)"),
+        F.date_format(F.max("_ingested_at"), "yyyy-MM-dd HH:mm:ss").alias("last ingested (UTC)"),
+    )
+    return collect_frame(counted.orderBy(F.desc("table"))).set_index("table")
+
+
+def plot_batches(rows: DataFrame) -> Figure:
+    """Records of the latest batches, valid and invalid."""
+    counted = collect_frame(_count(rows, "_ingested_at").orderBy(F.desc("_ingested_at")).limit(_SHOWN_BATCHES))
+    counted = counted.iloc[::-1]
+    figure, axes = start_plot("Records per batch", "start of the batch (UTC)")
+    # To the millisecond: bars of one label would hide one another, and a second has several batches.
+    labels = [f"{time:%H:%M:%S.%f}"[:-3] for time in counted["_ingested_at"]]
+    stack_bars(axes, labels, counted)
+    axes.tick_params(axis="x", rotation=60 if len(labels) > 8 else 0)
+    return figure
+
+
+def plot_error_types(rows: DataFrame) -> Figure:
+    """Valid records, and invalid ones by error type (``in bronze`` where no DLQ is configured)."""
+    name = F.when(F.col("_is_valid"), "valid").otherwise(F.coalesce("_error_type", F.lit("invalid, in bronze")))
+    counted = collect_frame(rows.groupBy(name.alias("name")).count().orderBy("count"))
+    figure, axes = start_plot("Valid records, and invalid ones by error type", "records (logarithmic)", ylabel="")
+    colours = [VALID if name == "valid" else INVALID for name in counted["name"]]
+    bars = axes.barh(counted["name"], counted["count"], color=colours)
+    axes.bar_label(bars, labels=[f"{count:,}" for count in counted["count"]], padding=4)
+    if len(counted):
+        axes.set_xscale("log")
+        axes.set_xlim(0.5, counted["count"].max() * 8)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def plot_partitions(rows: DataFrame) -> Figure:
+    """Records per Kafka partition, valid and invalid."""
+    counted = collect_frame(_count(rows, "_kafka_partition").orderBy("_kafka_partition"))
+    figure, axes = start_plot("Records per Kafka partition", "Kafka partition")
+    stack_bars(axes, counted["_kafka_partition"], counted)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
+    return figure
+
+
+def plot_hours(rows: DataFrame) -> Figure:
+    """Events per hour of their own timestamp."""
+    hour = F.expr("make_timestamp(year(_event_date), month(_event_date), day(_event_date), _event_hour, 0, 0)")
+    by_hour = rows.where("_event_date is not null").groupBy(hour.alias("hour")).count().orderBy("hour")
+    counted = collect_frame(by_hour)
+    figure, axes = start_plot("Events per hour", "hour of the event (UTC)", ylabel="events")
+    axes.bar(counted["hour"], counted["count"], width=50 / (24 * 60), align="edge", color=VALID)
+    if len(counted):
+        locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    return figure
+
+
+def preview_bronze(spark: SparkSession, config: IngestConfig, count: int = 5) -> pd.DataFrame:
+    """Some columns of the latest bronze rows."""
+    return _preview(spark, config.output_path, _BRONZE_PREVIEW, count)
+
+
+def preview_dlq(spark: SparkSession, config: IngestConfig, count: int = 10) -> pd.DataFrame:
+    """The latest DLQ rows, long values cut; empty where no DLQ is configured."""
+    return _preview(spark, config.dlq_path, _DLQ_PREVIEW, count) if config.dlq_path else pd.DataFrame()
+
+
+def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig) -> dict[str, int | str]:
+    """What this run ingested, the rows of the tables now, and where they are."""
+    tables = {"bronze_rows": config.output_path, "dlq_rows": config.dlq_path}
+    counts = {name: spark.read.format("delta").load(path).count() if path else 0 for name, path in tables.items()}
+    return {
+        "records": summary.total,
+        "valid": summary.valid,
+        "invalid": summary.invalid,
+        "batches": summary.batch_count,
+        **counts,
+        "output_path": config.output_path,
+        "dlq_path": config.dlq_path,
+    }
+
+
+def _preview(spark: SparkSession, path: str, columns: tuple[str, ...], count: int) -> pd.DataFrame:
+    rows = spark.read.format("delta").load(path).orderBy(F.desc("_ingested_at"), "_kafka_partition", "_kafka_offset")
+    selected = [F.col(name).alias(name.rpartition(".")[2]) for name in columns]
+    frame = collect_frame(rows.select(*selected).limit(count))
+    return frame.map(lambda value: value[:200] + "…" if isinstance(value, str) and len(value) > 200 else value)
+
+
+def _count(rows: DataFrame, column: str) -> DataFrame:
+    return rows.groupBy(column).agg(
+        F.count_if("_is_valid").alias("valid"), F.count_if(~F.col("_is_valid")).alias("invalid")
+    )

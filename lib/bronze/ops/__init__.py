@@ -1,0 +1,1 @@
+"""The operations on what the ingestion wrote: one module per command."""

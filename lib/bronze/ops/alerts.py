@@ -1,0 +1,115 @@
+"""The state of the alerts: what was measured beside its threshold, and what to do. Pure, no I/O."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bronze.config import StatusConfig
+from bronze.errors import AlertsFiring
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert.
+
+    Attributes:
+        name: What is measured, with its unit.
+        value: What was measured; None where it is not known, infinite where nothing ends.
+        threshold: The parameter's value; 0 is off.
+        state: ok, firing, unknown or off.
+        cure: What to do when it fires.
+    """
+
+    name: str
+    value: float | None
+    threshold: float
+    state: str
+    cure: str
+
+
+# Parameter: name with its unit, what to do. A ``min_`` fires below its threshold, a ``max_`` above.
+_RULES = {
+    "max_batch_seconds": (
+        "slowest batch (s)",
+        "lower --max-offsets-per-trigger, or give the query more cores",
+    ),
+    "alert_invalid_ratio": (
+        "invalid share",
+        "see the DLQ's error types and details: did a producer change its events? Then replay",
+    ),
+    "max_lag": (
+        "lag (records)",
+        "is the ingestion running? If so, the producers are faster: give it more cores or larger batches",
+    ),
+    "max_staleness_minutes": (
+        "newest record's age (min)",
+        "with lag: start the ingestion; without: the producers have sent nothing since",
+    ),
+    "min_headroom_hours": (
+        "headroom (h)",
+        "Kafka soon deletes unread records: start the ingestion, or raise the topic's retention.ms now",
+    ),
+}
+
+
+def evaluate_alerts(config: StatusConfig, measured: Mapping[str, float | None]) -> list[Alert]:
+    """The state of every alert.
+
+    Args:
+        config: The thresholds.
+        measured: Values by the name of their threshold; None where a value is not known.
+    """
+    alerts = []
+    for parameter, (name, cure) in _RULES.items():
+        threshold, value = getattr(config, parameter), measured[parameter]
+        state = _compare(value, threshold, is_minimum=parameter.startswith("min_"))
+        alerts.append(Alert(name, value, threshold, state, cure))
+    return alerts
+
+
+def _compare(value: float | None, threshold: float, is_minimum: bool) -> str:
+    if not threshold:
+        return "off"
+    if value is None:
+        return "unknown"
+    return "firing" if (value < threshold if is_minimum else value > threshold) else "ok"
+
+
+def list_alerts(alerts: Sequence[Alert]) -> pd.DataFrame:
+    """A row per alert: value, threshold, state, and what to do where it fires."""
+    rows = [
+        {
+            "alert": alert.name,
+            "value": describe_value(alert.value),
+            "threshold": f"{alert.threshold:,g}",
+            "state": alert.state,
+            "what to do": alert.cure if alert.state == "firing" else "",
+        }
+        for alert in alerts
+    ]
+    return pd.DataFrame(rows).set_index("alert")
+
+
+def describe_value(value: float | None) -> str:
+    """A value as people read it."""
+    if value is None:
+        return "unknown"
+    return "unlimited" if math.isinf(value) else f"{value:,.4g}"
+
+
+def select_firing(alerts: Sequence[Alert]) -> list[Alert]:
+    """The alerts that fire."""
+    return [alert for alert in alerts if alert.state == "firing"]
+
+
+def check_alerts(alerts: Sequence[Alert], fail_on_alert: bool) -> None:
+    """Fail where an alert fires, so that a scheduler sees it.
+
+    Raises:
+        AlertsFiring: With each of them, its value and what to do.
+    """
+    firing = [f"{a.name} {describe_value(a.value)}, threshold {a.threshold:g}: {a.cure}" for a in select_firing(alerts)]
+    if firing and fail_on_alert:
+        raise AlertsFiring(firing)

@@ -1,0 +1,1 @@
+"""What runs around the product: session, jars, paths, logs, errors of Spark."""

@@ -1,0 +1,163 @@
+"""The jars that no Python package ships, resolved once by the Ivy inside pyspark and cached.
+
+Spark's own ``spark.jars.packages`` resolves them anew, and prints a page to standard error, at every start of
+a session; notebooks would show it. Versions derive from the installed packages, so that no pin stands twice.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bronze.errors import BronzeError, JarsNotResolved, JavaNotFound, PackageMissing
+
+SCALA = "2.13"
+MINIMUM_JAVA = 17
+_CONDA_BIN = str(Path(sys.prefix, "bin"))
+
+
+def get_spark_packages() -> list[str]:
+    """Maven coordinates of what Spark needs beyond pyspark: the Kafka source and Delta Lake.
+
+    Raises:
+        PackageMissing: The driver's Python lacks pyspark or delta-spark, whose versions decide.
+    """
+    spark = _read_version("pyspark")
+    spark_minor = ".".join(spark.split(".")[:2])
+    return [
+        f"org.apache.spark:spark-sql-kafka-0-10_{SCALA}:{spark}",
+        f"io.delta:delta-spark_{spark_minor}_{SCALA}:{_read_version('delta-spark')}",
+    ]
+
+
+def _read_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise PackageMissing(package) from None
+
+
+def find_java() -> str:
+    """Path of the ``java`` of JAVA_HOME, else the one on PATH, else that of a conda environment beside its Python.
+
+    Raises:
+        JavaNotFound: There is none, or it is older than 17.
+    """
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java") or shutil.which("java", path=_CONDA_BIN)
+    try:
+        printed = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=True).stderr
+    except (OSError, subprocess.CalledProcessError):
+        raise JavaNotFound(f"no Java at {java!r}" if java else "no Java found", MINIMUM_JAVA) from None
+    found = re.search(r'version "(\d+)', printed)
+    if found and int(found[1]) < MINIMUM_JAVA:
+        raise JavaNotFound(f"{java} is Java {found[1]}", MINIMUM_JAVA)
+    return str(java)
+
+
+def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
+    """Return the jar files of Maven coordinates and of what they need at run time.
+
+    They are downloaded on the first call and kept below ``$XDG_CACHE_HOME/bronze-ingestion`` (``~/.cache``).
+
+    Args:
+        coordinates: ``group:artifact:version``, one or more, resolved together.
+        beside_spark: Leave out the artifacts that pyspark ships itself.
+
+    Raises:
+        JavaNotFound: There is no Java to run Ivy with.
+        JarsNotResolved: Maven Central could not be reached, or has no such artifact.
+    """
+    folder = _cache_folder() / "+".join(c.split(":", 1)[1].replace(":", "-") for c in coordinates)
+    if not folder.is_dir():
+        _retrieve_jars(coordinates, folder)
+    jars = sorted(folder.glob("*.jar"))
+    shipped = {_artifact_of(jar) for jar in _pyspark_jars().glob("*.jar")} if beside_spark else set()
+    return [jar for jar in jars if _artifact_of(jar) not in shipped]
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "bronze-ingestion", "jars")
+
+
+def _pyspark_jars() -> Path:
+    import pyspark
+
+    return Path(pyspark.__file__).parent / "jars"
+
+
+def _artifact_of(jar: Path) -> str:
+    return re.sub(r"-\d.*", "", jar.stem)
+
+
+def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
+    """Let Ivy download into a folder beside the cache, then move it there in one step (two may run at once)."""
+    java = find_java()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        ivy_file, target = Path(scratch, "ivy.xml"), Path(scratch, "jars")
+        ivy_file.write_text(_describe_dependencies(coordinates))
+        pattern = f"{target}/[artifact]-[revision](-[classifier]).[ext]"
+        command = [java, "-cp", f"{_pyspark_jars()}/*", "org.apache.ivy.Main", "-warn", "-ivy", str(ivy_file)]
+        command += ["-confs", "runtime", "-retrieve", pattern, "-types", "jar", "bundle"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0 or not target.is_dir():
+            raise JarsNotResolved(coordinates, done.stdout)
+        try:
+            target.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+
+
+def _describe_dependencies(coordinates: tuple[str, ...]) -> str:
+    """An Ivy module that asks for the run-time dependencies only (Ivy's own default adds the test ones)."""
+    entries = [c.split(":") for c in coordinates]
+    dependencies = "".join(
+        f'<dependency org="{org}" name="{name}" rev="{revision}" conf="runtime->runtime(*),master(*)"/>'
+        for org, name, revision in entries
+    )
+    return (
+        '<ivy-module version="2.0"><info organisation="bronze" module="jars"/>'
+        '<configurations><conf name="runtime"/></configurations>'
+        f"<dependencies>{dependencies}</dependencies></ivy-module>"
+    )
+
+
+def list_executor_packages() -> dict[str, str]:
+    """The packages that tasks import, each with the version that is installed here."""
+    return {name: version(name) for name in ("msgspec", "numpy", "pyarrow")}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """What make asks: is there a usable Java, fetch the jars, name the packages."""
+    parser = argparse.ArgumentParser(prog="python -m bronze.runtime.jars", description=__doc__)
+    actions = parser.add_mutually_exclusive_group(required=True)
+    actions.add_argument("--check", action="store_true", help="is there a usable Java")
+    actions.add_argument("--fetch", action="store_true", help="download the jars that are not cached yet")
+    actions.add_argument("--packages", action="store_true", help="print spark-submit's --packages")
+    actions.add_argument("--executor-requirements", action="store_true", help="print what executors need from PyPI")
+    given = parser.parse_args(arguments)
+    try:
+        if given.check:
+            find_java()
+        elif given.packages:
+            print(",".join(get_spark_packages()))
+        elif given.executor_requirements:
+            print("\n".join(f"{name}=={number}" for name, number in list_executor_packages().items()))
+        else:
+            resolve_jars(*get_spark_packages())
+    except BronzeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

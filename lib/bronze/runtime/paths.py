@@ -1,0 +1,121 @@
+"""Paths on any file system that Spark reaches, and whether they can be used at all."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import IllegalArgumentException
+from pyspark.sql import SparkSession
+
+from bronze.config import TablesConfig
+from bronze.errors import InvalidOption
+from bronze.runtime.spark_errors import read_reason
+
+
+def qualify_path(spark: SparkSession, path: str) -> str:
+    """The path with its file system, as Hadoop resolves it: ``data/bronze`` becomes ``file:/…/data/bronze``."""
+    jvm: Any = spark._jvm
+    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
+    conf = spark.sparkContext._jsc.hadoopConfiguration()
+    return hadoop_path.getFileSystem(conf).makeQualified(hadoop_path).toString()
+
+
+def to_local_path(path: str) -> str | None:
+    """The path on the local file system, None where it is on another."""
+    scheme, colon, rest = path.partition(":")
+    if not colon or "/" in scheme:
+        return str(Path(path).absolute())
+    return "/" + rest.lstrip("/") if scheme == "file" else None
+
+
+def open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """The file system of a path, whatever it is, and the path on it."""
+    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    return hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), hadoop_path
+
+
+def read_text(spark: SparkSession, path: str) -> str | None:
+    """The text of a file; None where there is no file.
+
+    Raises:
+        Py4JJavaError: It cannot be read.
+    """
+    file_system, hadoop_path = open_file_system(spark, path)
+    try:
+        stream = file_system.open(hadoop_path)
+        try:
+            return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]
+        finally:
+            stream.close()
+    except Py4JJavaError as error:
+        if error.java_exception.getClass().getSimpleName() == "FileNotFoundException":
+            return None
+        raise
+
+
+# What brings the file systems that Hadoop itself is made with, of Hadoop's own version.
+_MODULES = {"s3a": "hadoop-aws", "abfs": "hadoop-azure", "abfss": "hadoop-azure"}
+
+
+def check_folders(config: TablesConfig) -> None:
+    """Refuse a local path that is a file, or below one; needs no Spark.
+
+    Raises:
+        InvalidOption: Which it is.
+    """
+    for option, path in _list_paths(config):
+        local = Path(to_local_path(path) or "/")
+        if file := next(filter(os.path.isfile, (local, *local.parents)), None):
+            raise InvalidOption(option, path, f"a folder, or a path below folders; {file} is a file")
+
+
+def check_writable(spark: SparkSession, config: TablesConfig, *options: str) -> None:
+    """Refuse a local path that cannot be written to, before a command writes to any of its paths.
+
+    Args:
+        spark: Knows whether a path without a file system is a local one.
+        config: Where tables and checkpoint are.
+        options: The paths that the command writes to.
+
+    Raises:
+        InvalidOption: Which it is, and why.
+    """
+    for option, path in _list_paths(config):
+        local = to_local_path(qualify_path(spark, path)) if option in options else None
+        place = next(filter(os.path.exists, (Path(local), *Path(local).parents))) if local else None
+        if place and not os.access(place, os.W_OK | os.X_OK):
+            is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+            reason = f"{place} is on a read-only file system" if is_read_only else f"no permission for {place}"
+            raise InvalidOption(option, path, f"a path that can be written to ({reason})")
+
+
+def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
+    """Refuse a path whose file system Spark cannot reach.
+
+    Raises:
+        InvalidOption: The class path lacks its file system, Hadoop cannot read it, or does not know the host in it.
+    """
+    for option, path in _list_paths(config):
+        try:
+            qualify_path(spark, path)
+        except (Py4JJavaError, IllegalArgumentException) as error:
+            reason = read_reason(error)
+            if "No FileSystem for scheme" in reason or "ClassNotFoundException" in reason:
+                reason = f"no file system for scheme {path.partition(':')[0]!r}; {_name_cure(spark, path)}"
+            raise InvalidOption(option, path, f"a path that Spark can use ({reason})") from error
+
+
+def _list_paths(config: TablesConfig) -> Iterator[tuple[str, str]]:
+    for option in ("output_path", "dlq_path", "checkpoint_path"):
+        if path := getattr(config, option, ""):
+            yield option, path
+
+
+def _name_cure(spark: SparkSession, path: str) -> str:
+    module = _MODULES.get(path.partition(":")[0])
+    if not module:
+        return "correct it, or add its file system to --packages"
+    jvm: Any = spark._jvm
+    return f"add --packages org.apache.hadoop:{module}:{jvm.org.apache.hadoop.util.VersionInfo.getVersion()}"

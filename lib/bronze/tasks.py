@@ -1,0 +1,240 @@
+"""What the tasks of a batch do: decode their records once and write the files of both tables, or give the rows back.
+
+Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``). Files
+become part of a table only when the driver commits them, so a task that fails or runs twice leaves at worst
+files that nobody refers to; VACUUM removes them.
+"""
+
+import errno
+import gc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from bronze.decode import Invalid
+from bronze.offsets import OffsetRanges
+from bronze.parquet import NO_TABLE, DataFile, write_parquet
+from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
+from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, decode_all, split_records
+
+FLUSH_BYTES = 256 * 1024 * 1024
+ROWS_SCHEMA = T.StructType(
+    [
+        T.StructField("bronze", get_bronze_schema()),
+        T.StructField("dlq", get_dlq_schema()),
+        T.StructField("result", T.BinaryType()),
+    ]
+)
+_ROWS_ARROW = pa.schema(
+    [("bronze", pa.struct(list(BRONZE_ARROW))), ("dlq", pa.struct(list(DLQ_ARROW))), ("result", pa.binary())]
+)
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """What the tasks of one batch need to know; times in microseconds since 1970.
+
+    Attributes:
+        batch_id: Batch of the streaming query.
+        ingested_at: When the batch started, whole milliseconds.
+        bronze_path: Local path of the bronze table.
+        dlq_path: Local path of the DLQ table; empty keeps invalid records in bronze.
+        present: Offsets to leave out, because they are in the tables already.
+        counted: Offsets whose records the table's ledger has counted already.
+    """
+
+    batch_id: int
+    ingested_at: int
+    bronze_path: str
+    dlq_path: str
+    present: OffsetRanges = field(default_factory=dict)
+    counted: OffsetRanges = field(default_factory=dict)
+
+
+class BatchResult(msgspec.Struct):
+    """What one task, or all tasks of a batch, wrote and counted.
+
+    Attributes:
+        bronze: Files for bronze.
+        dlq: Files for the DLQ.
+        partitions: Records that were read, per Kafka partition.
+        invalid: Invalid records per error type.
+        present: Records left out because their position was in the tables already.
+        fresh: Records at offsets that the ledger had not counted before, per Kafka partition.
+    """
+
+    bronze: list[DataFile] = msgspec.field(default_factory=list)
+    dlq: list[DataFile] = msgspec.field(default_factory=list)
+    partitions: dict[int, int] = msgspec.field(default_factory=dict)
+    invalid: dict[str, int] = msgspec.field(default_factory=dict)
+    present: int = 0
+    fresh: dict[int, int] = msgspec.field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Records that were read."""
+        return sum(self.partitions.values())
+
+    @property
+    def valid(self) -> int:
+        """Records that are valid and were not in the tables yet."""
+        return self.total - sum(self.invalid.values()) - self.present
+
+
+def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
+    """Decode a batch and write its files; one Spark job, and nothing is committed.
+
+    Args:
+        batch: Kafka records with the columns of ``RECORD_COLUMNS``.
+        task: What the tasks need.
+    """
+    rows = batch.mapInArrow(partial(_run_task, task=task), "result binary").collect()
+    return merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in rows)
+
+
+def merge_results(results: Iterable[BatchResult]) -> BatchResult:
+    """Add up the results of tasks."""
+    merged, partitions, invalid, fresh = BatchResult(), Counter[int](), Counter[str](), Counter[int]()
+    for result in results:
+        merged.bronze += result.bronze
+        merged.dlq += result.dlq
+        merged.present += result.present
+        partitions.update(result.partitions)
+        invalid.update(result.invalid)
+        fresh.update(result.fresh)
+    merged.partitions, merged.invalid = dict(sorted(partitions.items())), dict(sorted(invalid.items()))
+    merged.fresh = dict(sorted(fresh.items()))
+    return merged
+
+
+def _run_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
+    """What Spark runs in each task: Arrow batches of records in, one row with the result out."""
+    result = write_partition(batches, task)
+    yield pa.record_batch({"result": pa.array([msgspec.json.encode(result)], pa.binary())})
+
+
+def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> BatchResult:
+    """Go through the records once; hold at most FLUSH_BYTES of decoded rows before they are written."""
+    result, counts = BatchResult(), Counts()
+    bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id, result.bronze)
+    dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id, result.dlq)
+    # Decoded events hold no cycles; looking for some in millions of dicts would cost half of the decoding.
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        for records in batches:
+            split = split_records(
+                records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present, task.counted
+            )
+            bronze.add(split.bronze)
+            dlq.add(split.dlq)
+            counts.add(split.counts)
+            if bronze.size + dlq.size >= FLUSH_BYTES:
+                bronze.flush()
+                dlq.flush()
+        bronze.flush()
+        dlq.flush()
+    finally:
+        if collected:
+            gc.enable()
+    return merge_results([result, describe_counts(counts)])
+
+
+def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
+    return split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present, task.counted)
+
+
+def describe_counts(counts: Counts) -> BatchResult:
+    """Counts as a result without files."""
+    return BatchResult(
+        partitions=dict(counts.partitions),
+        invalid=dict(counts.invalid),
+        present=counts.present,
+        fresh=dict(counts.fresh),
+    )
+
+
+@dataclass
+class _Buffer:
+    """Rows of one table that wait to be written."""
+
+    path: str
+    spec: TableSpec
+    batch_id: int
+    written: list[DataFile]
+    tables: list[pa.Table] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, rows: pa.Table) -> None:
+        if len(rows):
+            self.tables.append(rows)
+            self.size += rows.nbytes
+
+    def flush(self) -> None:
+        if self.tables:
+            self.written += write_parquet(pa.concat_tables(self.tables), self.path, self.spec, self.batch_id)
+        self.tables, self.size = [], 0
+
+
+def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
+    """What Spark runs in each task of the delta-spark writer: records in, ROWS_SCHEMA out, the counts in a last row."""
+    for path in (task.bronze_path, task.dlq_path):
+        # Spark would make the folders, on an executor's own disk.
+        if path.startswith("/") and not Path(path, "_delta_log").is_dir():
+            raise FileNotFoundError(errno.ENOENT, NO_TABLE, path)
+    counts = Counts()
+    for records in batches:
+        split = _split(records, task)
+        counts.add(split.counts)
+        yield from _to_rows("bronze", split.bronze)
+        yield from _to_rows("dlq", split.dlq)
+    encoded = pa.array([msgspec.json.encode(describe_counts(counts))], pa.binary())
+    yield _fill_row(1, result=encoded)
+
+
+def _to_rows(name: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
+    for chunk in table.to_batches():
+        yield _fill_row(len(chunk), **{name: pa.StructArray.from_arrays(chunk.columns, fields=list(chunk.schema))})
+
+
+def _fill_row(count: int, **columns: pa.Array) -> pa.RecordBatch:
+    arrays = [columns.get(f.name, pa.nulls(count, f.type)) for f in _ROWS_ARROW]
+    return pa.RecordBatch.from_arrays(arrays, schema=_ROWS_ARROW)
+
+
+DIAGNOSED_DDL = (
+    "_kafka_partition int, _kafka_offset bigint, was string, is_replayed boolean, "
+    "error_type string, error_detail string"
+)
+
+
+def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Iterator[pa.RecordBatch]:
+    """What Spark runs in each task of a replay's plan: for each record its error, null where it is valid now.
+
+    Args:
+        batches: DLQ records: ``value``, ``timestamp``, ``partition``, ``offset``, ``was`` (the error type that it has
+            in the DLQ) and ``is_replayed``.
+        ingested_at: When the replay started.
+
+    Returns:
+        Batches with the columns of DIAGNOSED_DDL.
+    """
+    for records in batches:
+        failed = [d if type(d) is Invalid else None for d in decode_all(records, ingested_at)]
+        yield pa.record_batch(
+            {
+                "_kafka_partition": records["partition"],
+                "_kafka_offset": records["offset"],
+                "was": records["was"],
+                "is_replayed": records["is_replayed"],
+                "error_type": pa.array([d and d.error_type for d in failed], pa.string()),
+                "error_detail": pa.array([d and d.error_detail for d in failed], pa.string()),
+            }
+        )
