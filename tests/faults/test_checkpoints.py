@@ -22,14 +22,13 @@ from bronze.errors import (
     DlqTaken,
     QueryFailed,
 )
-from tests.conftest import Lake, Topic, list_flags, make_events
-from tests.faults.conftest import assert_complete, change_path
-from tests.integration import test_backfill, test_configuration
-from tests.integration.test_audit import audit
-from tests.integration.test_configuration import delete_records
-from tests.integration.test_ingestion import BAD
-
-bronze = test_configuration.bronze
+from tests.support.audit import assert_complete, audit
+from tests.support.backfill import run_backfill
+from tests.support.commands import list_flags
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake, change_path
+from tests.support.topic import Topic, delete_records
+from tests.support.waiting import run_twice_at_once
 
 
 def forget_commits(lake: Lake, batch_id: int) -> None:
@@ -154,7 +153,7 @@ def test_tables_that_lack_the_last_batch_are_warned_of(topic: Topic, lake: Lake,
     lake.spark.sql(f"RESTORE TABLE delta.`{lake.config.output_path}` TO VERSION AS OF 0")
     lake.ingest()
     assert any("the tables lack records that were committed" in message for message in bronze_log.messages)
-    test_backfill.run(lake)  # as README says
+    run_backfill(lake)  # as README says
     assert_complete(lake, 5)
 
 
@@ -189,7 +188,7 @@ def test_a_hole_below_a_backfill_is_named_too(topic: Topic, lake: Lake):
     topic.produce(make_events(10), partition=1)
     lake.ingest()
     topic.produce(make_events(20), partition=1)
-    test_backfill.run(lake, starting_offsets=f'{{"{topic.name}": {{"1": 20}}}}')
+    run_backfill(lake, starting_offsets=f'{{"{topic.name}": {{"1": 20}}}}')
     delete_records(topic, 1, before=15)
     assert_hole_is_named(lake, "10-14")
 
@@ -222,7 +221,7 @@ def test_a_table_that_is_restored_is_warned_of_by_itself(
     assert "the tables lack records that were committed" in capsys.readouterr().out
     lake.ingest()
     assert any("the tables lack records that were committed" in message for message in bronze_log.messages)
-    test_backfill.run(lake)
+    run_backfill(lake)
     assert main(["checkpoint", *list_flags(lake.configure(CheckpointConfig))]) == 0
     assert_complete(lake, 6)
 
@@ -232,7 +231,7 @@ def test_a_restore_to_before_a_backfill_is_warned_of(topic: Topic, lake: Lake, b
     topic.produce(make_events(10), partition=0)
     lake.ingest(starting_offsets=f'{{"{topic.name}": {{"0": 5, "1": 0, "2": 0}}}}')
     version = DeltaTable(lake.config.output_path).version()
-    test_backfill.run(lake)
+    run_backfill(lake)
     lake.spark.sql(f"RESTORE TABLE delta.`{lake.config.output_path}` TO VERSION AS OF {version}")
     lake.ingest()
     assert any("of partition 0, offsets 0-4;" in message for message in bronze_log.messages)
@@ -249,7 +248,7 @@ def test_a_bronze_from_a_backup_is_warned_of(topic: Topic, lake: Lake, tmp_path:
     shutil.copytree(tmp_path / "backup", lake.config.output_path)
     lake.ingest()
     assert any("of partition 0, offsets 5-9;" in message for message in bronze_log.messages)
-    test_backfill.run(lake)
+    run_backfill(lake)
     assert_complete(lake, 11)
 
 
@@ -362,5 +361,5 @@ def test_of_two_that_bind_a_checkpoint_at_once_neither_unbinds_it(lake: Lake):
         for _ in range(50):
             write_binding(lake.spark, lake.config.checkpoint_path, binding)
 
-    assert test_backfill.run_twice_at_once(bind) == []
+    assert run_twice_at_once(bind) == []
     assert read_binding(lake.spark, lake.config.checkpoint_path) == binding

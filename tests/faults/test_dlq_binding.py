@@ -15,9 +15,10 @@ from bronze.errors import BronzeError, DlqChanged, DlqMismatch, DlqMissing, DlqT
 from bronze.ops import backfill, create_tables, replay
 from bronze.ops.audit import run as run_audit
 from bronze.schema import get_bronze_spec, get_dlq_spec
-from tests.conftest import Lake, Topic, make_event, make_events
-from tests.faults.conftest import assert_complete, change_path
-from tests.integration.test_ingestion import BAD
+from tests.support.audit import assert_complete
+from tests.support.events import BAD, make_event, make_events
+from tests.support.lake import Lake, change_path
+from tests.support.topic import Topic
 
 
 def run_backfill(lake: Lake, **changes):

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,14 +24,14 @@ from bronze.ops.backfill import append_batches
 from bronze.writers import TableWriter
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.conftest import ROOT, Lake, Topic, make_event, make_events, wait_until
-from tests.faults.conftest import Ingestion, assert_complete
-from tests.integration.test_audit import audit
-from tests.integration.test_configuration import delete_records
+from tests.support.audit import assert_complete, audit
+from tests.support.events import make_event, make_events
+from tests.support.ingestion import GATED, Ingestion
+from tests.support.lake import Lake
+from tests.support.topic import Topic, delete_records
+from tests.support.waiting import wait_until
 
 OUTAGE_SECONDS = 60
-# Batches wait, planned but not read, for the file that GATE names.
-GATED = (sys.executable, str(ROOT / "tests" / "faults" / "gated.py"), "ingest")
 
 
 @pytest.fixture(scope="module")

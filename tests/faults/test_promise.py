@@ -12,11 +12,12 @@ from bronze.config import BackfillConfig, ReplayConfig
 from bronze.errors import CheckpointInUse
 from bronze.ops import backfill, replay
 from sandbox.topics import measure_topics
-from tests.conftest import Lake, Topic, make_events, wait_until
-from tests.faults.conftest import Ingestion, read_end
-from tests.integration.test_audit import audit, describe, produce_transaction
-from tests.integration.test_configuration import delete_records
-from tests.integration.test_ingestion import BAD
+from tests.support.audit import audit, describe
+from tests.support.events import BAD, make_events
+from tests.support.ingestion import Ingestion
+from tests.support.lake import Lake, read_end
+from tests.support.topic import Topic, delete_records, produce_transaction
+from tests.support.waiting import wait_until
 
 
 def produce_history(topic: Topic, first: int) -> None:

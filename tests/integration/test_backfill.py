@@ -4,22 +4,17 @@ import json
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable, Transaction
 
-from bronze import writers
 from bronze.cli import main
-from bronze.config import BackfillConfig
 from bronze.delta import commit
 from bronze.delta.commit import OwnTable
 from bronze.delta.lookup import Lookup
@@ -33,33 +28,17 @@ from bronze.errors import (
     RangeNotHeld,
 )
 from bronze.ops import backfill
-from bronze.ops.backfill import BackfillResult
 from bronze.schema import get_bronze_spec
-from tests.conftest import ROOT, Lake, Topic, list_flags, make_events
-from tests.integration.test_audit import audit, produce_transaction
-from tests.integration.test_configuration import delete_records
-from tests.integration.test_ingestion import BAD
-
-NAMES = ("kafka_brokers", "kafka_topic", "output_path", "dlq_path", "writer")
-ALL = {"starting_offsets": "earliest"}
-
-
-def configure(lake: Lake, **options: Any) -> BackfillConfig:
-    """The lake's backfill; offsets may be given as a dict of partitions."""
-    range_of = {} if any(name.startswith(("start", "end")) for name in options) else ALL
-    given = {name: getattr(lake.config, name) for name in NAMES} | range_of | options
-    as_json = {n: json.dumps({lake.config.kafka_topic: v}) for n, v in given.items() if isinstance(v, dict)}
-    return BackfillConfig(**(given | as_json))
-
-
-def run(lake: Lake, **options: Any) -> BackfillResult:
-    return backfill.run(configure(lake, **options), lake.spark)
-
-
-def fill(topic: Topic, count: int = 10) -> None:
-    """As many events in each of the three partitions."""
-    for partition in range(3):
-        topic.produce(make_events(count, first=partition * count), partition)
+from tests.support.audit import audit
+from tests.support.backfill import configure_backfill as configure
+from tests.support.backfill import fill, let_commit_first
+from tests.support.backfill import run_backfill as run
+from tests.support.commands import list_flags
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic, delete_records, produce_transaction
+from tests.support.waiting import run_twice_at_once
 
 
 def is_each_once(lake: Lake, count: int) -> bool:
@@ -248,19 +227,6 @@ def drop_commit_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
 
 
-def let_commit_first(monkeypatch: pytest.MonkeyPatch, winner: Callable[[], Any]) -> None:
-    """Let the winner run between the writing of the next batch and its commit."""
-    original, waiting = writers.write_batch, [winner]
-
-    def write(batch, task):
-        written = original(batch, task)
-        if waiting:
-            waiting.pop()()
-        return written
-
-    monkeypatch.setattr(writers, "write_batch", write)
-
-
 @pytest.mark.parametrize(("first", "has_rule"), [("stream", True), ("backfill", True), ("stream", False)])
 def test_who_commits_second_adds_nothing_twice_by_the_commit_rule_alone(
     topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, has_rule: bool, first: str
@@ -298,25 +264,6 @@ def test_what_the_winner_of_a_race_appended_is_left_out_of_all_later_batches_too
     let_commit_first(monkeypatch, all_at_once[first])
     batches[first]()
     assert is_each_once(lake, 30)
-
-
-def run_twice_at_once(action: Callable[[], object]) -> list[Exception]:
-    """Run it in two threads that begin together; what they raised."""
-    barrier, failed = threading.Barrier(2), []
-
-    def run() -> None:
-        barrier.wait()
-        try:
-            action()
-        except Exception as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return failed
 
 
 def test_of_two_that_create_the_same_table_at_once_neither_fails(topic: Topic, lake: Lake):

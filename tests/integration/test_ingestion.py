@@ -19,10 +19,12 @@ from bronze.errors import TooManyInvalid
 from bronze.schema import ERROR_TYPES
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
-from tests.conftest import ROOT, SHORT_LIVED, Lake, Topic, list_flags, make_event, make_events, wait_until
-
-BAD = [None, b"", b"\xff", b"{", b"[1]", b'{"event_id": 1}', b"{}", make_event(event_timestamp="yesterday")]
-START = datetime(2026, 5, 1, tzinfo=UTC)
+from tests.support.commands import SHORT_LIVED, list_flags
+from tests.support.events import BAD, START, make_event, make_events
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
+from tests.support.waiting import wait_until
 
 
 def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):

@@ -1,27 +1,19 @@
 """Maintenance changes no row and deletes nothing unasked."""
 
-import os
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import functions as F
 
-from bronze.config import CreateTablesConfig, MaintainConfig
+from bronze.config import CreateTablesConfig
 from bronze.delta.ddl import set_properties_statement
 from bronze.errors import CatalogNameTaken, InvalidOption, TableMismatch, TableMissing
-from bronze.ops import maintain
 from bronze.ops.create_tables import run as create_tables
-from bronze.ops.maintain import MaintenanceSummary
-from tests.conftest import Lake, Topic, make_event, make_events
-from tests.integration.test_ingestion import BAD
-
-
-def run_maintenance(lake: Lake, **changes: Any) -> MaintenanceSummary:
-    return maintain.run(lake.configure(MaintainConfig, **changes), lake.spark)
+from tests.support.events import BAD, make_event, make_events
+from tests.support.lake import Lake
+from tests.support.maintenance import add_stray_file, run_maintenance
+from tests.support.topic import Topic
 
 
 def count_parts(lake: Lake, condition: str) -> int:
@@ -41,15 +33,6 @@ def add_replayed(lake: Lake, count: int) -> None:
     rows = lake.dlq.orderBy("_kafka_offset").limit(count).select("_kafka_topic", "_kafka_partition", "_kafka_offset")
     model = lake.bronze.limit(1).drop(*rows.columns).withColumn("_ingested_at", F.current_timestamp())
     rows.crossJoin(model).select(lake.bronze.columns).write.format("delta").mode("append").save(lake.config.output_path)
-
-
-def add_stray_file(lake: Lake, days: int) -> Path:
-    """Leave in bronze what a task that failed days ago leaves."""
-    file = Path(lake.config.output_path, "_event_date=2026-01-31", "_event_hour=22", "stray.zstd.parquet")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(b"PAR1")
-    os.utime(file, (0, time.time() - days * 86_400))
-    return file
 
 
 def test_closed_hours_are_compacted_the_open_one_and_all_rows_stay(topic: Topic, lake: Lake):

@@ -18,8 +18,9 @@ from bronze.delta.features import FEATURES, PROPERTIES, find_feature, find_prope
 from bronze.delta.tables import TableState, check_table, find_obstacle, read_table_state
 from bronze.errors import RowsRefused, TableMismatch
 from bronze.schema import get_bronze_spec
-from tests.conftest import Lake, Topic, make_event, make_events
-from tests.integration.test_ingestion import BAD
+from tests.support.events import BAD, make_event, make_events
+from tests.support.lake import Lake
+from tests.support.topic import Topic
 
 DIRECT = {name for name, row in PROPERTIES.items() if row.writer == "direct"}
 # What Delta or an owner cannot set by itself: details of features that the direct writer leaves to delta-spark.

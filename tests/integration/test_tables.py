@@ -17,7 +17,9 @@ from bronze.errors import FileNotSeen, NotADeltaTable, TableChanged, TableMismat
 from bronze.parquet import DataFile
 from bronze.schema import get_bronze_schema, get_bronze_spec, get_dlq_schema
 from bronze.writers import DirectWriter
-from tests.conftest import Lake, Topic, make_event, make_events
+from tests.support.events import make_event, make_events
+from tests.support.lake import Lake
+from tests.support.topic import Topic
 
 
 def list_types(schema) -> list[tuple[str, str]]:

@@ -16,8 +16,9 @@ from bronze.guard import TableGuard
 from bronze.kafka.topic import Topic as KafkaTopic
 from bronze.tasks import BatchTask
 from bronze.writers import DirectWriter, Source, SparkWriter
-from tests.conftest import Lake, Topic, make_events
-from tests.integration.test_ingestion import BAD
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake
+from tests.support.topic import Topic
 
 
 def test_planned_offsets_are_those_of_the_batch(topic: Topic, lake: Lake):

@@ -14,7 +14,9 @@ from bronze.notebook.cells import NotOfSandbox, read_result
 from sandbox.kafka import KafkaSandbox
 from sandbox.notebook import start_sandbox
 from sandbox.topics import measure_topics
-from tests.conftest import ROOT, Topic, make_events
+from tests.support.events import make_events
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PLACE = """

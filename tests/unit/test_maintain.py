@@ -11,7 +11,7 @@ from bronze.errors import InvalidOption, MaintenanceConflict, OptionMissing
 from bronze.ops import maintain
 from bronze.ops.create_tables import list_statements
 from bronze.ops.maintain import describe_partition, retry, select_closed
-from tests.unit.test_cli import run_bronze
+from tests.support.commands import run_bronze
 
 NOON = datetime(2026, 1, 31, 12)
 

@@ -11,7 +11,7 @@ from bronze.errors import BronzeError, InvalidOption, InvalidParameter
 from bronze.notebook.cells import OWN_PARAMETERS, NotOfSandbox, is_checkout, leave_notebooks, read_config
 from sandbox import notebook
 from sandbox.notebook import find_own_folder, make_config
-from tests.unit.test_project import CONFIG_FIELDS, NOTEBOOKS, read_parameters
+from tests.support.notebooks import CONFIG_FIELDS, NOTEBOOKS, read_parameters
 
 ROOT = Path(__file__).parents[2]
 PATHS = ("output_path", "dlq_path", "checkpoint_path")

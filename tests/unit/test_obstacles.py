@@ -10,7 +10,7 @@ from bronze.delta.features import FEATURES, PROPERTIES, find_feature, find_prope
 from bronze.delta.tables import TableState, check_table, find_obstacle, read_table_state
 from bronze.errors import TableMismatch
 from bronze.schema import get_bronze_schema, get_bronze_spec
-from tests.unit.builders import create_table
+from tests.support.builders import create_table
 
 PATH = "/lake/bronze"
 

@@ -29,9 +29,8 @@ from bronze.errors import DataLoss, DeletedMeanwhile, DlqChanged, DlqMismatch
 from bronze.ops import audit, backfill, maintain, replay
 from bronze.ops.checkpoint import run as report_checkpoint
 from sandbox.topics import create_topic
-from tests.conftest import make_event
-from tests.faults.plain_count import Count, Facts, assert_agrees, count_rows
-from tests.integration.test_ingestion import BAD
+from tests.support.events import BAD, make_event
+from tests.support.plain_count import Count, Facts, assert_agrees, count_rows
 
 DAY = 86_400
 KEPT_DAYS = 365
