@@ -20,6 +20,7 @@ from tests.support.notebooks import CONFIG_FIELDS, NOTEBOOKS, PARAMETER, has_par
 
 ROOT = Path(__file__).parents[2]
 LIB = ROOT / "lib"
+TESTS = ROOT / "tests"
 MODULES = sorted(p for p in LIB.rglob("*.py") if ".egg-info" not in str(p))
 PARAMS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
 
@@ -114,6 +115,29 @@ def test_bronze_never_imports_the_sandbox():
     modules = [module for module in MODULES if module.is_relative_to(LIB / "bronze")]
     assert len(modules) > 10
     assert [m.name for m in modules for name in list_imports(m) if name.split(".")[0] == "sandbox"] == []
+
+
+def list_foreign_imports(module: Path) -> list[str]:
+    """What a file of the tests imports from other files of the tests, but for those of ``tests/support``."""
+    foreign = []
+    for node in ast.walk(ast.parse(module.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = ["." * node.level + (node.module or "")]
+        foreign += [name for name in names if re.match(r"\.|test_|conftest\b|tests\b(?!\.support\b)", name)]
+    return foreign
+
+
+@pytest.mark.parametrize("module", sorted(TESTS.rglob("*.py")), ids=lambda p: str(p.relative_to(TESTS)))
+def test_files_of_the_tests_share_only_what_is_in_support(module: Path):
+    assert list_foreign_imports(module) == []
+
+
+@pytest.mark.parametrize("module", sorted(TESTS.rglob("conftest.py")), ids=lambda p: str(p.relative_to(TESTS)))
+def test_a_conftest_defines_only_fixtures(module: Path):
+    defined = [node for node in ast.parse(module.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    decorated = {node.name: [ast.unparse(decorator) for decorator in node.decorator_list] for node in defined}
+    assert [name for name, found in decorated.items() if not any("pytest.fixture" in text for text in found)] == []
 
 
 @pytest.mark.parametrize("word", ["quarantine", r"dead[\s_-]?letter", "reject"])
