@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from bronze.errors import TooManyInvalid
+from bronze.errors import TooManyInvalidError
 from bronze.schema import ERROR_TYPES
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
@@ -196,7 +196,7 @@ def test_metrics_are_logged_in_their_exact_form(topic: Topic, any_lake: Lake, br
 def test_too_many_invalid_records_stop_the_run_behind_their_batch(topic: Topic, any_lake: Lake):
     topic.produce([*make_events(20), *BAD[:2], *make_events(4), *BAD, *make_events(50)], partition=0)
     limits = {"max_offsets_per_trigger": 12, "max_invalid_ratio": 0.5}
-    with pytest.raises(TooManyInvalid, match="8 of the 12 records of batch 2 are invalid, 66.7%.* allows 0.5"):
+    with pytest.raises(TooManyInvalidError, match="8 of the 12 records of batch 2 are invalid, 66.7%.* allows 0.5"):
         any_lake.ingest(**limits)
     assert len(any_lake.positions()) == 36
     summary = any_lake.ingest(**limits)

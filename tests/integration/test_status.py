@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, StatusConfig
-from bronze.errors import TableMissing
+from bronze.errors import ConfigError
 from bronze.ops import status
 from bronze.ops.status import Status
 from bronze.ops.status_report import list_notes, summarize, to_json, to_text
@@ -160,7 +160,7 @@ def test_a_dlq_that_is_not_there_yet_has_no_rows(topic: Topic, lake: Lake):
 
 
 def test_without_a_bronze_table_it_says_so(topic: Topic, lake: Lake):
-    with pytest.raises(TableMissing, match="--output-path: there is no table at"):
+    with pytest.raises(ConfigError, match="--output-path: there is no table at .*; ingest first"):
         measure(lake)
 
 

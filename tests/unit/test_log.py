@@ -20,7 +20,7 @@ from bronze.delta.log_files import (
     read_interval,
     remove_stale_checksum,
 )
-from bronze.errors import TableChanged
+from bronze.errors import BronzeError
 from bronze.schema import get_bronze_spec
 from tests.support.builders import create_table
 from tests.support.delta_log import append, list_commits, make_old
@@ -72,14 +72,14 @@ def test_a_shorter_log_of_another_table_ends_the_run(path: str):
     log.refresh()
     shutil.rmtree(path)
     create_table(Path(path), get_bronze_spec())
-    with pytest.raises(TableChanged):
+    with pytest.raises(BronzeError, match="was altered, replaced or deleted"):
         log.refresh()
 
 
 def test_a_table_that_is_gone_ends_the_run(path: str):
     log = TableLog(path)
     shutil.rmtree(path)
-    with pytest.raises(TableChanged):
+    with pytest.raises(BronzeError, match="was altered, replaced or deleted"):
         log.refresh()
 
 
