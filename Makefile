@@ -15,10 +15,13 @@ CONDA ?= $(firstword $(foreach c,micromamba mamba conda,$(shell command -v $(c) 
 USE_CONDA ?=
 BIN := .venv/bin
 READY := .venv/.ready
-# What Spark loads at every start, as the JVM maps it; one that cannot use it ignores it: lib/sandbox/classes.py.
+# The classes that Spark loads at every start, as the JVM maps them (make fast-start). A JVM that cannot use them
+# ignores them: lib/sandbox/classes.py.
 CLASSES := .venv/spark-classes.jsa
+ifneq ($(wildcard $(CLASSES)),)
 ifneq ($(origin SPARK_SUBMIT_OPTS),environment)
 export SPARK_SUBMIT_OPTS := -XX:SharedArchiveFile="$(CURDIR)/$(CLASSES)" -Xlog:cds*=off
+endif
 endif
 # From environment.yml it has a Java of its own, which Spark's scripts look for on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -56,7 +59,7 @@ help: ## Show this help
 
 ##@ Setup
 
-setup: $(READY) $(CLASSES) ## Make .venv with all packages and fetch the jars (USE_CONDA=1: from environment.yml)
+setup: $(READY) ## Make .venv with all packages and fetch the jars (USE_CONDA=1: from environment.yml)
 
 $(READY): pyproject.toml environment.yml
 	@test -n "$(PYTHON)$(USE_CONDA)" || { echo "No Python found: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)." >&2; exit 2; }
@@ -77,9 +80,11 @@ endif
 	$(BIN)/python -m bronze.runtime.jars --fetch
 	@touch $(READY)
 
+fast-start: $(CLASSES) ## Store the classes that Spark loads (200 MB), so that it starts faster; the tests use them
+
 $(CLASSES): $(READY)
-	@echo "Keeping the classes that Spark loads, so that it starts faster: about a minute, once"
-	@$(BIN)/python -m sandbox.classes "$(CURDIR)/$@" && test -e $@ || { echo "This Java keeps none: Spark starts as ever" >&2; touch $@; }
+	@echo "Storing the classes that Spark loads, so that it starts faster: about a minute, once"
+	@$(BIN)/python -m sandbox.classes "$(CURDIR)/$@" && test -e $@ || { echo "This Java stores none: Spark starts as before" >&2; touch $@; }
 
 env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for --archives on a cluster
 	rm -rf build/env dist/bronze-env.tar.gz
@@ -143,20 +148,20 @@ notebook: setup ## Run NOTEBOOK by papermill with PARAMS="-p name value": unknow
 
 ##@ Test
 
-test: setup ## The whole suite but for the faults: unit, integration, notebooks
+test: setup $(CLASSES) ## The whole suite but for the faults: unit, integration, notebooks
 	$(PARALLEL) tests/notebooks tests/integration tests/unit $(ARGS)
 
 test-unit: setup ## Without Kafka
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
-test-notebooks: setup ## The notebooks, by nbmake and by papermill
+test-notebooks: setup $(CLASSES) ## The notebooks, by nbmake and by papermill
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)
 
 # The largest file first: begun last it would leave one process alone at the end.
-test-faults: setup ## Crashes, stops, concurrent writers, failures of Kafka and storage: see docs/reliability.md
+test-faults: setup $(CLASSES) ## Crashes, stops, concurrent writers, failures of Kafka and storage: see docs/reliability.md
 	$(PARALLEL) $$(ls -S tests/faults/test_*.py) -m "not soak" $(ARGS)
 
-test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
+test-soak: setup $(CLASSES) ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
 	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
 
 ##@ Code
@@ -180,4 +185,4 @@ clean: ## Remove tables, runs and caches; .venv stays (the sandbox is stopped fi
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak lint format strip clean
+.PHONY: help setup fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak lint format strip clean

@@ -4,9 +4,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, dataclass, fields
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 from bronze.config import (
     AuditConfig,
@@ -29,7 +29,8 @@ alert is firing; 130 interrupted before the query ran
 """
 
 
-class Command(NamedTuple):
+@dataclass(frozen=True)
+class Command:
     """One command; the ``main`` of its module takes the configuration and returns the exit code."""
 
     module: str

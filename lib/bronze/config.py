@@ -368,9 +368,7 @@ class MaintainConfig(TablesConfig):
     )
     vacuum: bool = option(False, "delete the files that VACUUM finds; without it they are only listed")
     force: bool = option(False, "let VACUUM keep files for less; no batch or query may last longer than that")
-    max_minutes: float = number(
-        60.0, "begin no further partition after this many minutes; 0 is no limit", 0, MAX_MINUTES
-    )
+    max_minutes: float = number(0.0, "is ignored: a run may be stopped at any moment and run again", 0, MAX_MINUTES)
 
     def __post_init__(self) -> None:
         super().__post_init__()

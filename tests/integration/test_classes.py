@@ -9,7 +9,7 @@ import pytest
 from sandbox.jvm import LIGHT
 from tests.support.commands import run_command
 
-ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
+ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make fast-start
 
 
 def start_spark(archive: Path, sharing: str, options: str = LIGHT) -> CompletedProcess[str]:
@@ -21,7 +21,7 @@ def start_spark(archive: Path, sharing: str, options: str = LIGHT) -> CompletedP
 @pytest.mark.parametrize("options", ["", LIGHT], ids=["as ever", "light"])
 def test_a_start_maps_the_classes_that_were_kept(options: str):
     done = start_spark(ARCHIVE, "on", options)
-    assert done.returncode == 0, f"rm {ARCHIVE}; make setup: {done.stderr}"
+    assert done.returncode == 0, f"rm {ARCHIVE}; make fast-start: {done.stderr}"
 
 
 def test_a_start_without_them_is_as_ever():

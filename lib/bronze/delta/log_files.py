@@ -14,9 +14,9 @@ import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -141,7 +141,8 @@ _FILE = re.compile(r"/(\d{20})\.([^;/]+); isDirectory=false; [^}]*?modification_
 _LATE = 3
 
 
-class LogFile(NamedTuple):
+@dataclass(frozen=True, order=True)
+class LogFile:
     """A file of the log: version, what follows it in the name, and when it was written (ms)."""
 
     version: int
@@ -186,7 +187,7 @@ class TableHistory:
         last, end = LogFile(-1, "", -1), 0
         for file in self.files:
             if file.version > last.version and file.modified <= last.modified:
-                file = file._replace(modified=last.modified + 1)
+                file = replace(file, modified=last.modified + 1)
             elif file.suffix.startswith("checkpoint.") and last.modified <= cutoff:
                 end = file.version
             last = file

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from bronze.config import InspectConfig
 from bronze.delta.dlq import normalize_detail, select_dlq, select_time
 from bronze.notebook.plots import INVALID, VALID, start_plot
-from bronze.ops.drift import COUNTED_DDL, Drift, count_drift
+from bronze.ops.drift import COUNTED_DDL, count_drift
 from bronze.ops.masking import Path, cut_text, parse_mask, show_value
 from bronze.runtime.frames import collect_frame
 from bronze.schema import ERROR_TYPES
@@ -165,7 +165,7 @@ def collect_drift(samples: dict[str, DataFrame], mask: Sequence[Path], length: i
         for name, values in samples.items()
     ]
     totals = [F.sum(F.when(F.col("sample") == name, F.col("records")).otherwise(0)).alias(name) for name in samples]
-    grouped = reduce(DataFrame.unionAll, counted).groupBy(*Drift._fields)
+    grouped = reduce(DataFrame.unionAll, counted).groupBy("field", "expected", "found")
     named = grouped.agg(*totals, F.min("example").alias("example"), F.sum("records").alias("n"))
     frame = collect_frame(named.orderBy(F.desc("n"), "field").limit(_SHOWN_FIELDS)).drop(columns="n")
     frame["field"] = frame["field"].map(lambda name: cut_text(name, 120))

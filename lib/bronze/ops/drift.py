@@ -7,7 +7,8 @@ Executors import this module, so it needs only what ``make env-archive`` packs (
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -26,7 +27,8 @@ _MAX_KINDS = 1_000  # in one task: names may be random
 NOT_AN_OBJECT = "(the whole value)"
 
 
-class Drift(NamedTuple):
+@dataclass(frozen=True)
+class Drift:
     """One field that is not as the schema has it; ``expected`` is empty where the schema lacks it."""
 
     field: str
@@ -35,7 +37,7 @@ class Drift(NamedTuple):
 
 
 _COUNTED = pa.schema(
-    [(name, pa.string()) for name in Drift._fields] + [("records", pa.int64()), ("example", pa.string())]
+    [(field.name, pa.string()) for field in fields(Drift)] + [("records", pa.int64()), ("example", pa.string())]
 )
 COUNTED_DDL = "field string, expected string, found string, records bigint, example string"
 
@@ -88,12 +90,12 @@ def name_kind(text: bytes) -> str:
 
 def count_drift(batches: Iterator[pa.RecordBatch], mask: Sequence[Path], length: int) -> Iterator[pa.RecordBatch]:
     """What Spark runs in each task: values in, one row for each kind of drift out, with a count and an example."""
-    counts, examples, fields = Counter[Drift](), dict[Drift, str](), compile_fields(get_event_schema())
+    counts, examples, known = Counter[Drift](), dict[Drift, str](), compile_fields(get_event_schema())
     for batch in batches:
         for value in batch["value"].to_pylist():
-            for drift, text in find_drift(value, fields):
+            for drift, text in find_drift(value, known):
                 if drift in examples or len(examples) < _MAX_KINDS:
                     counts[drift] += 1
                     examples.setdefault(drift, MASK if is_masked(drift.field, mask) else cut_text(text, length))
-    rows = [{**drift._asdict(), "records": counts[drift], "example": text} for drift, text in examples.items()]
+    rows = [{**asdict(drift), "records": counts[drift], "example": text} for drift, text in examples.items()]
     yield pa.RecordBatch.from_pylist(rows, schema=_COUNTED)

@@ -10,10 +10,10 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from delta.exceptions import (
@@ -65,7 +65,6 @@ class MaintenanceSummary:
         cleaned: Commits that were deleted from the logs, older than their retention.
         unreferenced: Files that VACUUM deleted, or would delete.
         unreferenced_bytes: Their size.
-        left: Steps that were left for the next run, because the time was up.
     """
 
     compacted: int = 0
@@ -74,17 +73,6 @@ class MaintenanceSummary:
     cleaned: int = 0
     unreferenced: int = 0
     unreferenced_bytes: int = 0
-    left: list[str] = field(default_factory=list)
-
-
-class _Clock:
-    """How long a run may go on; asked between its steps."""
-
-    def __init__(self, max_minutes: float):
-        self._end = time.monotonic() + max_minutes * 60 if max_minutes else float("inf")
-
-    def is_over(self) -> bool:
-        return time.monotonic() >= self._end
 
 
 def main(config: MaintainConfig) -> int:
@@ -97,13 +85,11 @@ def main(config: MaintainConfig) -> int:
         print(f"VACUUM deleted {summary.unreferenced:,} files, {size}")
     else:
         print(f"VACUUM would delete {summary.unreferenced:,} files, {size}: nothing was deleted, --vacuum does it")
-    for step in summary.left:
-        print(f"Left for the next run, because --max-minutes {config.max_minutes:g} were over: {step}")
     return ExitCode.DONE
 
 
 def maintain(config: MaintainConfig, spark: SparkSession | None = None) -> MaintenanceSummary:
-    """Maintain both tables: compact, clean the logs, vacuum, in this order, as long as there is time.
+    """Maintain both tables: compact, clean the logs, vacuum, in this order.
 
     Args:
         config: Which tables, and what to do with them.
@@ -118,13 +104,15 @@ def maintain(config: MaintainConfig, spark: SparkSession | None = None) -> Maint
             "--delete-replayed-days is ignored and will go with the next release: the DLQ keeps all of its records, "
             "because the audit reads them"
         )
+    if config.max_minutes:
+        log.warning("--max-minutes is ignored and will go with the next release: a run may be stopped at any moment")
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline.check_exists("output-path")
         return _maintain(pipeline.spark, config, [table for table in pipeline.tables if table.state])
 
 
 def _maintain(spark: SparkSession, config: MaintainConfig, tables: list[CheckedTable]) -> MaintenanceSummary:
-    clock, summary = _Clock(config.max_minutes), MaintenanceSummary()
+    summary = MaintenanceSummary()
     for table in tables:
         prepare_log(spark, table.path)
         _renew_note(table)
@@ -132,11 +120,8 @@ def _maintain(spark: SparkSession, config: MaintainConfig, tables: list[CheckedT
         # By default OPTIMIZE rewrites all files below 1 GB, for one late record.
         with override_setting(spark, "spark.databricks.delta.optimize.minFileSize", str(config.small_file_mb * _MB)):
             for table in tables:
-                _compact(spark, config, table, clock, summary)
+                _compact(spark, config, table, summary)
     for table in tables:
-        if clock.is_over():
-            summary.left.append(f"cleaning the log and VACUUM of {table.path}")
-            continue
         summary.cleaned += tidy_log(spark, table.path)
         found = vacuum_table(spark, table.path, config.retention_hours, config.force, config.vacuum)
         summary.unreferenced += found.files
@@ -153,17 +138,12 @@ def _renew_note(table: CheckedTable) -> None:
         choose_writer("auto", [table]).renew()
 
 
-def _compact(
-    spark: SparkSession, config: MaintainConfig, table: CheckedTable, clock: _Clock, summary: MaintenanceSummary
-) -> None:
+def _compact(spark: SparkSession, config: MaintainConfig, table: CheckedTable, summary: MaintenanceSummary) -> None:
     """Compact a table's closed partitions, those with the most small files first."""
     before = datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=config.optimize_after_hours)
     counted = count_files(spark, table.path, table.spec, config.small_file_mb)
     partitions = select_closed(counted, before).to_dict("records")
-    for number, partition in enumerate(partitions):
-        if clock.is_over():
-            summary.left.append(f"{len(partitions) - number:,} partitions of {table.path} to compact")
-            return
+    for partition in partitions:
         condition = format_partition({name: partition[name] for name in table.spec.partition_columns})
         metrics = retry(table.path, partial(_optimize, spark, table.path, condition))
         log.info("Compacted %s where %s: %d files became %d", table.path, condition, *metrics)
@@ -228,7 +208,8 @@ _SETTINGS = {
 _LISTED = 10
 
 
-class Unreferenced(NamedTuple):
+@dataclass(frozen=True)
+class Unreferenced:
     """Files that no version within the retention refers to, and their size."""
 
     files: int
