@@ -1,4 +1,4 @@
-"""The README's operations are commands that work, in the order in which they stand there."""
+"""The commands of docs/operations.md work, in the order in which they stand there."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
 from tests.conftest import ROOT, SHORT_LIVED
 
-SECTION = (ROOT / "README.md").read_text().partition("\n## Operations\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "operations.md").read_text().partition("\n## Commands\n")[2].partition("\n## ")[0]
 BLOCKS = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def shell(kafka: KafkaSandbox, tmp_path_factory: pytest.TempPathFactory):
-    """A function that runs shell commands in a folder of its own, on a topic that holds the README's events."""
+    """A function that runs shell commands in a folder of its own, on a topic that holds sample events."""
     folder, topic = tmp_path_factory.mktemp("operations"), "operations"
     produce(kafka.brokers, topic, 2_000, 0.05)
     definitions = BLOCKS[0].replace("127.0.0.1:9092", kafka.brokers).replace("api-usage-events.v1", topic)
@@ -33,7 +33,7 @@ def shell(kafka: KafkaSandbox, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("commands", BLOCKS[1:], ids=[block.split()[1] for block in BLOCKS[1:]])
-def test_the_commands_of_the_readme_work(commands: str, shell):
+def test_the_commands_of_the_page_work(commands: str, shell):
     done = shell(commands)
     assert done.returncode == 0, done.stderr[-2000:]
 

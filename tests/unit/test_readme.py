@@ -1,34 +1,75 @@
-"""What the README says of arguments, packages, columns and error types is what the code has."""
+"""What the pages say of arguments, packages, columns and error types is what the code has."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
+from bronze.cli import COMMANDS
 from bronze.config import IngestConfig
 from bronze.runtime.jars import get_spark_packages
 from bronze.schema import ERROR_TYPES, get_bronze_schema, get_dlq_schema
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+TABLES = (ROOT / "docs" / "tables.md").read_text()
+OPTIONS = [(name, field) for name, command in COMMANDS.items() for field in dataclasses.fields(command.config)]
+
+
+def read_section(page: str, heading: str) -> str:
+    """The text of one section of a page, up to the next heading of its level."""
+    level = heading.partition(" ")[0]
+    found = re.search(rf"^{re.escape(heading)}$(.*?)(?=^#{{1,{len(level)}}} |\Z)", page, re.DOTALL | re.MULTILINE)
+    assert found, heading
+    return found[1]
+
+
+def list_rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("| `")]
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(IngestConfig), ids=lambda field: field.name)
 def test_the_argument_table_has_each_flag_with_its_help(field: dataclasses.Field):
-    (row,) = [line for line in README.splitlines() if line.startswith(f"| `--{field.name.replace('_', '-')}`")]
+    rows = list_rows(read_section(CONFIGURATION, "## bronze ingest"))
+    (row,) = [row for row in rows if row.startswith(f"| `--{field.name.replace('_', '-')}`")]
     assert row.split("|")[-2].strip() == field.metadata["help"]
 
 
-def test_spark_submit_is_shown_with_the_installed_versions():
-    assert f"--packages {','.join(get_spark_packages())}" in README
+@pytest.mark.parametrize(("command", "field"), OPTIONS, ids=lambda value: getattr(value, "name", value))
+def test_each_command_has_a_table_of_its_flags_with_default_and_help(command: str, field: dataclasses.Field):
+    rows = list_rows(read_section(CONFIGURATION, f"## bronze {command}"))
+    (row,) = [row for row in rows if row.startswith(f"| `--{field.name.replace('_', '-')}`")]
+    flag, default, meaning = (cell.strip() for cell in row.strip("| ").split(" | "))
+    assert meaning == field.metadata["help"]
+    if field.name == "fail_on_data_loss":
+        assert flag == "`--fail-on-data-loss` / `--accept-data-loss`"
+    elif field.metadata.get("required") and not field.default:
+        assert default == "required"
+    elif not isinstance(field.default, bool) and field.default:
+        assert default == f"`{field.default}`"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_has_a_flag_on_the_page_that_it_does_not_take(command: str):
+    rows = list_rows(read_section(CONFIGURATION, f"## bronze {command}"))
+    assert len(rows) == len(dataclasses.fields(COMMANDS[command].config))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_spark_submit_is_shown_with_the_installed_versions(page: str):
+    assert f"--packages {','.join(get_spark_packages())}" in (ROOT / page).read_text()
 
 
 def test_the_bad_input_table_lists_the_error_types_in_their_order():
-    table = README.partition("## Bad input")[2].partition("## Restart")[0]
+    table = read_section(TABLES, "## Bad input")
     named = [name for line in table.splitlines() for name in ERROR_TYPES if f"| `{name}` |" in line]
     assert named == list(ERROR_TYPES)
 
 
-@pytest.mark.parametrize("schema", [get_bronze_schema(), get_dlq_schema()], ids=["bronze", "dlq"])
-def test_every_column_is_named(schema):
-    tables = README.partition("## Tables")[2].partition("## Bad input")[0]
-    assert [field.name for field in schema if field.name not in tables] == []
+@pytest.mark.parametrize(
+    ("heading", "schema"), [("## bronze", get_bronze_schema()), ("## DLQ", get_dlq_schema())], ids=["bronze", "dlq"]
+)
+def test_every_column_is_named(heading: str, schema):
+    section = read_section(TABLES, heading)
+    assert [field.name for field in schema if f"`{field.name}`" not in section] == []
