@@ -1,0 +1,236 @@
+"""The pages: every link leads somewhere, and lists of modules, codes, variables and alerts are those of the code."""
+
+import ast
+import importlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from bronze.config import StatusConfig, fields
+from bronze.errors import BronzeError
+from bronze.ops.alerts import evaluate_alerts
+from tests.unit.test_readme import read_section
+
+ROOT = Path(__file__).parents[2]
+LIB = ROOT / "lib"
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md"), *ROOT.glob("benchmarks/*.md")]
+)
+_FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def read_prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return _FENCE.sub("", page.read_text())
+
+
+def make_anchor(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def list_anchors(page: Path) -> set[str]:
+    found: Counter[str] = Counter()
+    anchors = set()
+    for heading in re.findall(r"^#{1,6} (.+)$", read_prose(page), re.MULTILINE):
+        anchor = make_anchor(heading)
+        anchors.add(f"{anchor}-{found[anchor]}" if found[anchor] else anchor)
+        found[anchor] += 1
+    return anchors
+
+
+def list_links(page: Path) -> Iterator[str]:
+    yield from _LINK.findall(re.sub(r"(`+).*?\1", "", read_prose(page)))
+
+
+@each_page
+def test_every_link_leads_somewhere(page: Path):
+    for link in list_links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = unquote(link).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in list_anchors(target), link
+
+
+def test_there_are_links_and_pages_to_look_at():
+    assert {page.name for page in PAGES} >= {"README.md", "architecture.md", "configuration.md", "operations.md"}
+    assert sum(len(list(list_links(page))) for page in PAGES) > 50
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchor"),
+    [
+        ("What makes it exactly once", "what-makes-it-exactly-once"),
+        ("`bronze ingest`", "bronze-ingest"),
+        ("Spark's UI", "sparks-ui"),
+        ("DLQ: inspect and replay", "dlq-inspect-and-replay"),
+        ("The [audit](#x)", "the-audit"),
+        ("10 MB, and more", "10-mb-and-more"),
+    ],
+)
+def test_an_anchor_is_made_as_github_makes_it(heading: str, anchor: str):
+    assert make_anchor(heading) == anchor
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_front_page_links_to_every_page():
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in list_links(ROOT / "README.md")}
+    assert [str(page) for page in (ROOT / "docs").glob("*.md") if page.resolve() not in linked] == []
+
+
+@each_page
+def test_what_a_page_imports_exists(page: Path):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        for module, names in re.findall(r"^ *from (bronze[\w.]*) import ([\w, ]+)$", block, re.MULTILINE):
+            for name in names.split(","):
+                assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
+
+
+def test_the_architecture_page_names_every_module_once():
+    section = read_section((ROOT / "docs" / "architecture.md").read_text(), "## Modules")
+    named = re.findall(r"^\| `([\w/]+\.py)` \| \S.* \|$", section, re.MULTILINE)
+    folder = LIB / "bronze"
+    modules = [str(file.relative_to(folder)) for file in folder.rglob("*.py")]
+    assert sorted(named) == sorted(name for name in modules if not name.endswith("/__init__.py"))
+
+
+def list_codes(kind: type[BronzeError] = BronzeError) -> set[int]:
+    return {kind.exit_code, *(code for each in kind.__subclasses__() for code in list_codes(each))}
+
+
+def test_each_exit_code_is_in_the_operations():
+    section = read_section((ROOT / "docs" / "operations.md").read_text(), "## Exit codes")
+    codes = [int(code) for code in re.findall(r"^\| (\d+) \| \w", section, re.MULTILINE)]
+    # 0 is success; 5 is the audit's, 130 and 143 are those of signals.
+    assert codes == sorted({0, 5, 130, 143, *list_codes()})
+
+
+def list_variables() -> set[str]:
+    """The environment variables that the code reads or sets by name."""
+    found = set()
+    for module in LIB.rglob("*.py"):
+        text = module.read_text()
+        found |= set(re.findall(r"os\.environ(?:\.get|\.setdefault)?[\[(]\s*\"(\w+)\"", text))
+        found |= set(re.findall(r"\"(\w+)\" in os\.environ", text))
+        found |= {
+            node.value.value
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and getattr(node.targets[0], "id", "").endswith("_VARIABLE")
+        }
+    return found
+
+
+def test_each_environment_variable_is_in_the_configuration():
+    variables = list_variables()
+    assert len(variables) > 5
+    section = read_section((ROOT / "docs" / "configuration.md").read_text(), "## Environment variables")
+    assert sorted(name for name in variables if f"`{name}`" not in section) == []
+
+
+def test_each_alert_is_in_the_operations_with_its_threshold():
+    config = StatusConfig(kafka_brokers="broker:9092", output_path="bronze")
+    measured = {field.name: None for field in fields(config) if field.name.startswith(("max_", "min_", "alert_"))}
+    section = read_section((ROOT / "docs" / "operations.md").read_text(), "## Alerts")
+    alerts = evaluate_alerts(config, measured)
+    assert len(re.findall(r"^\| (?!alert|-)", section, re.MULTILINE)) == len(alerts)
+    for alert in alerts:
+        (row,) = [line for line in section.splitlines() if line.startswith(f"| {alert.name} |")]
+        (name,) = re.findall(r"`--([\w-]+)`", row)[:1]
+        assert getattr(config, name.replace("-", "_")) == alert.threshold
+
+
+def render_text(node: ast.AST) -> str | None:
+    """A text of the code with … in the place of what varies; None for what is no text."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return re.sub(r"%[sdg]|%\(\w+\)s", "…", text)
+        case ast.JoinedStr(values=parts):
+            return "".join(render_text(part) or "…" for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right) if render_text(left) is not None:
+            return f"{render_text(left)}{render_text(right) or '…'}"
+    return None
+
+
+TREES = {module: ast.parse(module.read_text()) for module in sorted(LIB.rglob("*.py"))}
+TEXTS = sorted({text for tree in TREES.values() for node in ast.walk(tree) if (text := render_text(node))})
+
+
+def list_errors() -> dict[str, ast.ClassDef]:
+    """The classes of the conditions that users are told about, by what they derive from."""
+    classes = {n.name: n for tree in TREES.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    found = {"BronzeError"}
+    while more := {n for n, c in classes.items() if {getattr(b, "id", "") for b in c.bases} & found} - found:
+        found |= more
+    return {name: classes[name] for name in found}
+
+
+def list_messages() -> Iterator[str]:
+    """The texts that errors are made with: in a class that has an initializer, else where the error is raised."""
+    errors = list_errors()
+    own = {name for name, kind in errors.items() if name != "BronzeError" and "__init__" in map(_name, kind.body)}
+    made = [call for name in own for call in _list_calls(errors[name]) if _name(call.func) == "__init__"]
+    raised = [call for tree in TREES.values() for call in _list_calls(tree) if _name(call.func) in errors.keys() - own]
+    yield from filter(None, (render_text(call.args[0]) for call in [*made, *raised] if call.args))
+
+
+def _list_calls(node: ast.AST) -> Iterator[ast.Call]:
+    return (call for call in ast.walk(node) if isinstance(call, ast.Call))
+
+
+def _name(node: ast.AST) -> str:
+    return next((getattr(node, key) for key in ("name", "id", "attr") if hasattr(node, key)), "")
+
+
+def is_quoted(message: str, text: str, *, from_start: bool = False) -> bool:
+    """Whether what a page shows of a message, with … for what varies, is in a text of the code."""
+    if len(message.replace("…", "")) < 12:
+        return message == text
+    pattern = ".*".join(re.escape(piece.strip()) for piece in message.split("…"))
+    return bool((re.match if from_start else re.search)(pattern, text, re.DOTALL))
+
+
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+MESSAGES = read_section(TROUBLESHOOTING, "## Messages")
+SHOWN = [block.strip() for block in re.findall(r"```text\n(.*?)```", MESSAGES, re.DOTALL)]
+WARNINGS = read_section(TROUBLESHOOTING, "## Warnings in the log")
+CELLS = re.findall(r"^\| `([^`]+)` \|", MESSAGES + WARNINGS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", [*SHOWN, *CELLS])
+def test_each_message_of_the_page_is_one_of_the_code(message: str):
+    assert any(is_quoted(message, text) for text in TEXTS)
+
+
+@pytest.mark.parametrize("text", sorted(set(list_messages())))
+def test_each_error_has_a_section_in_the_troubleshooting(text: str):
+    assert [message for message in SHOWN if is_quoted(message, text, from_start=True)] != []
+
+
+def test_each_section_of_a_message_has_a_cause_and_a_cure():
+    sections = re.split(r"^#### ", MESSAGES, flags=re.MULTILINE)[1:]
+    assert len(sections) == len(SHOWN) > 50
+    for section in sections:
+        assert re.search(r"```text\n.+\n```\n\n- \*\*Cause:\*\* \w.*\n- \*\*Cure:\*\* \S", section), section
+
+
+def test_the_symptoms_come_first():
+    headings = re.findall(r"^### (.+)$", read_section(TROUBLESHOOTING, "## Symptoms"), re.MULTILINE)
+    assert len(headings) >= 6
+    assert TROUBLESHOOTING.index("## Symptoms") < TROUBLESHOOTING.index("## Messages")
