@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bronze.delta.ledger import TopicLedger
-from bronze.errors import CheckpointReplaced, QueryFailed, TopicTruncated
+from bronze.errors import BronzeError
 from bronze.guard import TableGuard
 from bronze.offsets import (
     MAX_OFFSET,
@@ -21,7 +21,8 @@ from bronze.offsets import (
     select_overlap,
     subtract_ranges,
 )
-from bronze.resume import describe_lost
+from bronze.resume import describe_lost, truncated_topic_error
+from bronze.runtime.spark_errors import failed_query_error
 from bronze.tasks import BatchResult, BatchTask
 from bronze.writers import Source, TableWriter
 
@@ -129,10 +130,14 @@ class BatchProcessor:
         """Make sure that the checkpoint is still the one that this query writes.
 
         Raises:
-            CheckpointReplaced: A batch does not start where the one before ended.
+            BronzeError: A batch does not start where the one before ended.
         """
         if any(planned.get(p, (end, end))[0] != end for p, end in self._ends.items()):
-            raise CheckpointReplaced(self._guard.checkpoint_path)
+            raise BronzeError(
+                f"the checkpoint {self._guard.checkpoint_path} was deleted or replaced while the query was running",
+                hint="nothing was lost: run the same command again, which goes on from the checkpoint that is there "
+                "now",
+            )
         self._ends |= {p: end for p, (_, end) in planned.items()}
 
     def _describe_source(self, planned: PlannedOffsets, query_id: str) -> Source:
@@ -162,10 +167,10 @@ class BatchProcessor:
         """Which of the planned offsets the tables have; a partition that is new to the query is looked up too.
 
         Raises:
-            TopicTruncated: The topic now ends before what was read, and Spark was told to accept data loss.
+            DataLossError: The topic now ends before what was read, and Spark was told to accept data loss.
         """
         if backwards := {p: (end, first) for p, (first, end) in planned.items() if end < first}:
-            raise TopicTruncated(self._guard.topic, backwards)
+            raise truncated_topic_error(self._guard.topic, backwards)
         if self._writer.has_changed() or not planned.keys() <= self._present.keys():
             return self._look_up(planned)
         return select_overlap(self._present, planned)
@@ -180,7 +185,7 @@ def read_query_id(batch: DataFrame) -> str:
     """The id of the streaming query, the same as in its checkpoint's metadata: the application id of its commits."""
     query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
     if not query_id:
-        raise QueryFailed("Spark does not tell the query's id; unset PYSPARK_PIN_THREAD")
+        raise failed_query_error("Spark does not tell the query's id; unset PYSPARK_PIN_THREAD")
     return query_id
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.errors import CheckpointOfOtherTopic, CheckpointUnreadable
+from bronze.errors import ConfigError
 from bronze.offsets import OffsetRanges, PlannedOffsets
 from bronze.runtime.paths import open_file_system, read_text
 
@@ -55,15 +55,14 @@ def read_checkpoint(spark: SparkSession, checkpoint_path: str, topic: str) -> Ch
     """What a checkpoint says; None where no query has planned a batch, so that startingOffsets still count.
 
     Raises:
-        CheckpointUnreadable: A file that Spark needs is missing or cut off.
-        CheckpointOfOtherTopic: Its offsets are those of another topic.
+        ConfigError: A file that Spark needs is missing or cut off. Its offsets are those of another topic.
     """
     source = f"{checkpoint_path}/sources/0/0"
     planned, committed = (_find_newest(spark, f"{checkpoint_path}/{name}") for name in ("offsets", "commits"))
     if planned is None and committed is None and not _read_lines(spark, source):
         return None
     if committed is not None and committed > (-1 if planned is None else planned):
-        raise CheckpointUnreadable(f"{checkpoint_path}/offsets/{committed}", "missing, though its batch is committed")
+        raise _unreadable_error(f"{checkpoint_path}/offsets/{committed}", "missing, though its batch is committed")
     if committed is not None:
         _read_json(spark, f"{checkpoint_path}/commits/{committed}")  # Spark reads it at the start
     query_id = _read_json(spark, f"{checkpoint_path}/metadata").get("id", "")
@@ -80,8 +79,8 @@ def read_planned_offsets(spark: SparkSession, checkpoint_path: str, batch_id: in
     """The offsets that a batch covers, per partition.
 
     Raises:
-        CheckpointUnreadable: The checkpoint does not say; without its answer the overlap guard would be blind.
-        CheckpointOfOtherTopic: Its offsets are those of another topic.
+        ConfigError: The checkpoint does not say; without its answer the overlap guard would be blind. Its offsets are
+            those of another topic.
     """
     ends = _read_offsets(spark, f"{checkpoint_path}/offsets/{batch_id}", topic)
     before = f"offsets/{batch_id - 1}" if batch_id else "sources/0/0"
@@ -94,8 +93,7 @@ def read_begins(spark: SparkSession, checkpoint_path: str, topic: str) -> dict[i
     """The offset at which the first batch began, per partition that was there then.
 
     Raises:
-        CheckpointUnreadable: The checkpoint does not say.
-        CheckpointOfOtherTopic: Its offsets are those of another topic.
+        ConfigError: The checkpoint does not say. Its offsets are those of another topic.
     """
     return _read_offsets(spark, f"{checkpoint_path}/sources/0/0", topic)
 
@@ -104,7 +102,7 @@ def read_binding(spark: SparkSession, checkpoint_path: str) -> dict[str, str]:
     """The tables that a checkpoint belongs to; empty where it was not written by this product.
 
     Raises:
-        CheckpointUnreadable: The file is damaged.
+        ConfigError: The file is damaged.
     """
     path = f"{checkpoint_path}/{_BINDING}"
     return _read_json(spark, path) if _read_lines(spark, path) else {}
@@ -133,7 +131,11 @@ def write_binding(spark: SparkSession, checkpoint_path: str, binding: dict[str, 
 def _read_offsets(spark: SparkSession, path: str, topic: str) -> dict[int, int]:
     by_topic = _read_json(spark, path)
     if topic not in by_topic:
-        raise CheckpointOfOtherTopic(path, topic, list(by_topic))
+        raise ConfigError(
+            f"{path} has the offsets of {', '.join(by_topic) or 'no topic'}, not of {topic}",
+            hint="correct --checkpoint-path or --kafka-topic, or give a new --checkpoint-path (what is in the tables "
+            "already is left out then)",
+        )
     return {int(partition): offset for partition, offset in by_topic[topic].items()}
 
 
@@ -143,10 +145,27 @@ def _read_json(spark: SparkSession, path: str) -> dict[str, Any]:
     try:
         found = json.loads("".join(lines) if path.endswith(_BINDING) else lines[-1])
     except (IndexError, ValueError):
-        raise CheckpointUnreadable(path, "damaged" if lines else "missing or empty") from None
+        raise _unreadable_error(path, "damaged" if lines else "missing or empty") from None
     if not isinstance(found, dict):
-        raise CheckpointUnreadable(path, "damaged")
+        raise _unreadable_error(path, "damaged")
     return found
+
+
+def _unreadable_error(path: str, condition: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is {condition}, so the checkpoint does not say where to go on.",
+        hint="Start with a new --checkpoint-path and --starting-offsets earliest; what is in the tables already is "
+        "left out then",
+    )
+
+
+def no_checkpoint_error(path: str) -> ConfigError:
+    """For a command that needs a checkpoint, and there is none at the path."""
+    return ConfigError(
+        f"--checkpoint-path: no query has planned a batch at {path}",
+        hint="correct the path, or ingest into it: a new checkpoint starts from the earliest offsets, and what is in "
+        "the tables already is left out",
+    )
 
 
 def _find_newest(spark: SparkSession, folder: str) -> int | None:
@@ -164,5 +183,5 @@ def _read_lines(spark: SparkSession, path: str) -> list[str]:
         return (read_text(spark, path) or "").splitlines()
     except Py4JJavaError as error:
         if error.java_exception.getClass().getSimpleName() == "ChecksumException":
-            raise CheckpointUnreadable(path, "damaged (its checksum does not fit)") from None
+            raise _unreadable_error(path, "damaged (its checksum does not fit)") from None
         raise

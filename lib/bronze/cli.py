@@ -19,7 +19,7 @@ from bronze.config import (
     ReplayConfig,
     StatusConfig,
 )
-from bronze.errors import BronzeError
+from bronze.errors import BronzeError, ExitCode, to_flag
 from bronze.runtime.logs import configure_logging
 
 _EXIT_CODES = """
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_flag(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
     """One field as one flag; those not given are left to the configuration's own defaults."""
-    flag, help_text = "--" + option.name.replace("_", "-"), option.metadata["help"]
+    flag, help_text = to_flag(option.name), option.metadata["help"]
     shared: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS}
     if option.name == "fail_on_data_loss":
         parser.add_argument(flag, action="store_true", help=f"{help_text} (default)", **shared)
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("bronze: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130  # as a shell reports it
+        return ExitCode.INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from itertools import permutations
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from bronze.errors import Hidden, InvalidOption, OptionMissing, RangeAmbiguous, RangeMissing
+from bronze.errors import ConfigError, Hidden, InvalidOptionError, to_flag
 from bronze.parsing import (
     CHECKS,
     check_text,
@@ -50,8 +50,8 @@ class Config:
     """What all configurations check when they are made.
 
     Raises:
-        OptionMissing: A required parameter is empty.
-        InvalidOption: A value cannot be used; the message has the value and what was expected.
+        ConfigError: A required parameter is empty.
+        InvalidOptionError: A value cannot be used; the message has the value and what was expected.
     """
 
     def __post_init__(self) -> None:
@@ -63,16 +63,20 @@ class Config:
 def _check_value(name: str, value: Any, kind: type[Any], metadata: Any) -> None:
     if type(value) is not kind and (kind, type(value)) != (float, int):
         shown = Hidden() if metadata.get("is_hidden") else value
-        raise InvalidOption(name, shown, f"a value of type {kind.__name__}")
+        raise InvalidOptionError(name, shown, f"a value of type {kind.__name__}")
     if metadata.get("required") and not str(value).strip():
-        raise OptionMissing(name, metadata["help"])
+        raise _missing_option_error(name, metadata["help"])
     if "choices" in metadata and value not in metadata["choices"]:
-        raise InvalidOption(name, value, f"one of {', '.join(metadata['choices'])}")
+        raise InvalidOptionError(name, value, f"one of {', '.join(metadata['choices'])}")
     if "minimum" in metadata and not metadata["minimum"] <= value <= metadata["maximum"]:  # nan is in no range
         what = "a whole number" if kind is int else "a number"
-        raise InvalidOption(name, value, f"{what} from {metadata['minimum']:,} to {metadata['maximum']:,}")
+        raise InvalidOptionError(name, value, f"{what} from {metadata['minimum']:,} to {metadata['maximum']:,}")
     if kind is str and value:
         CHECKS.get(name, check_text)(name, value)
+
+
+def _missing_option_error(name: str, purpose: str) -> ConfigError:
+    return ConfigError(f"{to_flag(name)} is required: {purpose}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,37 +123,37 @@ class IngestConfig(TablesConfig, KafkaConfig):
         super().__post_init__()
         parse_starting_offsets(self.starting_offsets, self.kafka_topic)
         if self.stop_file and _exists(self.stop_file):
-            raise InvalidOption("stop_file", self.stop_file, "a file that is not there yet; remove it to start")
+            raise InvalidOptionError("stop_file", self.stop_file, "a file that is not there yet; remove it to start")
         if not read_token(self.http_token_file) and not _is_loopback(self.http_host):
             expected = f"127.0.0.1, or a token beside it (--http-token-file or {TOKEN_VARIABLE})"
-            raise InvalidOption("http_host", self.http_host, expected)
+            raise InvalidOptionError("http_host", self.http_host, expected)
 
 
 def _exists(file: str) -> bool:
     try:
         return Path(file).exists()
     except OSError as error:
-        raise InvalidOption("stop_file", file, f"a file that can be looked for ({error.strerror})") from None
+        raise InvalidOptionError("stop_file", file, f"a file that can be looked for ({error.strerror})") from None
 
 
 def read_token(file: str) -> str:
     """The token of the file, where there is one, else of the environment; empty where there is none.
 
     Raises:
-        InvalidOption: The file cannot be read, or a header of an HTTP call cannot hold what is there.
+        InvalidOptionError: The file cannot be read, or a header of an HTTP call cannot hold what is there.
     """
     expected = "one line of ASCII characters, the token"
     if not file:
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if token and not _TOKEN.fullmatch(token):
-            raise InvalidOption("http_token_file", Hidden(), f"{TOKEN_VARIABLE} to be {expected}")
+            raise InvalidOptionError("http_token_file", Hidden(), f"{TOKEN_VARIABLE} to be {expected}")
         return token
     try:
         token = Path(file).read_text(encoding="ascii").strip() if Path(file).is_file() else ""
     except (OSError, UnicodeError):
         token = ""
     if not _TOKEN.fullmatch(token):  # an empty one would let everybody in
-        raise InvalidOption("http_token_file", Hidden(), f"a readable file that holds {expected}")
+        raise InvalidOptionError("http_token_file", Hidden(), f"a readable file that holds {expected}")
     return token
 
 
@@ -171,12 +175,12 @@ def _check_paths(config: Config) -> None:
     for name, path in paths.items():
         is_local_table = isinstance(path, Path) and name != "checkpoint_path"
         if is_local_table and re.search(r"%[0-9A-Fa-f]{2}|\\", f"{given[name]} {path}"):
-            raise InvalidOption(
+            raise InvalidOptionError(
                 name, given[name], f"a path without percent escapes such as %20 and without backslashes ({path})"
             )
     for name, other in permutations(paths, 2):
         if paths[name].is_relative_to(paths[other]):
-            raise InvalidOption(name, given[name], f"a path outside --{other.replace('_', '-')} ({given[other]})")
+            raise InvalidOptionError(name, given[name], f"a path outside {to_flag(other)} ({given[other]})")
 
 
 def _resolve_path(path: str) -> PurePath:
@@ -220,9 +224,16 @@ class BackfillConfig(TablesConfig, KafkaConfig):
         by_offsets, by_time = ("starting_offsets", "ending_offsets"), ("start_timestamp", "end_timestamp")
         given = [[name for name in names if getattr(self, name)] for names in (by_offsets, by_time)]
         if not any(given):
-            raise RangeMissing()
+            raise ConfigError(
+                "no range is given: name it by --starting-offsets and --ending-offsets, or by --start-timestamp and "
+                "--end-timestamp",
+                hint="--starting-offsets earliest is all that Kafka holds",
+            )
         if all(given):
-            raise RangeAmbiguous(*given)
+            one, other = (", ".join(map(to_flag, names)) for names in given)
+            raise ConfigError(
+                f"the range is given twice, by offsets ({one}) and by time ({other})", hint="leave one of them empty"
+            )
         self._check_offsets()
         self._check_times()
 
@@ -230,21 +241,21 @@ class BackfillConfig(TablesConfig, KafkaConfig):
         starts, ends = self.parse_range()
         for name, offsets in (("starting_offsets", starts), ("ending_offsets", ends)):
             if offsets == {}:
-                raise InvalidOption(name, getattr(self, name), "JSON with one partition or more")
+                raise InvalidOptionError(name, getattr(self, name), "JSON with one partition or more")
         if starts is None or ends is None:
             return
         if differing := sorted(set(starts) ^ set(ends)):
             expected = f"the partitions of --starting-offsets; in one of the two only: {', '.join(map(str, differing))}"
-            raise InvalidOption("ending_offsets", self.ending_offsets, expected)
+            raise InvalidOptionError("ending_offsets", self.ending_offsets, expected)
         if turned := [p for p in sorted(starts) if 0 <= ends[p] < starts[p]]:
-            raise InvalidOption(
+            raise InvalidOptionError(
                 "ending_offsets", self.ending_offsets, f"no offset below the first ones; partition {turned[0]} has"
             )
 
     def _check_times(self) -> None:
         start, end = (parse_timestamp(name, getattr(self, name)) for name in ("start_timestamp", "end_timestamp"))
         if start is not None and end is not None and end <= start:
-            raise InvalidOption("end_timestamp", self.end_timestamp, f"a time after {self.start_timestamp}")
+            raise InvalidOptionError("end_timestamp", self.end_timestamp, f"a time after {self.start_timestamp}")
 
     def parse_range(self) -> tuple[dict[int, int] | None, dict[int, int] | None]:
         """First and end offsets of the named partitions, -2 for the earliest and -1 for the latest; None is all."""
@@ -277,7 +288,7 @@ class DlqConfig(TablesConfig):
         parse_offset_ranges(self.offsets)
         start, end = (parse_time(name, getattr(self, name)) for name in ("start_timestamp", "end_timestamp"))
         if start and end and start >= end:
-            raise InvalidOption("end_timestamp", self.end_timestamp, f"a time after {self.start_timestamp}")
+            raise InvalidOptionError("end_timestamp", self.end_timestamp, f"a time after {self.start_timestamp}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,7 +356,7 @@ class MaintainConfig(TablesConfig):
         super().__post_init__()
         if 0 < self.retention_hours < MIN_RETENTION_HOURS and not self.force:
             expected = f"at least {MIN_RETENTION_HOURS} (7 days), or --force: a running batch may need younger files"
-            raise InvalidOption("retention_hours", self.retention_hours, expected)
+            raise InvalidOptionError("retention_hours", self.retention_hours, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +371,6 @@ class CreateTablesConfig(TablesConfig):
         super().__post_init__()
         for name in ("bronze_table", "dlq_table"):
             if not re.fullmatch(r"(?!.*\b\d+\b)(\w+(\.\w+){0,2})?", getattr(self, name), re.ASCII):
-                raise InvalidOption(name, getattr(self, name), "a name such as catalog.schema.table")
+                raise InvalidOptionError(name, getattr(self, name), "a name such as catalog.schema.table")
         if self.dlq_table and not self.dlq_path:
-            raise OptionMissing("dlq_path", "--dlq-table names the table there")
+            raise _missing_option_error("dlq_path", "--dlq-table names the table there")

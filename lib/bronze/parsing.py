@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bronze.errors import Hidden, InvalidOption
+from bronze.errors import Hidden, InvalidOptionError
 
 _NEGATIVE_OFFSETS = {"earliest": -2, "latest": -1}
 _TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
@@ -23,7 +23,7 @@ def parse_time(name: str, text: str) -> datetime | None:
     """The time of an option, ISO 8601 with a zone, in UTC; None where it is not set.
 
     Raises:
-        InvalidOption: It is no such time, or has no zone.
+        InvalidOptionError: It is no such time, or has no zone.
     """
     if not text:
         return None
@@ -33,20 +33,20 @@ def parse_time(name: str, text: str) -> datetime | None:
             return time.astimezone(UTC)
     except (ValueError, OverflowError):  # the latter where it is before the year 1 or after 9999 in UTC
         pass
-    raise InvalidOption(name, text, _TIME)
+    raise InvalidOptionError(name, text, _TIME)
 
 
 def parse_error_types(text: str) -> list[str]:
     """The error types of a comma-separated list.
 
     Raises:
-        InvalidOption: One of them does not exist.
+        InvalidOptionError: One of them does not exist.
     """
     from bronze.schema import ERROR_TYPES
 
     names = split_list(text)
     if not set(names) <= set(ERROR_TYPES):
-        raise InvalidOption("error_type", text, f"some of {', '.join(ERROR_TYPES)}")
+        raise InvalidOptionError("error_type", text, f"some of {', '.join(ERROR_TYPES)}")
     return names
 
 
@@ -54,7 +54,7 @@ def parse_offset_ranges(text: str) -> dict[int, list[tuple[int, int]]]:
     """Inclusive ranges per partition of ``{"0": [[5, 9]]}``; empty where it is not set.
 
     Raises:
-        InvalidOption: It is no such JSON.
+        InvalidOptionError: It is no such JSON.
     """
     if not text:
         return {}
@@ -65,9 +65,11 @@ def parse_offset_ranges(text: str) -> dict[int, list[tuple[int, int]]]:
         ranges = {}
     pairs = [pair for listed in ranges.values() for pair in listed]
     if not pairs or not all(_is_offset(first) and _is_offset(last) and first <= last for first, last in pairs):
-        raise InvalidOption("offsets", text, 'JSON such as {"0": [[5, 9], [12, 12]]}')
+        raise InvalidOptionError("offsets", text, 'JSON such as {"0": [[5, 9], [12, 12]]}')
     if len(pairs) > _MAX_RANGES:
-        raise InvalidOption("offsets", text, f"at most {_MAX_RANGES:,} ranges; run the command several times for more")
+        raise InvalidOptionError(
+            "offsets", text, f"at most {_MAX_RANGES:,} ranges; run the command several times for more"
+        )
     return ranges
 
 
@@ -102,7 +104,7 @@ def parse_starting_offsets(text: str, topic: str) -> dict[int, int] | None:
     """Offsets per partition of ``{"topic": {"0": 23, "1": -2}}``; None for earliest, latest or not set.
 
     Raises:
-        InvalidOption: Neither a keyword nor such JSON, or offsets of another topic.
+        InvalidOptionError: Neither a keyword nor such JSON, or offsets of another topic.
     """
     return parse_offsets("starting_offsets", text, topic, ["earliest", "latest"])
 
@@ -117,7 +119,7 @@ def parse_offsets(name: str, text: str, topic: str, words: Sequence[str]) -> dic
         words: What may stand for all offsets, and in JSON, as -2 (earliest) or -1 (latest), for one.
 
     Raises:
-        InvalidOption: Neither a word nor such JSON, or offsets of another topic.
+        InvalidOptionError: Neither a word nor such JSON, or offsets of another topic.
     """
     if text in ("", *words):
         return None
@@ -127,11 +129,11 @@ def parse_offsets(name: str, text: str, topic: str, words: Sequence[str]) -> dic
         by_topic = _load_object(text)
         offsets = {_read_partition(partition): offset for partition, offset in by_topic[topic].items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise InvalidOption(name, text, expected) from None
+        raise InvalidOptionError(name, text, expected) from None
     if set(by_topic) != {topic} or not all(
         _is_offset(o) or (type(o) is int and o in negative) for o in offsets.values()
     ):
-        raise InvalidOption(name, text, expected)
+        raise InvalidOptionError(name, text, expected)
     return offsets
 
 
@@ -139,14 +141,14 @@ def parse_timestamp(name: str, text: str) -> int | None:
     """Milliseconds since 1970 of an ISO 8601 time with a zone, rounded up as Kafka has no shorter; None where not set.
 
     Raises:
-        InvalidOption: No such time, or one without a zone or before 1970, where Kafka has no times.
+        InvalidOptionError: No such time, or one without a zone or before 1970, where Kafka has no times.
     """
     time = parse_time(name, text)
     if time is None:
         return None
     since = time - datetime(1970, 1, 1, tzinfo=UTC)
     if since < timedelta(0):
-        raise InvalidOption(name, text, "a time from 1970 on, where Kafka's times begin")
+        raise InvalidOptionError(name, text, "a time from 1970 on, where Kafka's times begin")
     return -(-since // timedelta(milliseconds=1))
 
 
@@ -160,17 +162,17 @@ def check_text(name: str, text: str) -> None:
     """Refuse what neither a line of a log nor Java can hold: control characters, and bytes that were not UTF-8.
 
     Raises:
-        InvalidOption: The text has such a character.
+        InvalidOptionError: The text has such a character.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
-        raise InvalidOption(name, text, "UTF-8 text of one line, without control characters")
+        raise InvalidOptionError(name, text, "UTF-8 text of one line, without control characters")
 
 
 def check_json(name: str, text: str) -> None:
     """Refuse what is not text; JSON may have several lines, and its parser says the rest.
 
     Raises:
-        InvalidOption: The text has a character that is no part of JSON.
+        InvalidOptionError: The text has a character that is no part of JSON.
     """
     check_text(name, " ".join(text.split()))
 
@@ -179,10 +181,12 @@ def check_path(name: str, path: str) -> None:
     """Refuse a path that no file system takes, and one that holds a password: paths are in messages and logs.
 
     Raises:
-        InvalidOption: A name in it is too long, or it has credentials.
+        InvalidOptionError: A name in it is too long, or it has credentials.
     """
     if _CREDENTIALS.search(path):
-        raise InvalidOption(name, Hidden(), "a path without credentials; give them to Spark's or Hadoop's settings")
+        raise InvalidOptionError(
+            name, Hidden(), "a path without credentials; give them to Spark's or Hadoop's settings"
+        )
     check_file(name, path)
 
 
@@ -190,53 +194,53 @@ def check_file(name: str, path: str) -> None:
     """Refuse a path that no file system takes.
 
     Raises:
-        InvalidOption: It has a control character, or a name that is too long.
+        InvalidOptionError: It has a control character, or a name that is too long.
     """
     check_text(name, path)
     encoded = os.fsencode(path)
     if len(encoded) > _MAX_PATH or any(len(part) > _MAX_NAME for part in encoded.split(b"/")):
         expected = f"a path of at most {_MAX_PATH:,} bytes, and {_MAX_NAME} between two slashes"
-        raise InvalidOption(name, path, expected)
+        raise InvalidOptionError(name, path, expected)
 
 
 def check_brokers(name: str, text: str) -> None:
     """Refuse what is not a list of ``host:port``.
 
     Raises:
-        InvalidOption: One of them is not.
+        InvalidOptionError: One of them is not.
     """
     check_text(name, text)
     found = [_BROKER.fullmatch(broker.strip()) for broker in text.split(",")]
     if not all(match and 0 < int(match[1]) <= 65535 for match in found):
         shown = Hidden() if "@" in text else text  # Kafka itself would take user:password@host:port
-        raise InvalidOption(name, shown, "host:port, comma-separated, such as localhost:9092")
+        raise InvalidOptionError(name, shown, "host:port, comma-separated, such as localhost:9092")
 
 
 def check_topic(name: str, text: str) -> None:
     """Refuse what cannot be a topic's name.
 
     Raises:
-        InvalidOption: Kafka has no such topics.
+        InvalidOptionError: Kafka has no such topics.
     """
     if not _TOPIC.fullmatch(text):
-        raise InvalidOption(name, text, "a topic's name: up to 249 letters, digits, dots, underscores and hyphens")
+        raise InvalidOptionError(name, text, "a topic's name: up to 249 letters, digits, dots, underscores and hyphens")
 
 
 def check_host(name: str, text: str) -> None:
     """Refuse what is neither a host's name nor an address.
 
     Raises:
-        InvalidOption: It is something else, or an IPv6 address in brackets.
+        InvalidOptionError: It is something else, or an IPv6 address in brackets.
     """
     if not re.fullmatch(r"[A-Za-z0-9.:%_-]{1,255}", text):
-        raise InvalidOption(name, text, "a host's name or its address, such as 127.0.0.1 or ::1, without brackets")
+        raise InvalidOptionError(name, text, "a host's name or its address, such as 127.0.0.1 or ::1, without brackets")
 
 
 def check_properties_file(name: str, file: str) -> None:
     """Refuse what is not a text file.
 
     Raises:
-        InvalidOption: There is none, or it cannot be read.
+        InvalidOptionError: There is none, or it cannot be read.
     """
     shown = Hidden() if re.search("[=;\\s]", file) else file  # the properties themselves instead of their file
     try:
@@ -244,7 +248,7 @@ def check_properties_file(name: str, file: str) -> None:
     except (OSError, UnicodeError):
         text = None
     if text is None or "\0" in text:
-        raise InvalidOption(name, shown, "a readable Kafka properties file in UTF-8")
+        raise InvalidOptionError(name, shown, "a readable Kafka properties file in UTF-8")
 
 
 def read_properties_text(file: str) -> str:

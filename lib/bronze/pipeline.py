@@ -11,16 +11,16 @@ from pyspark.sql import SparkSession
 from bronze.batch import BatchProcessor
 from bronze.checkpoint import read_binding, write_binding
 from bronze.config import BackfillConfig, IngestConfig, TablesConfig
-from bronze.delta.binding import bind_dlq, check_dlq, check_not_gone, find_dlqs, make_place
+from bronze.delta.binding import bind_dlq, changed_dlq_error, check_dlq, check_not_gone, find_dlqs, make_place
 from bronze.delta.ledger import Place, TopicLedger
 from bronze.delta.tables import CheckedTable, check_table, check_topic_id, create_table, list_tables, read_table_state
-from bronze.errors import DlqChanged, InvalidOption, JarsMissing
+from bronze.errors import InvalidOptionError
 from bronze.guard import TableGuard
 from bronze.kafka.client import read_client_properties
 from bronze.kafka.topic import Topic, describe_topic, list_offsets
 from bronze.kafka.watch import TopicWatch
 from bronze.resume import Opened, Start, check_start, describe_lost, make_opened
-from bronze.runtime.jars import get_spark_packages
+from bronze.runtime.jars import missing_jars_error
 from bronze.runtime.paths import check_file_systems, check_folders, qualify_path, to_local_path
 from bronze.runtime.session import apply_settings, get_session
 from bronze.runtime.spark_errors import explain_failures
@@ -73,12 +73,10 @@ def open_tables(spark: SparkSession, config: TablesConfig, topic: Topic, change_
     """Check that the tables fit the topic and one another, for a command that appends.
 
     Raises:
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
-        TopicRecreated: A table's rows came from another topic of the same name.
-        DlqMissing: A DLQ that bronze names is gone.
-        DlqMismatch: Bronze names another DLQ for the topic.
-        DlqTaken: The DLQ belongs to another bronze table.
+        NotADeltaTableError: A path holds something else.
+        ConfigError: A table has other columns or another partitioning. A table's rows came from another topic of the
+            same name. A DLQ that bronze names is gone. Bronze names another DLQ for the topic. The DLQ belongs to
+            another bronze table.
     """
     bronze, dlq = check_tables(spark, config, topic)
     if bronze.state is None:  # another process may have created and bound both since
@@ -93,9 +91,9 @@ def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tup
     """Check that bronze, and the DLQ where one is configured, fit or do not exist yet.
 
     Raises:
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
-        TopicRecreated: A table's rows came from another topic of the same name.
+        NotADeltaTableError: A path holds something else.
+        ConfigError: A table has other columns or another partitioning. A table's rows came from another topic of the
+            same name.
     """
     bronze, dlq = locate_tables(spark, config)
     for table in filter(None, (bronze, dlq)):
@@ -134,8 +132,8 @@ def bind_tables(
     """Create the tables that are missing, choose the writer, and commit to both tables that they belong together.
 
     Raises:
-        DlqChanged: Another run has changed the DLQ since the tables were checked.
-        WriterUnsuitable: The direct writer is asked for where it cannot append.
+        ConfigError: Another run has changed the DLQ since the tables were checked. The direct writer is asked for where
+            it cannot append.
     """
     topic = opened.topic
     for table in list_configured(opened):
@@ -153,7 +151,7 @@ def bind_tables(
         if current in (opened.known.ledger, TopicLedger()):
             current = start.ledger
         elif gone or (current.dlq.id if current.dlq else "") not in expected:
-            raise DlqChanged(bronze.path, topic.name, current.dlq.path if current.dlq else "")
+            raise changed_dlq_error(bronze.path, topic.name, current.dlq.path if current.dlq else "")
         bound = bind_dlq(current, bronze, dlq, opened.known).add_lost(start.lost)
         return msgspec.structs.replace(bound, topic_id=topic.topic_id)
 
@@ -197,13 +195,13 @@ def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
     """Let Spark itself read the interval.
 
     Raises:
-        InvalidOption: Spark cannot.
+        InvalidOptionError: Spark cannot.
     """
     try:
         spark._jvm.org.apache.spark.sql.streaming.Trigger.ProcessingTime(config.trigger_interval)  # type: ignore[union-attr]
     except Exception:
         expected = "an interval such as '30 seconds' or '1 minute'"
-        raise InvalidOption("trigger_interval", config.trigger_interval, expected) from None
+        raise InvalidOptionError("trigger_interval", config.trigger_interval, expected) from None
 
 
 def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
@@ -214,10 +212,10 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
         spark: Session to use; spark-submit's, the running or a new local one when not given.
 
     Raises:
-        InvalidOption: A path cannot be used.
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
-        JarsMissing: The session lacks Delta Lake or the Kafka source.
+        InvalidOptionError: A path cannot be used.
+        NotADeltaTableError: A path holds something else.
+        ConfigError: A table has other columns or another partitioning. The session lacks Delta Lake or the Kafka
+            source.
     """
     check_folders(config)
     if spark is None:
@@ -233,8 +231,8 @@ def check_local_tables(config: TablesConfig) -> None:
     """Check the tables without Spark, where they are on the local file system.
 
     Raises:
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
+        NotADeltaTableError: A path holds something else.
+        ConfigError: A table has other columns or another partitioning.
     """
     for option, (path, spec) in list_tables(config).items():
         if state := read_table_state(path, option):
@@ -245,22 +243,22 @@ def check_session(spark: SparkSession) -> None:
     """Refuse a session without Delta Lake or the Kafka source.
 
     Raises:
-        JarsMissing: With the packages to submit with.
+        ConfigError: With the packages to submit with.
     """
     loader = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()  # type: ignore[union-attr]
     try:
         for name in ("io.delta.tables.DeltaTable", "org.apache.spark.sql.kafka010.KafkaSourceProvider"):
             loader.loadClass(name)
     except Py4JJavaError:
-        raise JarsMissing(get_spark_packages()) from None
+        raise missing_jars_error() from None
 
 
 def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTable, CheckedTable | None]:
     """The tables, where there are any with the right columns; Kafka is not asked.
 
     Raises:
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
+        NotADeltaTableError: A path holds something else.
+        ConfigError: A table has other columns or another partitioning.
     """
     tables = []
     for name, (path, spec) in list_tables(config).items():

@@ -9,12 +9,12 @@ import msgspec
 from pyspark.sql import SparkSession
 
 from bronze.checkpoint import Checkpoint, read_binding, read_checkpoint, read_planned_offsets
-from bronze.config import BackfillConfig, IngestConfig
-from bronze.delta.binding import KnownDlqs, list_paths, read_id
+from bronze.config import AuditConfig, BackfillConfig, IngestConfig
+from bronze.delta.binding import KnownDlqs, list_paths, missing_dlq_error, other_dlq_error, read_id
 from bronze.delta.ledger import TopicLedger, find_restore, merge_all
 from bronze.delta.lookup import Lookup
 from bronze.delta.tables import CheckedTable, TableState, read_commit, read_table_state
-from bronze.errors import CheckpointOfOtherTables, DataLoss, DlqMismatch, DlqMissing, TopicTruncated
+from bronze.errors import ConfigError, DataLossError
 from bronze.kafka.topic import Topic, check_starting_offsets
 from bronze.offsets import (
     MAX_OFFSET,
@@ -27,6 +27,7 @@ from bronze.offsets import (
     subtract_ranges,
 )
 from bronze.parsing import parse_starting_offsets
+from bronze.runtime.spark_errors import data_loss_error
 
 log = logging.getLogger(__name__)
 # Of a table of an older version, more ranges than that are taken for one: a transactional topic has one per marker.
@@ -85,16 +86,11 @@ def check_start(
         held: What Kafka holds of the topic.
 
     Raises:
-        PartitionsMissing: JSON offsets do not name every partition.
-        PartitionsUnknown: They name one that does not exist.
-        OffsetsOutOfRange: They are not among those that Kafka holds.
-        CheckpointUnreadable: A file of it is missing or cut off.
-        CheckpointOfOtherTopic: It has the offsets of another topic.
-        CheckpointOfOtherTables: It was used with another bronze table.
-        DlqMissing: The DLQ that it filled is gone.
-        DlqMismatch: It filled a DLQ that bronze does not name.
-        DataLoss: Kafka deleted records that were not read, and that is not accepted.
-        TopicTruncated: The topic ends before what was read.
+        ConfigError: JSON offsets do not name every partition, name one that does not exist, or are not among those that
+            Kafka holds. A file of the checkpoint is missing or cut off; it has the offsets of another topic, or was
+            used with another bronze table; the DLQ that it filled is gone, or bronze does not name it.
+        DataLossError: Kafka deleted records that were not read, and that is not accepted. The topic ends before what
+            was read.
     """
     checkpoint = read_checkpoint(spark, checkpoint_path, config.kafka_topic)
     if checkpoint is None:
@@ -113,7 +109,7 @@ def check_start(
     begins = dict.fromkeys(held, 0) | ledger.begins if ledger.begins else {}
     lost = find_holes(ledger, begins, held, opened.lookup.find_present)
     if lost and config.fail_on_data_loss:
-        raise DataLoss(describe_lost(lost))
+        raise data_loss_error(describe_lost(lost))
     if checkpoint is None:
         _warn_of_skipped(config, ledger, held)
     elif config.starting_offsets:
@@ -127,7 +123,7 @@ def check_start(
 
 def check_tables_of(
     spark: SparkSession,
-    config: "IngestConfig | BackfillConfig",
+    config: "IngestConfig | BackfillConfig | AuditConfig",
     checkpoint_path: str,
     checkpoint: Checkpoint,
     table: TableState | None,
@@ -135,10 +131,15 @@ def check_tables_of(
     """Refuse a checkpoint that was used with another bronze table: it would leave its past out of this one.
 
     Raises:
-        CheckpointOfOtherTables: It was, or it does not say.
+        ConfigError: It was, or it does not say.
     """
     if found := find_disagreement(spark, checkpoint_path, checkpoint, table):
-        raise CheckpointOfOtherTables(config.checkpoint_path, config.output_path, found)
+        raise ConfigError(
+            f"the checkpoint {config.checkpoint_path} says that records were ingested, but not into the table at "
+            f"{config.output_path} ({found})",
+            hint="correct --output-path, or give a new --checkpoint-path to ingest from the start (what is in the "
+            "tables already is left out then)",
+        )
 
 
 def find_disagreement(
@@ -162,14 +163,14 @@ def _check_checkpoint_dlq(
     """The checkpoint will not read again what went into a DLQ that is gone, or that bronze does not know."""
     known = opened.known
     if known.missing and checkpoint.committed is not None:
-        raise DlqMissing(known.missing[0].path, opened.bronze.path)
+        raise missing_dlq_error(known.missing[0].path, opened.bronze.path)
     binding = read_binding(spark, checkpoint_path)
     filled, path = binding.get("dlq_id", ""), binding.get("dlq_path", "")
     given = opened.dlq.state.table_id if opened.dlq and opened.dlq.state else ""
     if filled and filled != given and filled not in {place.id for place in known.ledger.dlqs}:
         if read_id(spark, path) != filled:
-            raise DlqMissing(path, opened.bronze.path)
-        raise DlqMismatch(opened.bronze.path, config.kafka_topic, [path], opened.dlq.path if opened.dlq else "")
+            raise missing_dlq_error(path, opened.bronze.path)
+        raise other_dlq_error(opened.bronze.path, config.kafka_topic, [path], opened.dlq.path if opened.dlq else "")
 
 
 def _begin_all(ledger: TopicLedger, opened: Opened, held: PlannedOffsets) -> TopicLedger:
@@ -278,7 +279,16 @@ def _check_end(config: IngestConfig, ledger: TopicLedger, checkpoint: Checkpoint
     read_to = {p: ranges[-1][1] + 1 for p, ranges in ledger.read.items()} | (checkpoint.starts if checkpoint else {})
     beyond = {p: (held[p][1], end) for p, end in sorted(read_to.items()) if p in held and end > held[p][1]}
     if beyond:
-        raise TopicTruncated(config.kafka_topic, beyond)
+        raise truncated_topic_error(config.kafka_topic, beyond)
+
+
+def truncated_topic_error(topic: str, ends: Mapping[int, tuple[int, int]]) -> DataLossError:
+    """For a topic that ends before what was read; ``ends`` has the end and where it was read to, by partition."""
+    listed = "; ".join(f"partition {p} ends at {end}, but was read to {read}" for p, (end, read) in ends.items())
+    return DataLossError(
+        f"{topic} has lost its newest records: {listed}. New records would get offsets that are in the tables already.",
+        hint="Give new --output-path, --dlq-path and --checkpoint-path",
+    )
 
 
 def _warn_of_skipped(config: IngestConfig, ledger: TopicLedger, held: PlannedOffsets) -> None:

@@ -20,7 +20,8 @@ from pyspark.sql.streaming import StreamingQuery
 
 from bronze.batch import BatchMetrics
 from bronze.config import IngestConfig
-from bronze.errors import BronzeError, QueryFailed, TooManyInvalid
+from bronze.errors import BronzeError, TooManyInvalidError
+from bronze.runtime.spark_errors import failed_query_error
 
 log = logging.getLogger(__name__)
 
@@ -54,22 +55,28 @@ class StopSwitch:
         the error for a stop and not for a failure (``StreamExecution.isInterruptionException``).
 
         Raises:
-            QueryFailed: The query was stopped.
+            BronzeError: The query was stopped.
         """
         if self.reason:
             self.is_holding.set()
             try:
                 spark._jvm.java.lang.Thread.sleep(_HELD_SECONDS * 1000)  # type: ignore[union-attr]
             except Py4JJavaError:
-                raise QueryFailed(_INTERRUPTED) from None
-            raise QueryFailed(f"it was not stopped within {_HELD_SECONDS} s")
+                raise failed_query_error(_INTERRUPTED) from None
+            raise failed_query_error(f"it was not stopped within {_HELD_SECONDS} s")
 
 
 def limit_invalid(switch: StopSwitch, max_invalid_ratio: float, batch: BatchMetrics) -> None:
     """Ask for a stop behind a batch of whose new records a larger share is invalid; 0 is no limit."""
     records = batch.valid + batch.invalid
     if max_invalid_ratio and batch.invalid > max_invalid_ratio * records:
-        error = TooManyInvalid(batch.batch_id, batch.invalid, records, max_invalid_ratio)
+        error = TooManyInvalidError(
+            f"{batch.invalid:,} of the {records:,} records of batch {batch.batch_id} are invalid, "
+            f"{batch.invalid / records:.1%}; --max-invalid-ratio allows {max_invalid_ratio:g}. The batch is committed, "
+            "and nothing after it was read.",
+            hint="See what came (notebooks/dlq_inspection.ipynb), then run the same command again to go on with the "
+            "next batch",
+        )
         switch.request(f"--max-invalid-ratio {max_invalid_ratio:g}", error)
 
 
@@ -78,7 +85,7 @@ def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfi
     """Take requests to stop, in every way, until the block ends.
 
     Raises:
-        PortUnusable: The HTTP server cannot listen.
+        ConfigError: The HTTP server cannot listen.
     """
     with ExitStack() as stack:
         stack.enter_context(_catch_signals(switch))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from bronze.config import IngestConfig, read_token
-from bronze.errors import PortUnusable
+from bronze.errors import ConfigError
 from bronze.stop import StopSwitch
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,16 @@ class StopServer(ThreadingHTTPServer):
         try:
             super().__init__((config.http_host, config.http_port), StopHandler)
         except OSError as error:
-            raise PortUnusable(config.http_host, config.http_port, error.strerror or str(error)) from None
+            raise _port_error(config, error.strerror or str(error)) from None
         except UnicodeError:  # of a name with an empty part, or a part that is too long
-            raise PortUnusable(config.http_host, config.http_port, "it is no host's name") from None
+            raise _port_error(config, "it is no host's name") from None
+
+
+def _port_error(config: IngestConfig, reason: str) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {config.http_host}:{config.http_port}: {reason}",
+        hint="choose another --http-port or --http-host",
+    )
 
 
 class StopHandler(BaseHTTPRequestHandler):
@@ -92,7 +99,7 @@ def serve_stop(switch: StopSwitch, app_id: str, config: IngestConfig) -> Iterato
     """Listen until the block ends.
 
     Raises:
-        PortUnusable: Another program listens there, or it is not an address of this machine.
+        ConfigError: Another program listens there, or it is not an address of this machine.
     """
     with StopServer(switch, app_id, config) as server:
         threading.Thread(target=server.serve_forever, name="stop-server", daemon=True).start()

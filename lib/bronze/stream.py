@@ -13,12 +13,12 @@ from pyspark.sql.streaming import StreamingQuery
 
 from bronze.batch import BatchProcessor, IngestSummary
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
-from bronze.errors import DataLoss, InvalidKafkaConfig, TopicTruncated, TopicVanished, UnknownTopic
-from bronze.kafka.client import build_source_options
+from bronze.errors import DataLossError, ExitCode, TopicVanishedError, UnknownTopicError
+from bronze.kafka.client import build_source_options, client_config_error
 from bronze.kafka.watch import TopicWatch, watch_topic
 from bronze.pipeline import Checked, check_all, check_source, create_tables, make_processor, open_session
 from bronze.runtime.paths import check_writable
-from bronze.runtime.spark_errors import explain_failure, explain_failures
+from bronze.runtime.spark_errors import explain_failure, explain_failures, vanished_topic_error
 from bronze.stop import StopSwitch, check_stop_file, listen_for_stop, stop_query
 
 log = logging.getLogger(__name__)
@@ -57,11 +57,11 @@ def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
         query = start_query(records, processor, config, checked.checkpoint_path)
         try:
             await_query(query, processor, switch, config, watch)
-        except (DataLoss, TopicTruncated, TopicVanished, UnknownTopic) as error:
+        except (DataLossError, TopicVanishedError, UnknownTopicError) as error:
             # Spark names what it stumbled over, and another topic looks like lost records; the next start knows better.
             check_source(spark, replace(config, starting_offsets="", change_dlq=False))
-            if isinstance(error, UnknownTopic):
-                raise TopicVanished(str(error)) from error
+            if isinstance(error, UnknownTopicError):
+                raise vanished_topic_error(str(error)) from error
             raise
     return processor.summary
 
@@ -74,14 +74,14 @@ def main(config: IngestConfig) -> int:
         f"{summary.total:,} records in {summary.batch_count:,} batches: "
         f"{summary.valid:,} valid, {summary.invalid:,} invalid{present}"
     )
-    return 0
+    return ExitCode.DONE
 
 
 def read_topic(spark: SparkSession, config: IngestConfig, checked: Checked) -> DataFrame:
     """The topic as a stream of Kafka records; those of aborted transactions are left out.
 
     Raises:
-        InvalidKafkaConfig: Spark does not take one of the client properties.
+        ConfigError: Spark does not take one of the client properties.
     """
     options = build_source_options(checked.client_properties, "read_committed") | {
         "subscribe": config.kafka_topic,
@@ -93,7 +93,7 @@ def read_topic(spark: SparkSession, config: IngestConfig, checked: Checked) -> D
     try:
         return spark.readStream.format("kafka").options(**options).load()
     except IllegalArgumentException as error:
-        raise InvalidKafkaConfig(config.kafka_brokers, " ".join(str(error).split())) from None
+        raise client_config_error(config, " ".join(str(error).split())) from None
 
 
 def start_query(

@@ -19,10 +19,11 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from bronze.delta.binding import changed_dlq_error, taken_dlq_error
 from bronze.delta.commit import ConflictError, OwnTable, SparkTable, TableLog
 from bronze.delta.ledger import CommitNote, Place, TopicLedger, merge_all, new_note
 from bronze.delta.tables import CheckedTable, find_obstacle
-from bronze.errors import AppendConflict, DlqChanged, DlqTaken, WriterUnsuitable
+from bronze.errors import AppendConflictError, ConfigError
 from bronze.offsets import OffsetRanges, find_bounds, select_overlap
 from bronze.runtime.paths import to_local_path
 from bronze.tasks import ROWS_SCHEMA, BatchResult, BatchTask, merge_results, split_partition, write_batch
@@ -90,8 +91,8 @@ class TableWriter:
         """Whether anybody committed to a table since this was last asked, other than through this object.
 
         Raises:
-            TableChanged: A table is another one, or was altered.
-            DlqChanged: Another run has given bronze another DLQ.
+            BronzeError: A table is another one, or was altered.
+            ConfigError: Another run has given bronze another DLQ.
         """
         has_changed, self._has_missed = self._look() or self._has_missed, False
         return has_changed
@@ -121,7 +122,7 @@ class TableWriter:
             check_topic: Raises where what was read are not the topic's records; called before anything is committed.
 
         Raises:
-            AppendConflict: Others committed first, each time.
+            AppendConflictError: Others committed first, each time.
         """
         task = self._mark_counted(task, source)
         committed: dict[str, BatchResult] = {}
@@ -147,7 +148,7 @@ class TableWriter:
         """Commit a change of what bronze knows of a topic; nothing where it changes nothing.
 
         Raises:
-            AppendConflict: Others committed first, each time.
+            AppendConflictError: Others committed first, each time.
         """
 
         def commit(_: bool) -> None:
@@ -170,14 +171,14 @@ class TableWriter:
             owner: The bronze table that the DLQ belonged to when it was checked.
 
         Raises:
-            DlqTaken: Another bronze table has taken the DLQ since.
+            ConfigError: Another bronze table has taken the DLQ since.
         """
         if dlq := self._tables.get("dlq"):
 
             def commit(_: bool) -> None:
                 found = dlq.note.bronze.get(topic)
                 if found and found.id not in (bronze.id, owner.id if owner else ""):
-                    raise DlqTaken(dlq.path, topic, found.path)
+                    raise taken_dlq_error(dlq.path, topic, found.path)
                 if found != bronze:
                     dlq.commit(None, new_note("ledger", topic=topic, bronze={**dlq.note.bronze, topic: bronze}))
 
@@ -204,7 +205,7 @@ class TableWriter:
             dlq, named = self._tables.get("dlq"), self.ledger.get(topic, TopicLedger()).dlq
             owner = dlq.note.bronze.get(topic, bronze) if dlq else bronze
             if (named and named.id) != (place and place.id) or owner.id != bronze.id:
-                raise DlqChanged(bronze.path, topic, named.path if named else "")
+                raise changed_dlq_error(bronze.path, topic, named.path if named else "")
 
     def _retry(self, commit: Callable[[bool], Answer], name: str) -> Answer:
         """Commit until no other commit of ours came first; from the second time on, with the tables' newest state."""
@@ -218,7 +219,10 @@ class TableWriter:
             if attempt < ATTEMPTS:
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
                 self._has_missed = self._look() or self._has_missed
-        raise AppendConflict(path, ATTEMPTS)
+        raise AppendConflictError(
+            f"could not commit to {path} in {ATTEMPTS} attempts, because other writers kept committing first",
+            hint="nothing was lost, run the same command again",
+        )
 
     def _mark_counted(self, task: BatchTask, source: Source) -> BatchTask:
         known = self.ledger.get(source.topic, TopicLedger()).read
@@ -325,11 +329,11 @@ def check_writer(writer: str, tables: Sequence[CheckedTable]) -> str:
     """Why the direct writer cannot append to the tables correctly; empty where it can.
 
     Raises:
-        WriterUnsuitable: It is asked for all the same.
+        ConfigError: It is asked for all the same.
     """
     obstacle = next(filter(None, (find_obstacle(table.path, table.state) for table in tables)), "")
     if writer == "direct" and obstacle:
-        raise WriterUnsuitable(obstacle)
+        raise ConfigError(f"--writer direct cannot be used: {obstacle}", hint="use --writer auto or delta-spark")
     return obstacle
 
 
@@ -341,7 +345,7 @@ def choose_writer(writer: str, tables: Sequence[CheckedTable]) -> type[DirectWri
         tables: The tables as they are, not before they are created.
 
     Raises:
-        WriterUnsuitable: The direct writer is asked for where it cannot.
+        ConfigError: The direct writer is asked for where it cannot.
     """
     obstacle = check_writer(writer, tables)
     if writer == "delta-spark" or obstacle:

@@ -7,11 +7,10 @@ from datetime import datetime
 
 from confluent_kafka import KafkaException
 
-from bronze.errors import BronzeError
-from sandbox.errors import BrokerNotReachable
+from bronze.errors import BronzeError, ExitCode
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import TOPIC, produce
-from sandbox.topics import measure_topics
+from sandbox.topics import measure_topics, no_broker_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,53 +24,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KafkaException as error:
         print(f"sandbox: Kafka refused: {error.args[0].str()}", file=sys.stderr)
-        return 1
+        return ExitCode.FAILED
     except OSError as error:
         print(f"sandbox: {error}", file=sys.stderr)
-        return 1
+        return ExitCode.FAILED
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
 
 
 def _up(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
     has_started = sandbox.start()
     print(f"Kafka {'is up' if has_started else 'is already running'} at {sandbox.brokers} (pid {sandbox.pid})")
     print(f"  data: {sandbox.data_dir}\n  log:  {sandbox.log}")
-    return 0
+    return ExitCode.DONE
 
 
 def _down(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
     print("Kafka is stopped" if sandbox.stop() else "Kafka is not running")
-    return 0
+    return ExitCode.DONE
 
 
 def _status(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
     if sandbox.pid is None:
         print(f"Kafka is not running (data: {sandbox.data_dir}); python -m sandbox up starts it")
-        return 1
+        return ExitCode.FAILED
     topics = measure_topics(sandbox.brokers)
     print(f"Kafka is up at {sandbox.brokers} (pid {sandbox.pid})")
     for name, size in sorted(topics.items()):
         print(f"  {name:<40} {size.partitions:>4} partitions {size.records:>12,} records")
     if not topics:
         print("  no topics yet; python -m sandbox produce fills one")
-    return 0
+    return ExitCode.DONE
 
 
 def _produce(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
     if not options.brokers and sandbox.pid is None:
         # Whatever else listens on the port is not ours to fill.
-        raise BrokerNotReachable(sandbox.brokers)
+        raise no_broker_error(sandbox.brokers)
     names = ("topic", "count", "invalid_ratio", "partitions", "seed", "start_time", "rate")
     print(produce(options.brokers or sandbox.brokers, **{name: getattr(options, name) for name in names}))
-    return 0
+    return ExitCode.DONE
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage before it."""
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(ExitCode.CONFIG, f"{self.prog}: {message}\n")
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -46,8 +46,8 @@ def run_on_one_jvm(command: Sequence[str]) -> int:
     An interrupt and SIGTERM are the command's, which may need the JVM until its batch is committed.
 
     Raises:
-        JavaNotFound: There is no usable Java.
-        JarsNotResolved: The jars are not cached and could not be downloaded.
+        ConfigError: There is no usable Java.
+        BronzeError: The jars are not cached and could not be downloaded.
     """
     if has_jvm():
         return subprocess.call(command)

@@ -14,18 +14,18 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from bronze.errors import InvalidOption
+from bronze.errors import BronzeError, InvalidOptionError
 from bronze.runtime.jars import find_java, resolve_jars
-from sandbox.errors import BrokerNotReachable, BrokerNotStarted
 from sandbox.produce import produce
 from sandbox.system import HOST, find_free_port, hold_lock, read_command_line, wait_for_port
-from sandbox.topics import measure_topics
+from sandbox.topics import BrokerNotReachableError, measure_topics
 
 # Kafka names no logging backend as a dependency; without the second, its log would go nowhere.
 JARS = ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3")
 # Light compilation starts the broker with 4 CPU seconds instead of 6, and takes records about as fast.
 JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN")
 START_TIMEOUT, STOP_TIMEOUT = 90, 30  # seconds
+LOG_TAIL = 15  # lines
 
 # Paths are relative to the data directory, the broker's working directory: Java reads this file as Latin-1.
 # Records never expire: what waits on a laptop should still be there after the holidays. After a kill, the
@@ -61,7 +61,7 @@ def get_port() -> int:
     """Return SANDBOX_PORT, or 9092.
 
     Raises:
-        InvalidOption: It is not a port.
+        InvalidOptionError: It is not a port.
     """
     return _check_port_number(os.environ.get("SANDBOX_PORT") or "9092")
 
@@ -136,11 +136,9 @@ class KafkaSandbox:
         """Start the broker unless it runs, and wait until it answers; return whether it had to be started.
 
         Raises:
-            PortInUse: Another program listens on the port.
-            InvalidOption: This broker runs already, on another port than the one asked for.
-            BrokerNotStarted: It died, or did not answer within 90 seconds.
-            JavaNotFound: There is no Java to run it with.
-            JarsNotResolved: Kafka's jars could not be downloaded.
+            ConfigError: Another program listens on the port. There is no Java to run it with.
+            InvalidOptionError: This broker runs already, on another port than the one asked for.
+            BronzeError: It died, or did not answer within 90 seconds. Kafka's jars could not be downloaded.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.data_dir / "start.lock"):
@@ -152,7 +150,7 @@ class KafkaSandbox:
             self._spawn_broker()
             try:
                 if not self._wait_for_answer():
-                    raise BrokerNotStarted("ended while starting", self.log)
+                    raise self._start_error("ended while starting")
             except BaseException:
                 self.kill()
                 raise
@@ -180,7 +178,7 @@ class KafkaSandbox:
         running = self._read_state().get("port") if self.pid else None
         if running and self._port not in (None, 0, running):
             expected = f"{running}, where the broker of {self.data_dir} runs until python -m sandbox down"
-            raise InvalidOption("port", self._port, expected)
+            raise InvalidOptionError("port", self._port, expected)
         return running is not None
 
     def _spawn_broker(self) -> None:
@@ -195,7 +193,7 @@ class KafkaSandbox:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = ("format", f"--cluster-id={cluster_id}", "--config=server.properties")
         if self._run_java("kafka.tools.StorageTool", *command).wait() != 0:
-            raise BrokerNotStarted("could not format its storage", self.log)
+            raise self._start_error("could not format its storage")
 
     def _run_java(self, main_class: str, *arguments: str) -> subprocess.Popen:
         """Start Java in the data directory, in a session of its own, so that it outlives the terminal."""
@@ -216,16 +214,20 @@ class KafkaSandbox:
         begun = time.monotonic()
         while self.pid:
             # To answer is not enough: after a kill, it leads its partitions a few seconds later only.
-            with suppress(BrokerNotReachable, KafkaException):
+            with suppress(BrokerNotReachableError, KafkaException):
                 measure_topics(self.brokers)
                 return True
             time.sleep(0.1)
             waited = time.monotonic() - begun
             if waited > START_TIMEOUT:
-                raise BrokerNotStarted(f"did not answer within {START_TIMEOUT} s", self.log)
+                raise self._start_error(f"did not answer within {START_TIMEOUT} s")
             if waited > 5:
                 print(f"waiting for Kafka at {self.brokers}: {waited:.0f} s", file=sys.stderr)
         return False
+
+    def _start_error(self, what: str) -> BronzeError:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return BronzeError("\n  ".join([f"Kafka {what}; the end of {self.log}:", *lines[-LOG_TAIL:]]))
 
     def _end(self, how: signal.Signals) -> None:
         """Send a signal, if there is a broker to get it, and wait until it is gone."""
@@ -239,5 +241,5 @@ class KafkaSandbox:
 
 def _check_port_number(given: int | str) -> int:
     if not str(given).isdecimal() or int(given) > 65535:
-        raise InvalidOption("port", given, "1 to 65535, or 0 for a free port (also in SANDBOX_PORT)")
+        raise InvalidOptionError("port", given, "1 to 65535, or 0 for a free port (also in SANDBOX_PORT)")
     return int(given)

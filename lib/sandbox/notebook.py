@@ -13,7 +13,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, KafkaConfig, TablesConfig
-from bronze.notebook.cells import AnyConfig, NotOfSandbox, check_types, is_checkout, read_config
+from bronze.errors import ConfigError
+from bronze.notebook.cells import AnyConfig, check_types, is_checkout, read_config
 from bronze.runtime.paths import to_local_path
 from bronze.stream import run
 
@@ -24,26 +25,36 @@ def make_config(parameters: Mapping[str, Any], kind: type[AnyConfig]) -> AnyConf
     All parameters are checked before the sandbox is started and filled, where that is needed.
 
     Raises:
-        InvalidParameter: A parameter that only notebooks have is not of its type.
-        NotOfSandbox: ``use_sandbox`` is true beside brokers, a path or a topic that are not the sandbox's own.
+        ConfigError: A parameter that only notebooks have is not of its type. ``use_sandbox`` is true beside brokers, a
+            path or a topic that are not the sandbox's own.
         BronzeError: The configuration's own checks fail.
     """
     check_types(parameters)
     if not parameters["use_sandbox"]:
         return read_config(parameters, kind)
     if given := parameters.get("kafka_brokers"):
-        raise NotOfSandbox("kafka_brokers", given, "leave them empty")
+        raise _not_own_error("kafka_brokers", given, "leave them empty")
     if not issubclass(kind, KafkaConfig):
         return check_paths(read_config(parameters, kind))
     config = check_paths(read_config(parameters, kind, kafka_brokers="127.0.0.1:9092"))
     return replace(config, kafka_brokers=start_sandbox(config.kafka_topic))
 
 
+def _not_own_error(name: str, value: object, cure: str) -> ConfigError:
+    """For something that is not the sandbox's own, where the sandbox is to be used."""
+    return ConfigError(
+        f"use_sandbox is true, but {name} is {value!r}, and sample events are for the sandbox's own brokers, topic and "
+        "paths only",
+        hint="set use_sandbox to false (papermill: -p use_sandbox False, YAML: use_sandbox: false) and name "
+        f"kafka_brokers, or for the sandbox {cure}",
+    )
+
+
 def check_paths(config: AnyConfig) -> AnyConfig:
     """The configuration, where all its paths are the sandbox's own.
 
     Raises:
-        NotOfSandbox: Which one is not.
+        ConfigError: Which one is not.
     """
     own = find_own_folder()
     for name in ("output_path", "dlq_path", "checkpoint_path"):
@@ -51,7 +62,7 @@ def check_paths(config: AnyConfig) -> AnyConfig:
         local = to_local_path(path) if path else None
         if path and not (own and local and own in Path(local).resolve().parents):
             place = f"below {own}" if own else "below data/ of the checkout, and call the notebook from there"
-            raise NotOfSandbox(name, path, f"use a path {place}")
+            raise _not_own_error(name, path, f"use a path {place}")
     return config
 
 
@@ -68,7 +79,7 @@ def start_sandbox(kafka_topic: str) -> str:
     Only its own topic is filled; another one must be on its running broker already.
 
     Raises:
-        NotOfSandbox: It is not.
+        ConfigError: It is not.
     """
     from sandbox.kafka import KafkaSandbox, ensure_sandbox
     from sandbox.produce import TOPIC
@@ -80,7 +91,7 @@ def start_sandbox(kafka_topic: str) -> str:
     if sandbox.pid is None or kafka_topic not in measure_topics(sandbox.brokers):
         command = f"python -m sandbox up, then python -m sandbox produce --topic {kafka_topic}"
         cure = f"leave it {TOPIC}, or fill it by {command}"
-        raise NotOfSandbox("kafka_topic", kafka_topic, cure)
+        raise _not_own_error("kafka_topic", kafka_topic, cure)
     return sandbox.brokers
 
 
@@ -91,7 +102,7 @@ def fill_tables(spark: SparkSession, use_sandbox: bool, config: TablesConfig, ka
     where there are tables, nothing is done.
 
     Raises:
-        NotOfSandbox: A path or the topic is not the sandbox's own.
+        ConfigError: A path or the topic is not the sandbox's own.
     """
     if use_sandbox is not True or Path(to_local_path(config.output_path) or "").exists():
         return

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, Message, Producer
 from tqdm import tqdm
 
-from bronze.errors import InvalidOption
-from sandbox.errors import DeliveryFailed
+from bronze.errors import BronzeError, InvalidOptionError
 from sandbox.events import WINDOW, SampleRecord, generate_events
 from sandbox.topics import create_topic, measure_topics
 
@@ -69,9 +68,9 @@ def produce(
         rate: Records per second, 0 for as many as possible.
 
     Raises:
-        InvalidOption: An argument is out of its range.
-        BrokerNotReachable: No broker answers.
-        DeliveryFailed: The broker did not take a record within 30 seconds.
+        InvalidOptionError: An argument is out of its range.
+        BrokerNotReachableError: No broker answers.
+        BronzeError: The broker did not take a record within 30 seconds.
     """
     _check_range("count", count, count >= 0, "a whole number, 0 or more")
     _check_range("invalid_ratio", invalid_ratio, 0 <= invalid_ratio <= 1, "a number from 0 to 1")
@@ -96,16 +95,16 @@ def produce(
 
 def _check_range(name: str, given: float | None, is_in_range: bool, expected: str) -> None:
     if given is not None and not is_in_range:
-        raise InvalidOption(name, given, expected)
+        raise InvalidOptionError(name, given, expected)
 
 
 def _check_start_time(start_time: datetime) -> None:
     latest = datetime.now(UTC) - WINDOW
     if start_time.tzinfo is None:
-        raise InvalidOption("start_time", start_time.isoformat(), "a time with a zone, 2025-01-31T12:00:00Z")
+        raise InvalidOptionError("start_time", start_time.isoformat(), "a time with a zone, 2025-01-31T12:00:00Z")
     if not EARLIEST_START <= start_time <= latest:
         expected = f"{EARLIEST_START:%Y-%m-%dT%H:%MZ} to {latest:%Y-%m-%dT%H:%MZ} (the events span 3 hours)"
-        raise InvalidOption("start_time", start_time.isoformat(), expected)
+        raise InvalidOptionError("start_time", start_time.isoformat(), expected)
 
 
 def _pace(records: Iterable[SampleRecord], rate: float) -> Iterator[SampleRecord]:
@@ -136,5 +135,5 @@ def _send(brokers: str, topic: str, records: Iterable[SampleRecord]) -> Counter[
             break
     producer.flush()
     if reason := next(filter(None, outcomes), None):
-        raise DeliveryFailed(topic, reason, outcomes[None])
+        raise BronzeError(f"producing to {topic} failed after {outcomes[None]:,} records: {reason}")
     return error_types

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox.errors import PortInUse
+from bronze.errors import ConfigError
 
 HOST = "127.0.0.1"
 
@@ -24,7 +24,7 @@ def wait_for_port(port: int, seconds: float = 2.0) -> None:
     """Return once a program could listen on the port: a killed process gives its own back a little late.
 
     Raises:
-        PortInUse: It still could not after so many seconds.
+        ConfigError: It still could not after so many seconds.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -35,7 +35,10 @@ def wait_for_port(port: int, seconds: float = 2.0) -> None:
                 return probe.bind((HOST, port))
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise PortInUse(port, error.strerror) from None
+                    raise ConfigError(
+                        f"port {port} of 127.0.0.1 cannot be used: {error.strerror}.",
+                        hint=f"Stop what has it (lsof -i :{port}) or choose another port with --port or SANDBOX_PORT.",
+                    ) from None
         time.sleep(0.05)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from sandbox.errors import BrokerNotReachable
+from bronze.errors import BronzeError
 
 TIMEOUT = 10.0  # seconds
 
@@ -19,18 +19,29 @@ class TopicSize(NamedTuple):
     produced: int
 
 
+class BrokerNotReachableError(BronzeError):
+    """No broker answers at an address."""
+
+
+def no_broker_error(brokers: str) -> BrokerNotReachableError:
+    """For brokers of which none answers."""
+    return BrokerNotReachableError(
+        f"no Kafka broker answers at {brokers}", hint="python -m sandbox up (make sandbox-up) starts one."
+    )
+
+
 def connect(brokers: str) -> AdminClient:
     """Return an AdminClient of a broker that answers.
 
     Raises:
-        BrokerNotReachable: It did not within three seconds.
+        BrokerNotReachableError: It did not within three seconds.
     """
     # Without a log level, librdkafka writes every failed attempt to connect to standard error.
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     try:
         admin.list_topics(timeout=3)
     except KafkaException:
-        raise BrokerNotReachable(brokers) from None
+        raise no_broker_error(brokers) from None
     return admin
 
 
@@ -38,7 +49,7 @@ def create_topic(brokers: str, name: str, partitions: int, config: dict[str, str
     """Create a topic without replicas.
 
     Raises:
-        BrokerNotReachable: No broker answers.
+        BrokerNotReachableError: No broker answers.
         KafkaException: The broker refused, for instance because the topic exists.
     """
     new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {})
@@ -50,7 +61,7 @@ def measure_topics(brokers: str) -> dict[str, TopicSize]:
     """Return the size of each topic by name, Kafka's internal topics left out.
 
     Raises:
-        BrokerNotReachable: No broker answers.
+        BrokerNotReachableError: No broker answers.
         KafkaException: The broker did not say.
     """
     admin = connect(brokers)

@@ -19,10 +19,11 @@ from bronze.notebook.cells import read_result
 from bronze.schema import ERROR_TYPES
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.conftest import ROOT, Lake
-from tests.faults.conftest import assert_complete
-from tests.unit.builders import KAFKA_TIME, make_value
-from tests.unit.test_decode import BROKEN, INVALID_TIMES, LARGE, TIME, VALID, VALID_TIMES
+from tests.support.audit import assert_complete
+from tests.support.builders import KAFKA_TIME, make_value
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.values import BROKEN, INVALID_TIMES, LARGE, TIME, VALID, VALID_TIMES
 
 TOPIC = "bad-input"
 

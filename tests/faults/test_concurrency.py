@@ -18,15 +18,15 @@ from bronze.delta.commit import OwnTable, TableLog
 from bronze.ops import backfill
 from bronze.stream import run
 from sandbox.topics import measure_topics
-from tests.conftest import Lake, Topic, make_event, make_events, wait_until
-from tests.faults.conftest import Ingestion, assert_complete, change_path, read_end, when
-from tests.faults.test_kafka import GATED
-from tests.integration import test_backfill, test_configuration, test_maintain
-from tests.integration.test_ingestion import BAD
-from tests.unit import test_log
-
-bronze = test_configuration.bronze
-
+from tests.support import delta_log
+from tests.support.audit import assert_complete
+from tests.support.backfill import fill, run_backfill
+from tests.support.events import BAD, make_event, make_events
+from tests.support.ingestion import GATED, Ingestion
+from tests.support.lake import Lake, change_path, read_end
+from tests.support.maintenance import add_stray_file, run_maintenance
+from tests.support.topic import Topic
+from tests.support.waiting import wait_until, when
 
 # 1. Statements of delta-spark
 
@@ -175,11 +175,11 @@ def stream(lake: Lake, **changes: int | str) -> Iterator[Future[IngestSummary]]:
 @pytest.mark.parametrize("writer", ["direct", "delta-spark"])
 def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake, writer: str):
     """The stream is at the topic's end and commits every second; the whole topic is backfilled meanwhile."""
-    test_backfill.fill(topic, 300)
+    fill(topic, 300)
     lake.ingest(starting_offsets="latest")
     with stream(lake, trigger_interval="1 second", max_offsets_per_trigger=20, writer=writer) as running:
-        test_backfill.fill(topic, 100)
-        result = test_backfill.run(lake, max_offsets_per_trigger=150)
+        fill(topic, 100)
+        result = run_backfill(lake, max_offsets_per_trigger=150)
         wait_until(lambda: read_end(lake) == 1_200)
     assert result.summary.valid >= 900
     assert running.result().batch_count >= 3
@@ -213,15 +213,15 @@ def test_a_stream_that_comes_between_the_look_up_and_the_commit_of_a_backfill_do
 def test_maintenance_beside_a_live_stream_loses_and_doubles_nothing(topic: Topic, lake: Lake):
     topic.produce(make_events(20) + BAD)
     lake.ingest()
-    test_maintain.add_stray_file(lake, days=30)
+    add_stray_file(lake, days=30)
     for path in (lake.config.output_path, lake.config.dlq_path):
-        test_log.append(TableLog(path), 10 - DeltaTable(path).version())
+        delta_log.append(TableLog(path), 10 - DeltaTable(path).version())
         DeltaTable(path).create_checkpoint()
-        test_log.make_old(path, 40, range(10))
+        delta_log.make_old(path, 40, range(10))
     with stream(lake, trigger_interval="0 seconds"):
         with produce_all_the_time(topic):
             wait_until(lambda: len(lake.positions()) >= 60)
-            summaries = [test_maintain.run_maintenance(lake, vacuum=True) for _ in range(2)]
+            summaries = [run_maintenance(lake, vacuum=True) for _ in range(2)]
         produced = measure_topics(topic.brokers)[topic.name].produced
         wait_until(lambda: read_end(lake) == produced)
     assert sum(s.compacted for s in summaries) >= 2

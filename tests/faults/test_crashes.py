@@ -1,7 +1,5 @@
 """Crashes: what was not committed is run again, what was committed is left out, wherever ``kill -9`` hits."""
 
-import os
-import random
 import re
 import signal
 import sys
@@ -16,24 +14,22 @@ from deltalake import DeltaTable
 
 from bronze.config import AuditConfig
 from bronze.runtime.jars import get_spark_packages
-from sandbox.events import generate_events
 from sandbox.system import find_free_port
-from tests.conftest import ROOT, Lake, Topic, list_flags, make_event, make_events, wait_until
-from tests.faults.conftest import Ingestion, assert_complete
-from tests.integration.test_dlq_replay import change_schema, migrate_bronze, run_changed
-from tests.integration.test_ingestion import BAD, START
-from tests.integration.test_spark_submit import CLUSTER, run_cluster
+from tests.support.audit import assert_complete
+from tests.support.cluster import CLUSTER, run_cluster
+from tests.support.commands import list_flags
+from tests.support.events import BAD, make_event, make_events
+from tests.support.ingestion import PAUSE, PAUSE_SCRIPT, Ingestion
+from tests.support.kills import KILLS, LONG, WRITERS, assert_survives_kills, count_batches
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.schema_change import change_schema, migrate_bronze, run_changed
+from tests.support.topic import Topic
+from tests.support.waiting import wait_until
 
-SCRIPT = str(ROOT / "tests" / "faults" / "pause.py")
-PAUSE = (sys.executable, SCRIPT, "ingest")
 SUBMIT = ("spark-submit", "--packages", ",".join(get_spark_packages()))
-WRITERS = ("direct", "delta-spark")
 PAUSED = re.compile(r"Paused .*, process (\d+)")
 EXECUTOR, WORKER = "org.apache.spark.executor.CoarseGrainedExecutorBackend", "org.apache.spark.deploy.worker.Worker"
-# Seconds; a busy machine needs some minutes for what takes seconds.
-LONG = 400
-KILLS = int(os.environ.get("KILLS") or 6)  # make test-soak: 25
-SEED = int(os.environ.get("SEED") or time.time())
 
 
 @pytest.fixture
@@ -108,50 +104,6 @@ def test_kill_9_between_the_commits_and_then_a_changed_schema(
     assert "(10 in bronze, 50 in the DLQ); lag 0" in done.stdout
 
 
-def count_batches(ingestion: Ingestion) -> int:
-    """Batches that a run has committed."""
-    return len(re.findall(r"Batch \d+: total", ingestion.log))
-
-
-def wait_for_batches(ingestion: Ingestion, number: int, seconds: float = LONG) -> None:
-    end = time.monotonic() + seconds
-    while count_batches(ingestion) < number:
-        assert ingestion.process.poll() is None, ingestion.log[-3000:]
-        assert time.monotonic() < end, ingestion.log[-3000:]
-        time.sleep(0.02)
-
-
-def wait_at_random(ingestion: Ingestion, chance: random.Random, number: int) -> None:
-    """Until a random moment of the start-up, before the first commit, or (most) between the commits of some batches."""
-    if number % 5 == 0:
-        time.sleep(chance.uniform(0.5, 5))
-    elif number % 5 == 1:
-        ingestion.wait_for("Writer: ", LONG)
-        time.sleep(chance.uniform(0, 3))
-    else:
-        wait_for_batches(ingestion, chance.randint(1, 3))
-        time.sleep(chance.uniform(0, 1))
-
-
-def assert_survives_kills(lake: Lake, topic: Topic, start: Callable[..., Ingestion], kills: int) -> None:
-    """Kill run after run over one backlog, the two writers in turn; then the rest is ingested and all is there once."""
-    chance, records, batches = random.Random(SEED), 2_000 * kills, []
-    print(f"\n{kills} kills, SEED={SEED}")
-    topic.produce([record.value for record in generate_events(records, SEED, START, invalid_ratio=0.05)])
-    for number in range(kills):
-        ingestion = start(replace(lake.config, writer=WRITERS[number % 2], max_offsets_per_trigger=200))
-        wait_at_random(ingestion, chance, number)
-        assert ingestion.process.poll() is None, ingestion.log[-3000:]
-        ingestion.kill()
-        batches.append(count_batches(ingestion))
-    print(f"batches committed before each kill: {batches}")
-    assert sum(number > 0 for number in batches) >= kills / 2
-    assert min(batches) == 0
-    assert lake.ingest().total > 0
-    assert_complete(lake, records)
-    assert lake.dlq.count() == records * 0.05
-
-
 def test_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
     assert_survives_kills(lake, topic, start, KILLS)
 
@@ -162,7 +114,7 @@ def test_a_machine_that_is_lost_in_the_middle_of_a_batch(
     """A task has written its files and not told the driver, when its executor and its worker are killed."""
     topic.produce(make_events(500) + BAD)
     with run_cluster(tmp_path, workers=2, cores=1) as url:
-        command = [*SUBMIT, *CLUSTER, url, SCRIPT, "ingest"]
+        command = [*SUBMIT, *CLUSTER, url, PAUSE_SCRIPT, "ingest"]
         pause = {"PAUSE_AT": "during the write", "PYSPARK_PYTHON": sys.executable}
         ingestion = start(lake.config, *command, **pause)
         for process in find_executor_and_worker(tmp_path / "work", ingestion):

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Lake, Topic, make_events
-from tests.faults.conftest import Ingestion, assert_complete, change_path, when
-from tests.integration import test_configuration
-from tests.integration.test_configuration import is_untouched
-from tests.integration.test_ingestion import BAD
+from tests.support.audit import assert_complete
+from tests.support.events import BAD, make_events
+from tests.support.ingestion import Ingestion
+from tests.support.lake import Lake, change_path, is_untouched
+from tests.support.topic import Topic
+from tests.support.waiting import when
 
-bronze = test_configuration.bronze
 PATHS = ["output_path", "dlq_path", "checkpoint_path"]
 RECORDS = 60 + len(BAD)
 

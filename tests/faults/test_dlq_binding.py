@@ -11,13 +11,14 @@ import pytest
 from bronze.config import AuditConfig, BackfillConfig, CreateTablesConfig, ReplayConfig
 from bronze.delta.commit import OwnTable
 from bronze.delta.ddl import create_table_statement
-from bronze.errors import BronzeError, DlqChanged, DlqMismatch, DlqMissing, DlqTaken
+from bronze.errors import BronzeError, ConfigError
 from bronze.ops import backfill, create_tables, replay
 from bronze.ops.audit import run as run_audit
 from bronze.schema import get_bronze_spec, get_dlq_spec
-from tests.conftest import Lake, Topic, make_event, make_events
-from tests.faults.conftest import assert_complete, change_path
-from tests.integration.test_ingestion import BAD
+from tests.support.audit import assert_complete
+from tests.support.events import BAD, make_event, make_events
+from tests.support.lake import Lake, change_path
+from tests.support.topic import Topic
 
 
 def run_backfill(lake: Lake, **changes):
@@ -56,7 +57,7 @@ def test_another_dlq_or_none_is_refused_before_anything_is_written(
     if command == "replay":
         filled.spark.sql(create_table_statement(get_dlq_spec(), other.config.dlq_path))
     before = count_commits(filled)
-    with pytest.raises(DlqMismatch, match="--change-dlq") as refused:
+    with pytest.raises(ConfigError, match="and this run has .*--change-dlq") as refused:
         COMMANDS[command](other)
     assert refused.value.exit_code == 2
     assert f"Give --dlq-path file:{filled.config.dlq_path}" in str(refused.value)
@@ -81,7 +82,7 @@ def test_what_the_dlq_before_holds_counts_after_a_change(filled: Lake, topic: To
     assert other.ingest().present == 5 + 2 * len(BAD)
     assert (filled.dlq.count(), other.dlq.count()) == (len(BAD), len(BAD))
     assert_complete(other, 5 + 2 * len(BAD))
-    with pytest.raises(DlqMismatch):
+    with pytest.raises(ConfigError, match="and this run has"):
         filled.ingest()
 
 
@@ -108,7 +109,7 @@ def test_a_running_writer_notices_a_change_before_its_next_commit(
 
     with monkeypatch.context() as patch:
         patch.setattr(OwnTable, "commit", commit)
-        with pytest.raises(DlqChanged, match="names the DLQ file:.*dlq2 now") as refused:
+        with pytest.raises(ConfigError, match="names the DLQ file:.*dlq2 now") as refused:
             filled.ingest()
     assert refused.value.exit_code == 2
     other.ingest()
@@ -156,7 +157,7 @@ def test_a_copy_of_the_lake_is_a_lake_with_the_configured_tables(filled: Lake, t
 def test_a_copy_of_the_dlq_alone_is_refused_while_the_original_is_there(filled: Lake, tmp_path: Path):
     shutil.copytree(filled.config.dlq_path, tmp_path / "copy")
     copied = change_path(filled, "dlq_path", tmp_path / "copy")
-    with pytest.raises(DlqMismatch, match=f"Give --dlq-path file:{filled.config.dlq_path}"):
+    with pytest.raises(ConfigError, match=f"and this run has .*Give --dlq-path file:{filled.config.dlq_path}"):
         copied.ingest()
     shutil.rmtree(filled.config.dlq_path)
     copied.ingest()
@@ -172,21 +173,21 @@ MAKERS: dict[str, Callable[[Lake], object]] = {
 @pytest.mark.parametrize("command", MAKERS)
 def test_no_command_creates_again_a_dlq_that_is_gone(filled: Lake, command: str):
     shutil.rmtree(filled.config.dlq_path)
-    with pytest.raises(DlqMissing, match="Restore it; or give --change-dlq"):
+    with pytest.raises(ConfigError, match="is gone, and the invalid records .*Restore it; or give --change-dlq"):
         MAKERS[command](filled)
     assert not Path(filled.config.dlq_path).exists()
 
 
 def test_a_stream_of_another_topic_does_not_create_it_again_either(filled: Lake, make_topic):
     shutil.rmtree(filled.config.dlq_path)
-    with pytest.raises(DlqMissing):
+    with pytest.raises(ConfigError, match="is gone, and the invalid records"):
         filled.ingest(kafka_topic=make_topic().name, checkpoint_path=f"{filled.config.checkpoint_path}-2")
 
 
 def test_a_dlq_made_again_by_hand_is_another(filled: Lake):
     shutil.rmtree(filled.config.dlq_path)
     filled.spark.sql(create_table_statement(get_dlq_spec(), filled.config.dlq_path))
-    with pytest.raises(DlqMissing):
+    with pytest.raises(ConfigError, match="is gone, and the invalid records"):
         filled.ingest()
 
 
@@ -214,7 +215,7 @@ def test_one_dlq_serves_two_bronze_tables_of_two_topics_but_not_of_one(filled: L
     other_topic = make_topic()
     other_topic.produce(make_events(2) + BAD)
     other = change_path(change_path(filled, "output_path", tmp_path / "bronze2"), "checkpoint_path", tmp_path / "c2")
-    with pytest.raises(DlqTaken, match="for another bronze table"):
+    with pytest.raises(ConfigError, match="for another bronze table"):
         other.ingest()
     assert not (tmp_path / "bronze2").exists()
     other = replace(other, config=replace(other.config, kafka_topic=other_topic.name))
@@ -227,7 +228,7 @@ def test_one_dlq_serves_two_bronze_tables_of_two_topics_but_not_of_one(filled: L
 def test_a_restore_does_not_take_the_binding_back(filled: Lake, tmp_path: Path, name: str):
     """To the version before the binding."""
     filled.spark.sql(f"RESTORE TABLE delta.`{getattr(filled.config, name)}` TO VERSION AS OF 0")
-    with pytest.raises(DlqMismatch):
+    with pytest.raises(ConfigError, match="and this run has"):
         run_backfill(filled, dlq_path=str(tmp_path / "dlq2"))
     run_backfill(filled)
     assert_complete(filled, 5 + len(BAD))
@@ -241,7 +242,7 @@ def test_a_bronze_from_a_backup_that_does_not_know_its_dlq_is_refused(topic: Top
     lake.ingest()
     shutil.rmtree(lake.config.output_path)
     shutil.copytree(tmp_path / "backup", lake.config.output_path)
-    with pytest.raises(DlqMismatch):
+    with pytest.raises(ConfigError, match="and this run has"):
         lake.ingest(dlq_path=str(tmp_path / "dlq2"))
 
 
@@ -262,7 +263,7 @@ def downgrade(lake: Lake, **properties: str) -> None:
 def test_a_table_of_an_older_version_goes_on_with_its_dlq(filled: Lake, topic: Topic, tmp_path: Path):
     downgrade(filled, dlqPaths=json.dumps([f"file:{filled.config.dlq_path}"]))
     topic.produce([*make_events(3), b"{"])
-    with pytest.raises(DlqMismatch):
+    with pytest.raises(ConfigError, match="and this run has"):
         filled.ingest(dlq_path=str(tmp_path / "dlq2"))
     filled.ingest()
     assert_complete(filled, 5 + len(BAD) + 4)
@@ -277,7 +278,7 @@ def test_a_table_of_an_older_version_with_several_dlqs_is_refused_until_one_is_c
     for lake in (filled, second):
         downgrade(lake, dlqPaths=json.dumps([f"file:{lake.config.dlq_path}" for lake in (filled, second)]))
     for lake in (filled, second):
-        with pytest.raises(DlqMismatch, match=r"dlq or file:.*dlq2"):
+        with pytest.raises(ConfigError, match=r"dlq or file:.*dlq2, and this run has"):
             lake.ingest()
     second.ingest(change_dlq=True)
     assert_complete(second, 5 + 2 * len(BAD))
@@ -310,6 +311,6 @@ def test_a_bronze_table_made_by_hand_is_bound_at_the_first_run(topic: Topic, lak
         lake.spark.sql(create_table_statement(spec, path))
     topic.produce(make_events(2) + BAD)
     lake.ingest()
-    with pytest.raises(DlqMismatch):
+    with pytest.raises(ConfigError, match="and this run has"):
         lake.ingest(dlq_path="")
     assert_complete(lake, 2 + len(BAD))

@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from sandbox.kafka import KafkaSandbox
-from tests.faults.machine import IngestionMachine
+from tests.support.machine import IngestionMachine
 
 INGEST = {"writer": "direct", "accept": False}
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,20 +18,20 @@ from deltalake import DeltaTable
 
 from bronze.config import BackfillConfig
 from bronze.delta.tables import read_table_state
-from bronze.errors import RecordUnreadable, TopicRecreated
+from bronze.errors import ConfigError, RecordUnreadableError
 from bronze.ops import backfill
 from bronze.ops.backfill import append_batches
 from bronze.writers import TableWriter
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.conftest import ROOT, Lake, Topic, make_event, make_events, wait_until
-from tests.faults.conftest import Ingestion, assert_complete
-from tests.integration.test_audit import audit
-from tests.integration.test_configuration import delete_records
+from tests.support.audit import assert_complete, audit
+from tests.support.events import make_event, make_events
+from tests.support.ingestion import GATED, Ingestion
+from tests.support.lake import Lake
+from tests.support.topic import Topic, delete_records
+from tests.support.waiting import wait_until
 
 OUTAGE_SECONDS = 60
-# Batches wait, planned but not read, for the file that GATE names.
-GATED = (sys.executable, str(ROOT / "tests" / "faults" / "gated.py"), "ingest")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +185,9 @@ def test_a_topic_that_was_recreated_while_the_stream_was_down(topic: Topic, lake
 
 
 def assert_refused(lake: Lake) -> None:
-    with pytest.raises(TopicRecreated, match="Give new --output-path, --dlq-path and --checkpoint-path") as refused:
+    with pytest.raises(
+        ConfigError, match="recreated since .*Give new --output-path, --dlq-path and --checkpoint-path"
+    ) as refused:
         lake.ingest()
     assert refused.value.exit_code == 2
 
@@ -247,7 +248,7 @@ def test_a_topic_that_is_recreated_under_a_backfill(
     monkeypatch.setattr("bronze.ops.backfill.append_batches", recreate_first)
     names = ("kafka_brokers", "kafka_topic", "output_path", "dlq_path")
     config = BackfillConfig(**{name: getattr(lake.config, name) for name in names}, starting_offsets="earliest")
-    with pytest.raises(TopicRecreated):
+    with pytest.raises(ConfigError, match="was deleted and recreated since"):
         backfill.run(config, lake.spark)
     assert lake.positions() == []
 
@@ -322,13 +323,13 @@ def test_a_record_that_spark_cannot_read_is_what_the_audit_finds(make_topic: Cal
     assert producer.flush(30) == 0
     topic.produce(make_events(2, first=3))
     lake = replace(lake, config=replace(lake.config, kafka_topic=topic.name))
-    with pytest.raises(RecordUnreadable, match="partition 0, offset 2"):
+    with pytest.raises(RecordUnreadableError, match="partition 0, offset 2"):
         lake.ingest()
     (before, behind) = (
         replace(lake, config=replace(lake.config, checkpoint_path=f"{lake.config.checkpoint_path}-{number}"))
         for number in range(2)
     )
-    with pytest.raises(RecordUnreadable):
+    with pytest.raises(RecordUnreadableError):
         before.ingest(max_offsets_per_trigger=1)
     behind.ingest(starting_offsets=json.dumps({topic.name: {"0": 3}}))
     (partition,) = audit(behind).partitions

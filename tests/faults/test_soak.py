@@ -23,10 +23,14 @@ from pyspark.sql import SparkSession
 from bronze.config import IngestConfig
 from bronze.delta.ddl import create_table_statement
 from bronze.schema import get_bronze_spec
-from tests.conftest import ROOT, Lake, Topic, make_events
-from tests.faults.conftest import Ingestion, assert_complete
-from tests.faults.test_crashes import KILLS, LONG, SEED, assert_survives_kills, wait_for_batches
-from tests.integration import test_logs
+from tests.support.audit import assert_complete
+from tests.support.delta_log import check_commits_in_turn
+from tests.support.events import make_events
+from tests.support.ingestion import Ingestion
+from tests.support.kills import KILLS, LONG, SEED, assert_survives_kills, wait_for_batches
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
 
 pytestmark = pytest.mark.soak
 
@@ -159,4 +163,4 @@ def test_1000_commits_of_two_writers_in_turn_are_short_to_open_and_cleaned_by_ma
 ):
     path = str(tmp_path / "bronze")
     spark.sql(create_table_statement(get_bronze_spec(), path))
-    test_logs.check_commits_in_turn(spark, path, 1_000)
+    check_commits_in_turn(spark, path, 1_000)

@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from pyspark.sql import SparkSession
 
 from sandbox.kafka import KafkaSandbox
-from tests.faults.machine import IngestionMachine
+from tests.support.machine import IngestionMachine
 
 SEED = os.environ.get("BRONZE_SEED")
 EXAMPLES = int(os.environ.get("BRONZE_EXAMPLES") or 40)

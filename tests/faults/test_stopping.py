@@ -17,12 +17,13 @@ import pytest
 from bronze.notebook.cells import read_result
 from bronze.runtime.jars import get_spark_packages
 from sandbox.system import find_free_port
-from tests.conftest import ROOT, Lake, Topic, make_events
-from tests.faults.conftest import BRONZE, Ingestion, assert_complete
-from tests.integration.test_ingestion import BAD
+from tests.support.audit import assert_complete
+from tests.support.events import BAD, make_events
+from tests.support.ingestion import BRONZE, SLOW, Ingestion
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
 
-# Its batches take a minute in Spark.
-SLOW = (sys.executable, str(ROOT / "tests" / "faults" / "slow.py"), "ingest")
 RECORDS = 3_000 + len(BAD)
 NOTEBOOK_PARAMETERS = papermill.inspect_notebook(ROOT / "notebooks" / "ingestion.ipynb")
 SUBMIT = (

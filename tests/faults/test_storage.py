@@ -12,12 +12,14 @@ from bronze.cli import main
 from bronze.config import AuditConfig
 from bronze.delta.ddl import create_table_statement
 from bronze.schema import get_bronze_spec
-from tests.conftest import Lake, Topic, list_flags, make_events
-from tests.faults.conftest import assert_complete, change_path, when
-from tests.integration import test_backfill, test_configuration
-from tests.integration.test_ingestion import BAD
+from tests.support.audit import assert_complete
+from tests.support.backfill import let_commit_first, run_backfill
+from tests.support.commands import list_flags
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake, change_path
+from tests.support.topic import Topic
+from tests.support.waiting import when
 
-bronze = test_configuration.bronze
 RECORDS = 60 + len(BAD)
 
 
@@ -146,7 +148,7 @@ def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bro
     table = re.search(r"DeltaTable\('(.+)'\)\.repair\(\)", message)
     DeltaTable(table[1]).repair()
     assert audit()[0] == 5
-    test_backfill.run(lake, checkpoint_path=lake.config.checkpoint_path)
+    run_backfill(lake, checkpoint_path=lake.config.checkpoint_path)
     assert bronze()[0] == 0
     assert_complete(lake, RECORDS + 60)
 
@@ -166,7 +168,7 @@ def test_a_deletion_vector_that_is_gone_is_named_and_the_cure_makes_the_table_wh
     restore = re.search(r"RESTORE TABLE \S+ TO VERSION AS OF", message)
     lake.spark.sql(f"{restore[0]} 2").collect()
     assert audit()[0] == 5
-    test_backfill.run(lake, checkpoint_path=lake.config.checkpoint_path)
+    run_backfill(lake, checkpoint_path=lake.config.checkpoint_path)
     assert_complete(lake, RECORDS + 10)
 
 
@@ -196,7 +198,7 @@ def test_a_vacuum_without_retention_that_takes_a_batch_s_files_before_their_comm
     lake.ingest()
     topic.produce(make_events(60))
     with monkeypatch.context() as patched:
-        test_backfill.let_commit_first(patched, lambda: vacuum_all(lake))
+        let_commit_first(patched, lambda: vacuum_all(lake))
         code, message = bronze("--writer", "direct")
     assert code == 1
     assert "nothing was committed" in message

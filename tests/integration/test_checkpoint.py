@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from bronze.cli import main
-from tests.conftest import Lake, Topic, make_events
+from tests.support.events import make_events
+from tests.support.lake import Lake
+from tests.support.topic import Topic
 
 
 @pytest.fixture

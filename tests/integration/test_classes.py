@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from sandbox.jvm import LIGHT
-from tests.conftest import run_command
+from tests.support.commands import run_command
 
 ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
 

@@ -10,30 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer
 
 from bronze.cli import main
-from tests.conftest import ROOT, Lake, Topic, list_flags, make_event, make_events
-
-
-@pytest.fixture
-def bronze(lake: Lake, capsys: pytest.CaptureFixture[str]):
-    """``bronze ingest`` with the lake's flags, some replaced: its exit code, and what it says on standard error."""
-
-    def ingest(*extra: str, **changes: str) -> tuple[int, str]:
-        names = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path")
-        values = {name: changes.get(name, getattr(lake.config, name)) for name in names}
-        flags = [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), value)]
-        code = main(["ingest", *flags, "--available-now", *extra])
-        return code, capsys.readouterr().err.strip().rpartition("bronze: ")[2]
-
-    return ingest
-
-
-def is_untouched(lake: Lake) -> bool:
-    paths = (lake.config.output_path, lake.config.dlq_path, lake.config.checkpoint_path)
-    return not any(Path(path).exists() for path in paths)
+from tests.support.commands import list_flags
+from tests.support.events import make_event, make_events
+from tests.support.lake import Lake, is_untouched
+from tests.support.paths import ROOT
+from tests.support.topic import Topic, delete_records
 
 
 def test_an_unknown_topic_is_named(bronze, lake: Lake):
@@ -80,13 +64,6 @@ def test_offsets_beyond_the_end_are_refused_with_what_there_is(bronze, topic: To
     assert code == 2
     assert "does not hold offset 6 of partition 1 (it holds 0 to 4)" in message
     assert is_untouched(lake)
-
-
-def delete_records(topic: Topic, partition: int, before: int) -> None:
-    """What retention does: the partition now starts at an offset."""
-    admin = AdminClient({"bootstrap.servers": topic.brokers})
-    for future in admin.delete_records([TopicPartition(topic.name, partition, before)]).values():
-        future.result()
 
 
 def test_records_that_kafka_deleted_unread_are_named_and_can_be_given_up(bronze, topic: Topic, lake: Lake, bronze_log):

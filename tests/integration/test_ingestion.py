@@ -15,14 +15,16 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from bronze.errors import TooManyInvalid
+from bronze.errors import TooManyInvalidError
 from bronze.schema import ERROR_TYPES
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
-from tests.conftest import ROOT, SHORT_LIVED, Lake, Topic, list_flags, make_event, make_events, wait_until
-
-BAD = [None, b"", b"\xff", b"{", b"[1]", b'{"event_id": 1}', b"{}", make_event(event_timestamp="yesterday")]
-START = datetime(2026, 5, 1, tzinfo=UTC)
+from tests.support.commands import SHORT_LIVED, list_flags
+from tests.support.events import BAD, START, make_event, make_events
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
+from tests.support.waiting import wait_until
 
 
 def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):
@@ -194,7 +196,7 @@ def test_metrics_are_logged_in_their_exact_form(topic: Topic, any_lake: Lake, br
 def test_too_many_invalid_records_stop_the_run_behind_their_batch(topic: Topic, any_lake: Lake):
     topic.produce([*make_events(20), *BAD[:2], *make_events(4), *BAD, *make_events(50)], partition=0)
     limits = {"max_offsets_per_trigger": 12, "max_invalid_ratio": 0.5}
-    with pytest.raises(TooManyInvalid, match="8 of the 12 records of batch 2 are invalid, 66.7%.* allows 0.5"):
+    with pytest.raises(TooManyInvalidError, match="8 of the 12 records of batch 2 are invalid, 66.7%.* allows 0.5"):
         any_lake.ingest(**limits)
     assert len(any_lake.positions()) == 36
     summary = any_lake.ingest(**limits)

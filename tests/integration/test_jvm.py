@@ -10,9 +10,12 @@ from subprocess import CompletedProcess
 import psutil
 import pytest
 
-from tests.conftest import Lake, Topic, list_flags, make_events, run_command, wait_until
+from tests.support.commands import ON_ONE_JVM, list_flags, run_command
+from tests.support.events import make_events
+from tests.support.lake import Lake
+from tests.support.topic import Topic
+from tests.support.waiting import wait_until
 
-ON_ONE_JVM = (sys.executable, "-m", "sandbox.jvm")
 _INGEST = """
 import sys
 from pyspark.sql import SparkSession

@@ -10,20 +10,25 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from bronze.config import MaintainConfig
 from bronze.delta.commit import TableLog
-from bronze.delta.ddl import create_table_statement, set_properties_statement
+from bronze.delta.ddl import create_table_statement
 from bronze.delta.log_files import (
     describe_logs,
     find_checkpoint,
     keep_newest,
-    open_log,
     remove_stale_checksum,
     tidy_log,
 )
-from bronze.ops import maintain
 from bronze.schema import get_bronze_spec
-from tests.unit.test_log import DAY, append, list_commits, make_old
+from tests.support.delta_log import (
+    DAY,
+    append,
+    check_commits_in_turn,
+    list_commits,
+    make_old,
+    run_direct,
+    set_properties,
+)
 
 SPELLINGS = ["365 days", "interval 365 days", "INTERVAL 365 DAYS"]
 
@@ -36,51 +41,6 @@ INTERVAL = {"delta.checkpointInterval": "10"}
 def path(tmp_path: Path, spark: SparkSession) -> str:
     spark.sql(create_table_statement(get_bronze_spec(), str(tmp_path / "bronze"), properties=INTERVAL))
     return str(tmp_path / "bronze")
-
-
-def set_properties(spark: SparkSession, path: str, **properties: str) -> None:
-    """A commit of delta-spark; properties without a prefix are ours, which no running writer stops for."""
-    spark.sql(set_properties_statement(path, {name.replace("__", "."): value for name, value in properties.items()}))
-
-
-def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:
-    """Batches of the direct writer."""
-    for _ in range(count):
-        log.refresh()
-        append(log)
-        log.keep_log_short(spark)
-
-
-def tidy(spark: SparkSession, path: str) -> int:
-    """Maintain the table, as the command does; how many commits were deleted."""
-    return maintain.run(MaintainConfig(output_path=path), spark).cleaned
-
-
-def read_anew(spark: SparkSession, path: str) -> tuple[int, int]:
-    """The version that delta-spark and deltalake open from what is on disk."""
-    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
-    return open_log(spark, path)[1].version(), DeltaTable(path).version()
-
-
-def check_commits_in_turn(spark: SparkSession, path: str, count: int) -> None:
-    """Let delta-spark make each 17th commit and the direct writer the others; then let three quarters expire."""
-    interval = count // 10
-    set_properties(spark, path, delta__checkpointInterval=str(interval))
-    log = TableLog(path)
-    while (version := DeltaTable(path).version()) < count:
-        if version % 17:
-            run_direct(spark, log, 1)
-        else:
-            set_properties(spark, path, bronze__turn=str(version))
-    assert list_commits(path) == list(range(count + 1))
-    assert read_anew(spark, path) == (count, count)
-    assert count - find_checkpoint(path) < interval
-    expired = count * 3 // 4
-    make_old(path, 40, range(expired))
-    assert expired - interval - 17 <= tidy(spark, path) <= expired
-    assert set(range(expired, count + 1)) <= set(list_commits(path))
-    assert read_anew(spark, path) == (count, count)
-    assert tidy(spark, path) == 0
 
 
 def test_commits_of_two_writers_in_turn_are_short_to_open_and_cleaned_by_maintain_alone(spark: SparkSession, path: str):

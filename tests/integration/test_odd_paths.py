@@ -17,7 +17,9 @@ from bronze.config import (
     StatusConfig,
 )
 from bronze.ops import audit, backfill, checkpoint, create_tables, maintain, replay, status
-from tests.conftest import Lake, Topic, make_events
+from tests.support.events import make_events
+from tests.support.lake import Lake
+from tests.support.topic import Topic
 
 ODD = """o [x] {a,b} *? `q`` ${HOME} ${spark:x} '"' $1 #;=,@!&|<>~^+ 100% ü (é) :c"""
 

@@ -24,10 +24,11 @@ from bronze.ops.maintain import run as run_maintain
 from bronze.ops.status import Status
 from bronze.ops.status_report import to_json, to_text
 from bronze.transforms import build_dlq
-from tests.conftest import Lake, Topic, make_event
-from tests.integration.test_configuration import delete_records
-from tests.integration.test_status import draw
-from tests.unit.builders import make_records
+from tests.support.builders import make_records
+from tests.support.events import make_event
+from tests.support.lake import Lake
+from tests.support.plots import draw
+from tests.support.topic import Topic, delete_records
 
 HOUR = 3_600_000
 YEAR_2300, YEAR_10000, YEAR_58872 = 10_413_792_000_000, 253_402_300_800_000, 1_796_083_200_000_000

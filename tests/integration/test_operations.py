@@ -10,7 +10,8 @@ import pytest
 
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
-from tests.conftest import ROOT, SHORT_LIVED
+from tests.support.commands import SHORT_LIVED
+from tests.support.paths import ROOT
 
 SECTION = (ROOT / "docs" / "operations.md").read_text().partition("\n## Commands\n")[2].partition("\n## ")[0]
 BLOCKS = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)

@@ -13,9 +13,8 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
-from bronze.errors import InvalidOption
+from bronze.errors import BronzeError, InvalidOptionError
 from sandbox.__main__ import main
-from sandbox.errors import BrokerNotStarted, DeliveryFailed
 from sandbox.events import generate_events
 from sandbox.kafka import KafkaSandbox, ensure_sandbox
 from sandbox.produce import PRODUCER_CONFIG, produce
@@ -134,7 +133,7 @@ def test_records_that_the_broker_does_not_take_are_an_error(
     monkeypatch.setitem(PRODUCER_CONFIG, "message.timeout.ms", 1_000)
     create_topic(sandbox.brokers, "interrupted", 1)
     threading.Timer(0.5, sandbox.kill).start()
-    with pytest.raises(DeliveryFailed, match=r"producing to interrupted failed after .* records"):
+    with pytest.raises(BronzeError, match=r"producing to interrupted failed after .* records"):
         produce(sandbox.brokers, "interrupted", 300, rate=100)
 
 
@@ -166,13 +165,13 @@ def test_a_port_in_use_is_named(tmp_path: Path, sandbox: KafkaSandbox, capsys: p
 
 
 def test_another_port_than_the_running_brokers_is_refused(sandbox: KafkaSandbox) -> None:
-    with pytest.raises(InvalidOption, match=f"--port: expected {sandbox.port}, .*, got 1024"):
+    with pytest.raises(InvalidOptionError, match=f"--port: expected {sandbox.port}, .*, got 1024"):
         KafkaSandbox(port=1024).start()
 
 
 def test_a_broker_that_dies_shows_the_end_of_its_log(tmp_path: Path) -> None:
     (tmp_path / "kafka").write_text("a file where the log directory should be")
-    with pytest.raises(BrokerNotStarted, match=r"(?s)the end of .*kafka\.log:\n.*kafka"):
+    with pytest.raises(BronzeError, match=r"(?s)the end of .*kafka\.log:\n.*kafka"):
         KafkaSandbox(tmp_path, port=0).start()
 
 
@@ -220,5 +219,5 @@ def test_bad_values_end_with_exit_code_2_and_one_line(
 
 def test_a_bad_sandbox_port_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SANDBOX_PORT", "kafka")
-    with pytest.raises(InvalidOption, match=r"SANDBOX_PORT\), got 'kafka'"):
+    with pytest.raises(InvalidOptionError, match=r"SANDBOX_PORT\), got 'kafka'"):
         KafkaSandbox(tmp_path).start()

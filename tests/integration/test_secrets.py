@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from bronze.config import IngestConfig
-from tests.conftest import Topic, make_events, run_command
+from tests.support.commands import run_command
+from tests.support.events import make_events
+from tests.support.topic import Topic
 
 SECRET = "c4nary"  # part of each
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
@@ -97,8 +99,9 @@ def said(kafka, tmp_path_factory: pytest.TempPathFactory) -> Said:
     )  # fmt: skip
     (folder / "events").mkdir()
     history = f"--conf spark.eventLog.enabled=true --conf spark.eventLog.dir=file:{folder}/events pyspark-shell"
-    command = [sys.executable, "-m", "tests.integration.refused", str(secrets / "refused"), json.dumps(asdict(config))]
-    return Said(run_command(*command, str(secrets / "good"), timeout=500, PYSPARK_SUBMIT_ARGS=history), folder)
+    arguments = [str(secrets / "refused"), json.dumps(asdict(config)), str(secrets / "good")]
+    command = [sys.executable, "-m", "tests.support.scripts.refused", *arguments]
+    return Said(run_command(*command, timeout=500, PYSPARK_SUBMIT_ARGS=history), folder)
 
 
 def test_each_file_that_cannot_be_used_is_exit_code_2(said: Said):

@@ -3,27 +3,25 @@
 spark-submit puts what the driver's Python prints, on whichever stream, on standard output.
 """
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
 from bronze.config import CreateTablesConfig
 from bronze.runtime.jars import get_spark_packages
 from bronze.runtime.session import ship_package
-from sandbox.system import find_free_port
-from tests.conftest import ROOT, Lake, Topic, list_flags, make_events, run_command
-from tests.integration.test_ingestion import BAD
+from tests.support.cluster import CLUSTER, run_cluster
+from tests.support.commands import list_flags, run_command
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
 
-SPARK_HOME = Path(pyspark.__file__).parent
 # An interpreter of the same version that has none of our packages, as a cluster's nodes have it.
 BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
@@ -70,28 +68,6 @@ def test_wrong_arguments_end_spark_submit_with_exit_2(lake: Lake):
     assert "the following arguments are required: --output-path, --checkpoint-path" in done.stdout
 
 
-@contextmanager
-def run_cluster(folder: Path, workers: int = 1, cores: int = 2) -> Iterator[str]:
-    """A standalone cluster while the block runs; its master's URL. Executors write to ``folder/work``."""
-    port = find_free_port()
-    url = f"spark://127.0.0.1:{port}"
-    master = ["master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]
-    worker = ["worker.Worker", "--host", "127.0.0.1", "--webui-port", "0", "--cores", str(cores), "--memory", "1g"]
-    worker += ["--work-dir", str(folder / "work"), url]
-    processes = []
-    try:
-        for number, command in enumerate([master] + [worker] * workers):
-            with (folder / f"node-{number}").open("w") as log:
-                processes.append(start_daemon(command, log))
-        for number in range(1, workers + 1):
-            wait_for_text(folder / f"node-{number}", "Successfully registered with master")
-        yield url
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster of one worker with two cores; its master's URL."""
@@ -99,20 +75,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def start_daemon(command: list[str], log) -> subprocess.Popen:
-    environment = {**os.environ, "SPARK_HOME": str(SPARK_HOME), "SPARK_LOCAL_IP": "127.0.0.1"}
-    spark_class = [str(SPARK_HOME / "bin" / "spark-class"), f"org.apache.spark.deploy.{command[0]}", *command[1:]]
-    return subprocess.Popen(spark_class, stdout=log, stderr=subprocess.STDOUT, env=environment)
-
-
-def wait_for_text(log: Path, text: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while text not in log.read_text():
-        assert time.monotonic() < end, log.read_text()[-3000:]
-        time.sleep(0.2)
-
-
-CLUSTER = ("--conf", "spark.executor.memory=700m", "--conf", "spark.driver.host=127.0.0.1", "--master")
 BARE_EXECUTORS = {"PYSPARK_PYTHON": BARE_PYTHON, "PYSPARK_DRIVER_PYTHON": sys.executable}
 
 

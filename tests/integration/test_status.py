@@ -11,15 +11,16 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, StatusConfig
-from bronze.errors import TableMissing
-from bronze.notebook import monitoring
+from bronze.errors import ConfigError
 from bronze.ops import status
 from bronze.ops.status import Status
 from bronze.ops.status_report import list_notes, summarize, to_json, to_text
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.conftest import Lake, Topic, make_event, make_events
-from tests.integration.test_ingestion import BAD
+from tests.support.events import BAD, make_event, make_events
+from tests.support.lake import Lake
+from tests.support.plots import draw
+from tests.support.topic import Topic
 
 
 def describe(lake: Lake, **changes: Any) -> StatusConfig:
@@ -158,17 +159,8 @@ def test_a_dlq_that_is_not_there_yet_has_no_rows(topic: Topic, lake: Lake):
     draw(found, describe(lake))
 
 
-def draw(found: Status, config: StatusConfig) -> None:
-    """Draw every plot."""
-    monitoring.plot_rows(found).canvas.draw()
-    monitoring.plot_delays(found).canvas.draw()
-    monitoring.plot_lag(found).canvas.draw()
-    for plot in (monitoring.plot_invalid_ratio, monitoring.plot_batches, monitoring.plot_file_sizes):
-        plot(found, config).canvas.draw()
-
-
 def test_without_a_bronze_table_it_says_so(topic: Topic, lake: Lake):
-    with pytest.raises(TableMissing, match="--output-path: there is no table at"):
+    with pytest.raises(ConfigError, match="--output-path: there is no table at .*; ingest first"):
         measure(lake)
 
 

@@ -16,10 +16,11 @@ from pyspark.sql import SparkSession
 from bronze.delta.ddl import create_table_statement, set_properties_statement
 from bronze.delta.features import FEATURES, PROPERTIES, find_feature, find_property
 from bronze.delta.tables import TableState, check_table, find_obstacle, read_table_state
-from bronze.errors import RowsRefused, TableMismatch
+from bronze.errors import ConfigError
 from bronze.schema import get_bronze_spec
-from tests.conftest import Lake, Topic, make_event, make_events
-from tests.integration.test_ingestion import BAD
+from tests.support.events import BAD, make_event, make_events
+from tests.support.lake import Lake
+from tests.support.topic import Topic
 
 DIRECT = {name for name, row in PROPERTIES.items() if row.writer == "direct"}
 # What Delta or an owner cannot set by itself: details of features that the direct writer leaves to delta-spark.
@@ -256,7 +257,7 @@ def test_rows_that_break_a_rule_of_the_table_end_the_run_by_that_rule(topic: Top
     statement = create_table_statement(get_bronze_spec(), lake.config.output_path)
     lake.spark.sql(statement.replace("`event_version` string", "`event_version` VARCHAR(3)"))
     topic.produce([make_event(event_version="1.0.0")])
-    with pytest.raises(RowsRefused, match=r"does not take rows of this batch: .*length\(event_version\) <= 3"):
+    with pytest.raises(ConfigError, match=r"does not take rows of this batch: .*length\(event_version\) <= 3"):
         lake.ingest()
     assert lake.bronze.count() == 0
 
@@ -266,7 +267,7 @@ def test_a_property_that_a_session_gives_a_new_table_is_seen(name: str, spark: S
     with session_defaults(spark, TOGETHER.get(name, {name: "true"})):
         state = create(spark, tmp_path / "bronze")
     if PROPERTIES[name].writer == "none":
-        with pytest.raises(TableMismatch, match=name):
+        with pytest.raises(ConfigError, match=f"(?s)does not fit; give another path.*{name}"):
             check_table(state, get_bronze_spec(), "path", "output-path")
     assert find_property(name, state.properties[name]) == PROPERTIES[name]
     assert find_obstacle(str(tmp_path / "bronze"), state)
@@ -278,6 +279,6 @@ def test_a_feature_of_a_new_table_is_seen(name: str, spark: SparkSession, tmp_pa
     assert {key for key in state.properties if key.startswith("delta.")} <= set(PROPERTIES)
     assert find_feature(name) == FEATURES[name]
     if FEATURES[name].writer == "none":
-        with pytest.raises(TableMismatch, match=name):
+        with pytest.raises(ConfigError, match=f"(?s)does not fit; give another path.*{name}"):
             check_table(state, get_bronze_spec(), "path", "output-path")
     assert bool(find_obstacle(str(tmp_path / "bronze"), state)) == (FEATURES[name].writer != "direct")

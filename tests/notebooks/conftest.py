@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import SHORT_LIVED
+from tests.support.commands import SHORT_LIVED
 
 
 @pytest.fixture(autouse=True)

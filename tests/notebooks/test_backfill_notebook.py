@@ -7,8 +7,10 @@ import nbformat
 import papermill
 
 from bronze.notebook.cells import read_result
-from tests.conftest import ROOT, Lake, Topic, make_events
-from tests.integration.test_ingestion import BAD
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
 
 
 def execute(topic: Topic, lake: Lake, output: Path, **parameters: Any) -> dict[str, Any]:

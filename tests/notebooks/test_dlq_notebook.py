@@ -11,8 +11,9 @@ from bronze.decode import Invalid
 from bronze.notebook.cells import read_result
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.transforms import build_dlq
-from tests.conftest import ROOT, make_event
-from tests.unit.builders import INGESTED_AT, create_table, make_records
+from tests.support.builders import INGESTED_AT, create_table, make_records
+from tests.support.events import make_event
+from tests.support.paths import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "dlq_inspection.ipynb"
 SECRET = "192.0.2.77"

@@ -15,7 +15,7 @@ from bronze.notebook.cells import read_result
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
 from sandbox.topics import create_topic
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "ingestion.ipynb"
 

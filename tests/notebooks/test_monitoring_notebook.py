@@ -7,8 +7,10 @@ import pytest
 
 from bronze.notebook.cells import read_result
 from bronze.notebook.run import main
-from tests.conftest import ROOT, Lake, Topic, make_events
-from tests.integration.test_ingestion import BAD
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
 
 NOTEBOOK = ROOT / "notebooks" / "table_monitoring.ipynb"
 
@@ -24,7 +26,7 @@ def test_a_firing_alert_fails_the_run_after_the_result_is_recorded_and_all_is_sh
     output = tmp_path / "out.ipynb"
     arguments = [text for name, value in given.items() for text in ("-p", name, value)]
     assert main([str(NOTEBOOK), "-o", str(output), *arguments]) == 6
-    assert "AlertsFiring: 1 of the alerts are firing: invalid share 0.2105" in capsys.readouterr().err
+    assert "AlertsFiringError: 1 of the alerts are firing: invalid share 0.2105" in capsys.readouterr().err
     result = read_result(output)
     assert (result["records"], result["invalid"], result["batches"], result["firing"]) == (38, 8, 2, "invalid share")
     outputs = [o for cell in nbformat.read(output, 4).cells for o in cell.get("outputs", [])]

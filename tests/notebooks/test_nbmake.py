@@ -9,8 +9,8 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 from sandbox.kafka import KafkaSandbox
-from tests.conftest import ROOT
-from tests.integration.test_jvm import ON_ONE_JVM
+from tests.support.commands import ON_ONE_JVM
+from tests.support.paths import ROOT
 
 
 def test_nbmake_runs_all_four_on_a_fresh_sandbox(tmp_path: Path):

@@ -10,16 +10,19 @@ import nbformat
 import pytest
 from deltalake import DeltaTable
 
-from bronze.notebook.cells import NotOfSandbox, read_result
+from bronze.errors import ConfigError
+from bronze.notebook.cells import read_result
 from sandbox.kafka import KafkaSandbox
 from sandbox.notebook import start_sandbox
 from sandbox.topics import measure_topics
-from tests.conftest import ROOT, Topic, make_events
+from tests.support.events import make_events
+from tests.support.paths import ROOT
+from tests.support.topic import Topic
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PLACE = """
 from pathlib import Path
-from bronze.notebook import record_result, set_up_notebook
+from bronze.notebook.cells import record_result, set_up_notebook
 set_up_notebook()
 ===
 output_path: str = "data/bronze"  # path of the bronze Delta table, created when missing
@@ -35,8 +38,8 @@ def papermill(notebook: Path, *arguments: str, cwd: Path, **environment: str) ->
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=env, timeout=300)
 
 
-TYPE = "InvalidParameter: parameter use_sandbox: expected a value of type bool"
-PLACE_ERROR = "NotOfSandbox: use_sandbox is true, but output_path is '"
+TYPE = "ConfigError: parameter use_sandbox: expected a value of type bool"
+PLACE_ERROR = "ConfigError: use_sandbox is true, but output_path is '"
 CASES = [
     *((notebook, ["-p", "use_sandbox", "false"], TYPE) for notebook in NOTEBOOKS),
     (NOTEBOOKS[1], ["-p", "use_sandbox", "1"], TYPE),
@@ -67,7 +70,7 @@ def test_a_topic_on_the_running_sandbox_is_used_and_not_filled(
     topic.produce(make_events(1))
     assert start_sandbox(topic.name) == kafka.brokers
     assert measure_topics(kafka.brokers)[topic.name].records == 1
-    with pytest.raises(NotOfSandbox, match="kafka_topic is 'orders'"):
+    with pytest.raises(ConfigError, match="use_sandbox is true, but kafka_topic is 'orders'"):
         start_sandbox("orders")
 
 

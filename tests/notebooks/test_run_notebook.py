@@ -8,8 +8,8 @@ import pytest
 from bronze.notebook.run import main
 
 CELLS = """
-from bronze.kafka_errors import DataLoss
-from bronze.notebook import record_result
+from bronze.errors import DataLossError
+from bronze.notebook.cells import record_result
 ===
 count: int = 5  # how many
 name: str = "a"  # whose
@@ -18,7 +18,7 @@ is_fast: bool = False  # in a hurry
 record_result(count=count, name=name, is_fast=is_fast)
 ===
 if name == "lost":
-    raise DataLoss("partition 3, offsets 5-9")
+    raise DataLossError("Kafka has deleted records before they were read: partition 3, offsets 5-9")
 """
 
 
@@ -57,7 +57,7 @@ def test_a_value_of_another_type_fails(notebook: Path, capsys: pytest.CaptureFix
 
 def test_a_failure_keeps_the_notebook_and_the_error_s_exit_code(notebook: Path, capsys: pytest.CaptureFixture[str]):
     assert run(notebook, "-p", "name", "lost") == 3
-    assert "DataLoss: Kafka has deleted records" in capsys.readouterr().err
+    assert "DataLossError: Kafka has deleted records" in capsys.readouterr().err
     assert nbformat.read(notebook.with_name("out.ipynb"), 4).cells[-1].outputs
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bronze.config import StatusConfig
-from bronze.errors import AlertsFiring
+from bronze.errors import AlertsFiringError
 from bronze.ops.alerts import check_alerts, evaluate_alerts, list_alerts
 
 CONFIG = StatusConfig(kafka_brokers="k:9092", output_path="/lake/b", max_lag=100)
@@ -50,9 +50,11 @@ def test_a_threshold_of_zero_turns_an_alert_off(parameter: str):
 
 def test_firing_alerts_end_the_run_with_6_and_say_what_to_do():
     alerts = evaluate_alerts(CONFIG, {**CALM, "max_lag": 5_000.0, "alert_invalid_ratio": 0.5})
-    with pytest.raises(AlertsFiring, match=r"2 of the alerts are firing: invalid share 0\.5.*lag \(records\) 5,000"):
+    with pytest.raises(
+        AlertsFiringError, match=r"2 of the alerts are firing: invalid share 0\.5.*lag \(records\) 5,000"
+    ):
         check_alerts(alerts, fail_on_alert=True)
-    assert AlertsFiring.exit_code == 6
+    assert AlertsFiringError.exit_code == 6
 
 
 def test_nothing_ends_the_run_unless_it_is_asked_for_and_an_alert_fires():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bronze.config import BackfillConfig
 from bronze.delta.lookup import list_ranges
-from bronze.errors import BronzeError, InvalidOption, RangeAmbiguous, RangeMissing
+from bronze.errors import BronzeError, ConfigError, InvalidOptionError
 from bronze.kafka.topic import Topic
 from bronze.offsets import clip_ranges, count_offsets, merge_ranges
 from bronze.ops.backfill_plan import describe_outside, plan_batches, plan_partition, resolve_offsets
@@ -101,20 +101,28 @@ def test_offsets_are_resolved_by_what_kafka_holds(range_: dict[str, Any], wanted
 @pytest.mark.parametrize(
     ("range_", "error", "message"),
     [
-        ({}, RangeMissing, "no range is given"),
-        ({"starting_offsets": "earliest", "end_timestamp": "2026-01-01T00:00Z"}, RangeAmbiguous, "is given twice"),
-        ({"starting_offsets": "latest"}, InvalidOption, "--starting-offsets: expected earliest or JSON"),
-        ({"ending_offsets": "earliest"}, InvalidOption, "--ending-offsets: expected latest or JSON"),
-        ({"starting_offsets": {"0": -1}}, InvalidOption, "--starting-offsets: expected earliest or JSON"),
-        ({"ending_offsets": {"0": -2}}, InvalidOption, "--ending-offsets: expected latest or JSON"),
-        ({"starting_offsets": {}}, InvalidOption, "JSON with one partition or more"),
-        ({"starting_offsets": {"0": 1}, "ending_offsets": {"1": 1}}, InvalidOption, "one of the two only: 0, 1"),
-        ({"starting_offsets": {"0": 5}, "ending_offsets": {"0": 4}}, InvalidOption, "no offset below the first ones"),
-        ({"start_timestamp": "2026-01-01T00:00:00"}, InvalidOption, "ISO 8601 time with a zone"),
-        ({"start_timestamp": "2026-01-01"}, InvalidOption, "ISO 8601 time with a zone"),
-        ({"start_timestamp": "1969-12-31T23:59Z"}, InvalidOption, "a time from 1970 on"),
-        ({"start_timestamp": "2026-01-02T00:00Z", "end_timestamp": "2026-01-01T00:00Z"}, InvalidOption, "a time after"),
-        ({"starting_offsets": "earliest", "max_offsets_per_trigger": 0}, InvalidOption, "a whole number from 1"),
+        ({}, ConfigError, "no range is given"),
+        ({"starting_offsets": "earliest", "end_timestamp": "2026-01-01T00:00Z"}, ConfigError, "is given twice"),
+        ({"starting_offsets": "latest"}, InvalidOptionError, "--starting-offsets: expected earliest or JSON"),
+        ({"ending_offsets": "earliest"}, InvalidOptionError, "--ending-offsets: expected latest or JSON"),
+        ({"starting_offsets": {"0": -1}}, InvalidOptionError, "--starting-offsets: expected earliest or JSON"),
+        ({"ending_offsets": {"0": -2}}, InvalidOptionError, "--ending-offsets: expected latest or JSON"),
+        ({"starting_offsets": {}}, InvalidOptionError, "JSON with one partition or more"),
+        ({"starting_offsets": {"0": 1}, "ending_offsets": {"1": 1}}, InvalidOptionError, "one of the two only: 0, 1"),
+        (
+            {"starting_offsets": {"0": 5}, "ending_offsets": {"0": 4}},
+            InvalidOptionError,
+            "no offset below the first ones",
+        ),
+        ({"start_timestamp": "2026-01-01T00:00:00"}, InvalidOptionError, "ISO 8601 time with a zone"),
+        ({"start_timestamp": "2026-01-01"}, InvalidOptionError, "ISO 8601 time with a zone"),
+        ({"start_timestamp": "1969-12-31T23:59Z"}, InvalidOptionError, "a time from 1970 on"),
+        (
+            {"start_timestamp": "2026-01-02T00:00Z", "end_timestamp": "2026-01-01T00:00Z"},
+            InvalidOptionError,
+            "a time after",
+        ),
+        ({"starting_offsets": "earliest", "max_offsets_per_trigger": 0}, InvalidOptionError, "a whole number from 1"),
     ],
 )
 def test_a_range_that_cannot_be_meant_is_refused(range_: dict[str, Any], error: type[BronzeError], message: str):

@@ -1,6 +1,5 @@
 """The command line: its flags are the configuration's fields, and it answers without Spark where it can."""
 
-import os
 import re
 import subprocess
 import sys
@@ -12,16 +11,11 @@ import pytest
 
 from bronze.cli import build_parser, main
 from bronze.config import IngestConfig
+from tests.support.commands import run_bronze
 
 OPTIONS = {field.name: field for field in fields(IngestConfig)}
 PATHS = ["--checkpoint-path", "/lake/c", "--output-path", "/lake/b"]
 REQUIRED = ["--kafka-brokers", "localhost:9092", *PATHS]
-WITHOUT_JAVA = {**os.environ, "PATH": "", "JAVA_HOME": "/nonexistent"}
-
-
-def run_bronze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bronze.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=WITHOUT_JAVA, timeout=60)
 
 
 def squeeze(text: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from bronze.decode import MAX_AHEAD, choose_time, is_plausible
 from bronze.kafka.times import format_timestamp
-from tests.unit.builders import KAFKA_TIME, to_micros
+from tests.support.builders import KAFKA_TIME, to_micros
 
 HOUR = 3_600_000_000
 ODD = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bronze.config import IngestConfig
-from bronze.errors import BronzeError, InvalidOption, OptionMissing
+from bronze.errors import BronzeError, ConfigError, InvalidOptionError
 from bronze.parsing import parse_starting_offsets
 
 GIVEN = {"kafka_brokers": "localhost:9092", "checkpoint_path": "/lake/checkpoint", "output_path": "/lake/bronze"}
@@ -35,7 +35,7 @@ def test_brokers_and_two_paths_are_enough():
 @pytest.mark.parametrize("name", ["kafka_brokers", "checkpoint_path", "output_path", "kafka_topic", "trigger_interval"])
 @pytest.mark.parametrize("value", ["", "  "])
 def test_a_required_parameter_that_is_empty_is_missing(name: str, value: str):
-    with pytest.raises(OptionMissing, match=f"^--{name.replace('_', '-')} is required: .+"):
+    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')} is required: .+"):
         make_config(**{name: value})
 
 
@@ -135,7 +135,7 @@ def test_starting_offsets_are_a_word_or_an_offset_of_each_partition(text: str, o
     ],
 )
 def test_other_starting_offsets_are_refused_with_an_example_for_the_topic(text: str):
-    with pytest.raises(InvalidOption) as caught:
+    with pytest.raises(InvalidOptionError) as caught:
         parse_starting_offsets(text, TOPIC)
     assert str(caught.value).startswith(f'--starting-offsets: expected earliest, latest or JSON such as {{"{TOPIC}"')
     assert str(caught.value).endswith(f"got {text!r}" if len(text) < 200 else f"got '{text[:199]}…")

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 from bronze.decode import Event, Invalid
 from bronze.schema import ERROR_TYPES, get_event_schema
 from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, split_records
-from tests.unit.builders import EVENT_TIME, INGESTED_AT, REQUIRED, decode_value, encode, make_event, make_records
+from tests.support.builders import EVENT_TIME, INGESTED_AT, REQUIRED, decode_value, encode, make_fields, make_records
 
 # For what takes milliseconds rather than microseconds.
 FEWER = settings(max_examples=max(settings.default.max_examples // 5, 1))
@@ -75,7 +75,7 @@ def put(event: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 @st.composite
 def valid_events(draw: st.DrawFn) -> dict[str, Any]:
-    event = make_event(event_id=draw(TEXT) or "e", tenant_id=draw(TEXT) or "t")
+    event = make_fields(event_id=draw(TEXT) or "e", tenant_id=draw(TEXT) or "t")
     for path, data_type in draw(st.lists(st.sampled_from(LEAVES) | st.sampled_from(MAPS), max_size=6)):
         if path[0] not in REQUIRED:
             put(event, path, draw(st.none() | values_of(data_type)))

@@ -9,7 +9,7 @@ from bronze.decode import Invalid
 from bronze.ops.drift import NOT_AN_OBJECT, Drift, compile_fields, describe_kind, find_drift
 from bronze.schema import get_event_schema
 from sandbox.invalid import FLAVOURS
-from tests.unit.builders import decode_value, make_value
+from tests.support.builders import decode_value, make_value
 
 SCHEMA = get_event_schema()
 FIELDS = compile_fields(SCHEMA)

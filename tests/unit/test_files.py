@@ -23,7 +23,7 @@ from bronze.parquet import DataFile, collect_stats, write_parquet
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.tasks import BatchTask, write_partition
 from bronze.transforms import split_records
-from tests.unit.builders import INGESTED_AT, create_table, make_records, make_value, read_rows
+from tests.support.builders import INGESTED_AT, create_table, make_records, make_value, read_rows
 
 BRONZE, DLQ = get_bronze_spec(), get_dlq_spec()
 MIB = 1024 * 1024

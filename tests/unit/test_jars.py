@@ -3,11 +3,12 @@
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 
-from bronze.errors import JavaNotFound, PackageMissing
+from bronze.errors import ConfigError
 from bronze.runtime import jars
 
 
@@ -31,7 +32,7 @@ def test_no_java_at_all_is_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(jars, "_CONDA_BIN", "/nonexistent")
-    with pytest.raises(JavaNotFound, match="^no Java found"):
+    with pytest.raises(ConfigError, match="^no Java found; Spark needs Java"):
         jars.find_java()
 
 
@@ -44,5 +45,12 @@ def test_a_driver_without_pyspark_is_told_so_in_one_line(action: str):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_package_that_is_missing_is_named():
-    assert "no package 'delta-spark'; install this project" in str(PackageMissing("delta-spark"))
+def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
+    def read(package: str) -> str:
+        if package == "delta-spark":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(jars, "version", read)
+    with pytest.raises(ConfigError, match="no package 'delta-spark'; install this project"):
+        jars.get_spark_packages()

@@ -3,7 +3,7 @@
 import pytest
 
 from bronze.config import IngestConfig
-from bronze.errors import PartitionsMissing
+from bronze.errors import ConfigError
 from bronze.kafka.topic import Topic, check_starting_offsets, read_topic_id
 
 PATHS = {"kafka_brokers": "a:1", "checkpoint_path": "/lake/checkpoint", "output_path": "/lake/bronze"}
@@ -26,7 +26,7 @@ def test_a_broker_without_topic_ids_is_warned_of(bronze_log: pytest.LogCaptureFi
 
 def test_json_offsets_of_no_partition_miss_all_of_them():
     config = IngestConfig(kafka_topic="events", starting_offsets='{"events": {}}', **PATHS)
-    with pytest.raises(PartitionsMissing, match="must name every partition of events; missing: 0, 1"):
+    with pytest.raises(ConfigError, match="must name every partition of events; missing: 0, 1"):
         check_starting_offsets(config, TOPIC, HELD)
 
 

@@ -1,9 +1,7 @@
 """A table's Delta log: who deletes from it, when a checkpoint is due, and what its retention no longer keeps."""
 
 import json
-import os
 import shutil
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from deltalake import DeltaTable
 
 from bronze.delta import log_files
 from bronze.delta.commit import TableLog
-from bronze.delta.ledger import new_note
 from bronze.delta.log_files import (
     LogCheckpoints,
     LogFile,
@@ -23,11 +20,10 @@ from bronze.delta.log_files import (
     read_interval,
     remove_stale_checksum,
 )
-from bronze.errors import TableChanged
+from bronze.errors import BronzeError
 from bronze.schema import get_bronze_spec
-from tests.unit.builders import create_table
-
-DAY = 86_400
+from tests.support.builders import create_table
+from tests.support.delta_log import append, list_commits, make_old
 
 
 def set_properties(path: str, **properties: str) -> None:
@@ -37,23 +33,6 @@ def set_properties(path: str, **properties: str) -> None:
     (metadata,) = [json.loads(line)["metaData"] for line in first if "metaData" in json.loads(line)]
     metadata["configuration"] |= {f"delta.{name}": value for name, value in properties.items()}
     (folder / f"{version + 1:020}.json").write_text(json.dumps({"metaData": metadata}))
-
-
-def append(log: TableLog, count: int = 1) -> None:
-    """Commit batches without rows."""
-    for _ in range(count):
-        log.commit(None, new_note("ingest"))
-
-
-def list_commits(path: str) -> list[int]:
-    return sorted(int(file.stem) for file in Path(path, "_delta_log").glob("0*.json"))
-
-
-def make_old(path: str, days: float, versions: range) -> None:
-    """Let files of the log be as if they had been written days ago, a second after one another."""
-    for file in Path(path, "_delta_log").glob("0*"):
-        if (version := int(file.name[:20])) in versions:
-            os.utime(file, (time.time() - days * DAY + version,) * 2)
 
 
 @pytest.fixture
@@ -93,14 +72,14 @@ def test_a_shorter_log_of_another_table_ends_the_run(path: str):
     log.refresh()
     shutil.rmtree(path)
     create_table(Path(path), get_bronze_spec())
-    with pytest.raises(TableChanged):
+    with pytest.raises(BronzeError, match="was altered, replaced or deleted"):
         log.refresh()
 
 
 def test_a_table_that_is_gone_ends_the_run(path: str):
     log = TableLog(path)
     shutil.rmtree(path)
-    with pytest.raises(TableChanged):
+    with pytest.raises(BronzeError, match="was altered, replaced or deleted"):
         log.refresh()
 
 

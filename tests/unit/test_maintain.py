@@ -7,11 +7,11 @@ import pytest
 from delta.exceptions import ConcurrentAppendException
 
 from bronze.config import CreateTablesConfig, MaintainConfig
-from bronze.errors import InvalidOption, MaintenanceConflict, OptionMissing
+from bronze.errors import BronzeError, ConfigError, InvalidOptionError
 from bronze.ops import maintain
 from bronze.ops.create_tables import list_statements
 from bronze.ops.maintain import describe_partition, retry, select_closed
-from tests.unit.test_cli import run_bronze
+from tests.support.commands import run_bronze
 
 NOON = datetime(2026, 1, 31, 12)
 
@@ -50,7 +50,7 @@ def test_a_partition_is_named_by_its_values_also_by_null():
 
 
 def test_vacuum_keeps_seven_days_unless_it_is_forced():
-    with pytest.raises(InvalidOption, match=r"--retention-hours: expected at least 168 .*--force.* got 24"):
+    with pytest.raises(InvalidOptionError, match=r"--retention-hours: expected at least 168 .*--force.* got 24"):
         MaintainConfig(output_path="/lake/b", retention_hours=24)
     assert MaintainConfig(output_path="/lake/b", retention_hours=24, force=True).retention_hours == 24
     assert MaintainConfig(output_path="/lake/b").retention_hours == 0  # the table's own
@@ -64,7 +64,7 @@ def test_a_step_is_tried_again_when_others_committed_first(monkeypatch: pytest.M
 
 def test_a_step_that_always_loses_ends_with_a_cure(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(maintain.time, "sleep", lambda seconds: None)
-    with pytest.raises(MaintenanceConflict, match="could not maintain /lake/dlq in 5 attempts"):
+    with pytest.raises(BronzeError, match="could not maintain /lake/dlq in 5 attempts"):
         retry("/lake/dlq", lambda: raise_or_return(ConcurrentAppendException("again")))
 
 
@@ -90,10 +90,10 @@ def test_a_relative_path_is_printed_as_what_it_means_here():
 
 @pytest.mark.parametrize("name", ["a.b.c.d", "a b", "events; DROP TABLE x", ".a", "`a`"])
 def test_a_name_that_is_none_is_refused(name: str):
-    with pytest.raises(InvalidOption, match="--bronze-table: expected a name such as"):
+    with pytest.raises(InvalidOptionError, match="--bronze-table: expected a name such as"):
         CreateTablesConfig(output_path="/lake/b", bronze_table=name)
 
 
 def test_a_dlq_name_needs_a_dlq():
-    with pytest.raises(OptionMissing, match="--dlq-path is required"):
+    with pytest.raises(ConfigError, match="--dlq-path is required"):
         CreateTablesConfig(output_path="/lake/b", dlq_table="events.dlq")

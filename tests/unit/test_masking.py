@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bronze.ops.masking import is_masked, parse_mask, show_value
-from tests.unit.builders import encode
+from tests.support.builders import encode
 
 SECRET = "192.0.2.77"
 MASK = parse_mask("client.ip_address, identity.user_id")

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from bronze.config import BackfillConfig, IngestConfig, InspectConfig, StatusConfig
-from bronze.errors import BronzeError, InvalidOption, InvalidParameter
-from bronze.notebook.cells import OWN_PARAMETERS, NotOfSandbox, is_checkout, leave_notebooks, read_config
+from bronze.errors import BronzeError, ConfigError, InvalidOptionError
+from bronze.notebook.cells import OWN_PARAMETERS, is_checkout, leave_notebooks, read_config
 from sandbox import notebook
 from sandbox.notebook import find_own_folder, make_config
-from tests.unit.test_project import CONFIG_FIELDS, NOTEBOOKS, read_parameters
+from tests.support.notebooks import CONFIG_FIELDS, NOTEBOOKS, read_parameters
 
 ROOT = Path(__file__).parents[2]
 PATHS = ("output_path", "dlq_path", "checkpoint_path")
@@ -74,21 +74,19 @@ def test_every_parameter_is_checked_by_a_configuration_or_as_a_notebook_s_own(pa
 @pytest.mark.parametrize("value", ["false", "False", "true", "True", "", 0, 1, 1.0, None, [False]])
 @pytest.mark.parametrize("kind", [IngestConfig, BackfillConfig, InspectConfig, StatusConfig])
 def test_only_true_and_false_say_whether_the_sandbox_is_used(value: Any, kind: Any, checkout: Path):
-    with pytest.raises(
-        InvalidParameter, match="parameter use_sandbox: expected a value of type bool, got .*; write True"
-    ):
+    with pytest.raises(ConfigError, match="parameter use_sandbox: expected a value of type bool, got .*; write True"):
         make_config(parameters(use_sandbox=value, starting_offsets="earliest"), kind)
 
 
 @pytest.mark.parametrize("hours", ["24", 24.0, True, None])
 def test_hours_that_only_the_notebook_knows_are_a_number(hours: Any, checkout: Path):
-    with pytest.raises(InvalidParameter, match="parameter report_hours: expected a value of type int"):
+    with pytest.raises(ConfigError, match="parameter report_hours: expected a value of type int"):
         make_config(parameters(report_hours=hours), IngestConfig)
 
 
 @pytest.mark.parametrize("hours", [-1, 10**9])
 def test_hours_beyond_any_table_are_refused(hours: int):
-    with pytest.raises(InvalidOption, match="--report-hours: expected"):
+    with pytest.raises(InvalidOptionError, match="--report-hours: expected"):
         read_config(parameters(report_hours=hours, kafka_brokers="broker:9092"))
 
 
@@ -111,7 +109,7 @@ OTHERS = ["/lake/typo/bronze", "lake/bronze", "database", "data/../lake", "s3a:/
 @pytest.mark.parametrize("path", OTHERS)
 def test_any_other_path_is_refused_with_the_cure(name: str, path: str, checkout: Path):
     with pytest.raises(
-        NotOfSandbox, match=f"use_sandbox is true, but {name} is '{path}'.*-p use_sandbox False"
+        ConfigError, match=f"use_sandbox is true, but {name} is '{path}'.*-p use_sandbox False"
     ) as found:
         make_config(parameters(**{name: path}), IngestConfig)
     assert str(checkout / "data") in str(found.value)
@@ -120,14 +118,16 @@ def test_any_other_path_is_refused_with_the_cure(name: str, path: str, checkout:
 def test_a_link_in_data_to_another_place_is_another_place(checkout: Path, tmp_path: Path):
     (checkout / "data").mkdir()
     (checkout / "data" / "bronze").symlink_to(tmp_path / "lake")
-    with pytest.raises(NotOfSandbox, match="output_path"):
+    with pytest.raises(ConfigError, match="use_sandbox is true, but output_path"):
         make_config(parameters(), IngestConfig)
 
 
 def test_outside_a_checkout_no_path_is_the_sandbox_s(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert find_own_folder() is None
-    with pytest.raises(NotOfSandbox, match="below data/ of the checkout, and call the notebook from there"):
+    with pytest.raises(
+        ConfigError, match="use_sandbox is true, .*below data/ of the checkout, and call the notebook from there"
+    ):
         make_config(parameters(), InspectConfig)
 
 
@@ -135,19 +135,21 @@ def test_another_folder_for_sample_tables_is_an_explicit_choice(checkout: Path, 
     monkeypatch.setenv("SANDBOX_TABLES_DIR", str(tmp_path / "samples"))
     paths = {name: str(tmp_path / "samples" / name) for name in PATHS}
     assert make_config(parameters(**paths), IngestConfig).output_path == paths["output_path"]
-    with pytest.raises(NotOfSandbox):
+    with pytest.raises(ConfigError, match="use_sandbox is true, "):
         make_config(parameters(), IngestConfig)
 
 
 @pytest.mark.parametrize("kind", [IngestConfig, BackfillConfig, StatusConfig])
 def test_brokers_beside_the_sandbox_are_refused(kind: Any, checkout: Path):
-    with pytest.raises(NotOfSandbox, match="use_sandbox is true, but kafka_brokers is 'broker:9092'"):
+    with pytest.raises(ConfigError, match="use_sandbox is true, but kafka_brokers is 'broker:9092'"):
         make_config(parameters(kafka_brokers="broker:9092", starting_offsets="earliest"), kind)
 
 
 def test_a_topic_of_one_s_own_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SANDBOX_DATA_DIR", str(tmp_path / "sandbox"))
-    with pytest.raises(NotOfSandbox, match="kafka_topic is 'orders'.*sandbox produce --topic orders"):
+    with pytest.raises(
+        ConfigError, match="use_sandbox is true, but kafka_topic is 'orders'.*sandbox produce --topic orders"
+    ):
         notebook.start_sandbox("orders")
     assert not (tmp_path / "sandbox").exists()
 

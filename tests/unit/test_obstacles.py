@@ -8,9 +8,9 @@ from pyspark.sql import types as T
 
 from bronze.delta.features import FEATURES, PROPERTIES, find_feature, find_property
 from bronze.delta.tables import TableState, check_table, find_obstacle, read_table_state
-from bronze.errors import TableMismatch
+from bronze.errors import ConfigError
 from bronze.schema import get_bronze_schema, get_bronze_spec
-from tests.unit.builders import create_table
+from tests.support.builders import create_table
 
 PATH = "/lake/bronze"
 
@@ -45,7 +45,7 @@ def change_column(name: str, **changes: object) -> T.StructType:
 
 
 def refuse(state: TableState) -> str:
-    with pytest.raises(TableMismatch) as refused:
+    with pytest.raises(ConfigError, match="does not fit; give another path") as refused:
         check_table(state, get_bronze_spec(), PATH, "output-path")
     return str(refused.value)
 

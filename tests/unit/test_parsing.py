@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bronze.config import InspectConfig, ReplayConfig
-from bronze.errors import InvalidOption, OptionMissing
+from bronze.errors import ConfigError, InvalidOptionError
 from bronze.offsets import count_offsets, find_bounds, split_ranges
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
 
@@ -53,12 +53,12 @@ def test_filters_are_read():
     ids=str,
 )
 def test_a_filter_that_cannot_be_used_is_named(wrong: dict[str, Any]):
-    with pytest.raises(InvalidOption, match="--" + list(wrong)[-1].replace("_", "-")):
+    with pytest.raises(InvalidOptionError, match="--" + list(wrong)[-1].replace("_", "-")):
         ReplayConfig(**PATHS, **wrong)
 
 
 def test_a_dlq_is_required():
-    with pytest.raises(OptionMissing, match="--dlq-path"):
+    with pytest.raises(ConfigError, match="^--dlq-path is required"):
         InspectConfig(output_path="/lake/bronze")
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -17,25 +16,13 @@ import papermill
 import pytest
 import yaml
 
-from bronze.config import BackfillConfig, IngestConfig, InspectConfig, ReplayConfig, StatusConfig
+from tests.support.notebooks import CONFIG_FIELDS, NOTEBOOKS, PARAMETER, has_parameters, read_cells, read_parameters
 
 ROOT = Path(__file__).parents[2]
 LIB = ROOT / "lib"
+TESTS = ROOT / "tests"
 MODULES = sorted(p for p in LIB.rglob("*.py") if ".egg-info" not in str(p))
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PARAMS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
-CONFIGS = {
-    "ingestion": (IngestConfig,),
-    "backfill": (BackfillConfig,),
-    "dlq_inspection": (InspectConfig, ReplayConfig),
-    "table_monitoring": (StatusConfig,),
-}
-CONFIG_FIELDS = {
-    notebook: {field.name: field for config in configs for field in fields(config)}
-    for notebook, configs in CONFIGS.items()
-}
-PARAMETER = re.compile(r"(?P<name>\w+): (?P<type>str|int|float|bool) = (?P<value>[^#=]+)  # (?P<help>[^#=]+)")
-# `#` opens a comment for papermill wherever it stands, and `=` ends a value; hence no such signs in either.
 
 each_module = pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(LIB)))
 each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
@@ -130,27 +117,33 @@ def test_bronze_never_imports_the_sandbox():
     assert [m.name for m in modules for name in list_imports(m) if name.split(".")[0] == "sandbox"] == []
 
 
+def list_foreign_imports(module: Path) -> list[str]:
+    """What a file of the tests imports from other files of the tests, but for those of ``tests/support``."""
+    foreign = []
+    for node in ast.walk(ast.parse(module.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = ["." * node.level + (node.module or "")]
+        foreign += [name for name in names if re.match(r"\.|test_|conftest\b|tests\b(?!\.support\b)", name)]
+    return foreign
+
+
+@pytest.mark.parametrize("module", sorted(TESTS.rglob("*.py")), ids=lambda p: str(p.relative_to(TESTS)))
+def test_files_of_the_tests_share_only_what_is_in_support(module: Path):
+    assert list_foreign_imports(module) == []
+
+
+@pytest.mark.parametrize("module", sorted(TESTS.rglob("conftest.py")), ids=lambda p: str(p.relative_to(TESTS)))
+def test_a_conftest_defines_only_fixtures(module: Path):
+    defined = [node for node in ast.parse(module.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    decorated = {node.name: [ast.unparse(decorator) for decorator in node.decorator_list] for node in defined}
+    assert [name for name, found in decorated.items() if not any("pytest.fixture" in text for text in found)] == []
+
+
 @pytest.mark.parametrize("word", ["quarantine", r"dead[\s_-]?letter", "reject"])
 def test_the_dlq_has_one_name(word: str):
     files = [*MODULES, *NOTEBOOKS, *PARAMS]
     assert [str(file) for file in files if re.search(word, file.read_text(), re.IGNORECASE)] == []
-
-
-def read_cells(notebook: Path, kind: str = "code") -> list[dict[str, Any]]:
-    return [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == kind]
-
-
-def has_parameters(cell: dict[str, Any]) -> bool:
-    return "parameters" in cell["metadata"].get("tags", [])
-
-
-def read_parameters(notebook: Path) -> dict[str, re.Match[str]]:
-    """The lines of the parameters cell by name; each must have the one form."""
-    (cell,) = filter(has_parameters, read_cells(notebook))
-    lines = "".join(cell["source"]).splitlines()
-    found = {line: PARAMETER.fullmatch(line) for line in lines}
-    assert [line for line, match in found.items() if not match] == []
-    return {match["name"]: match for match in found.values() if match}
 
 
 def test_there_are_notebooks_and_parameter_files():

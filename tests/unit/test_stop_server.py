@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bronze.config import TOKEN_VARIABLE, IngestConfig
-from bronze.errors import InvalidOption, PortUnusable
+from bronze.errors import ConfigError, InvalidOptionError
 from bronze.stop import StopSwitch
 from bronze.stop_http import StopServer, serve_stop
 
@@ -42,14 +42,14 @@ def test_an_ipv6_address_is_listened_on(bronze_log: pytest.LogCaptureFixture):
 )
 def test_a_host_that_cannot_be_listened_on_is_refused(host: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "t0ken")
-    with pytest.raises(PortUnusable, match="choose another --http-port or --http-host"):
+    with pytest.raises(ConfigError, match="^cannot listen on .*choose another --http-port or --http-host"):
         StopServer(StopSwitch(), "app-1", make_config(http_host=host, http_port=1))
 
 
 @pytest.mark.parametrize("host", ["[::1]", "http://a", "a b", "*", "ä.example"])
 def test_what_is_no_host_is_refused_with_the_configuration(host: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "t0ken")
-    with pytest.raises(InvalidOption, match="--http-host: expected a host's name or its address"):
+    with pytest.raises(InvalidOptionError, match="--http-host: expected a host's name or its address"):
         make_config(http_host=host)
 
 
@@ -74,7 +74,7 @@ def test_a_token_that_no_call_could_send_is_refused_and_not_shown(
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(
-        InvalidOption, match="--http-token-file: expected a readable file that holds one line"
+        InvalidOptionError, match="--http-token-file: expected a readable file that holds one line"
     ) as caught:
         make_config(http_token_file=str(file))
     assert caught.value.exit_code == 2
@@ -84,13 +84,13 @@ def test_a_token_that_no_call_could_send_is_refused_and_not_shown(
 @pytest.mark.parametrize("token", ["first\nsecond", "t\xf6ken"])
 def test_such_a_token_in_the_environment_is_refused_and_not_shown(token: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(TOKEN_VARIABLE, token)
-    with pytest.raises(InvalidOption, match=f"expected {TOKEN_VARIABLE} to be one line") as caught:
+    with pytest.raises(InvalidOptionError, match=f"expected {TOKEN_VARIABLE} to be one line") as caught:
         make_config()
     assert token.splitlines()[0] not in str(caught.value)
 
 
 def test_a_token_in_the_place_of_its_file_is_not_shown():
-    with pytest.raises(InvalidOption) as caught:
+    with pytest.raises(InvalidOptionError) as caught:
         make_config(http_token_file="s3cret-token")
     assert "s3cret" not in str(caught.value)
 
@@ -100,7 +100,7 @@ def test_a_token_file_that_is_emptied_after_the_start_does_not_open_the_server(t
     file.write_text("t0ken\n")
     config = make_config(http_token_file=str(file), http_port=find_port(socket.AF_INET))
     file.write_text("")
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidOptionError):
         StopServer(StopSwitch(), "app-1", config)
 
 

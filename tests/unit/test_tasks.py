@@ -15,8 +15,8 @@ from bronze.ops.drift import count_drift
 from bronze.runtime.jars import list_executor_packages
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.tasks import BatchTask, _run_task, diagnose_records, split_partition
-from tests.conftest import ROOT
-from tests.unit.builders import INGESTED_AT, create_table, make_records, make_value
+from tests.support.builders import INGESTED_AT, create_table, make_records, make_value
+from tests.support.paths import ROOT
 
 # Task: with what arguments, and how many rows it makes of two valid records and one that is not.
 TASKS = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bronze.offsets import OffsetRanges
 from bronze.transforms import BRONZE_ARROW, Counts, drop_present, split_records
-from tests.unit.builders import EVENT_TIME, INGESTED_AT, KAFKA_TIME, make_records, make_value, read_rows, to_micros
+from tests.support.builders import EVENT_TIME, INGESTED_AT, KAFKA_TIME, make_records, make_value, read_rows, to_micros
 
 GOOD = make_value(geo={"city": "Ulm"}, client={"user_agent_parsed": {"os": "x", "v": 1.50}})
 MIXED = [GOOD, None, b"", b"caf\xe9\x00{", b"{", b"[]", make_value(geo=1), b"{}", make_value(event_timestamp="x"), GOOD]

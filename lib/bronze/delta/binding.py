@@ -6,7 +6,7 @@ forgotten: what it holds still counts for the overlap guard and the audit.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from bronze.delta.ledger import Place, TopicLedger
 from bronze.delta.tables import OWN_PROPERTIES, CheckedTable, TableState, read_table_state
-from bronze.errors import DlqMismatch, DlqMissing, DlqTaken, NotADeltaTable
+from bronze.errors import ConfigError, NotADeltaTableError
 from bronze.runtime.paths import to_local_path
 
 # A table property of an older version.
@@ -77,7 +77,7 @@ def read_id(spark: SparkSession, path: str) -> str:
     """The id of the table at a path; empty where there is none."""
     try:
         state = read_table_state(path, "dlq-path", spark)
-    except NotADeltaTable:
+    except NotADeltaTableError:
         return ""
     return state.table_id if state else ""
 
@@ -111,7 +111,7 @@ def _find_places(spark: SparkSession, paths: Iterable[str], topic: str) -> Itera
     for path in paths:
         try:
             state = read_table_state(path, "dlq-path", spark)
-        except NotADeltaTable:
+        except NotADeltaTableError:
             state = None
         topics = [k for k in (state.properties if state else ()) if k.startswith(f"{OWN_PROPERTIES}topicId.")]
         if not topics or f"{OWN_PROPERTIES}topicId.{topic}" in topics:
@@ -145,9 +145,7 @@ def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, 
         change: Whether the change was decided (``--change-dlq``).
 
     Raises:
-        DlqMissing: A DLQ that bronze names is gone.
-        DlqMismatch: Bronze names another.
-        DlqTaken: The DLQ belongs to another bronze table.
+        ConfigError: A DLQ that bronze names is gone. Bronze names another. The DLQ belongs to another bronze table.
     """
     if change:
         return
@@ -156,15 +154,65 @@ def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, 
     is_decided = bool(ledger.bronze_path) or len(ledger.dlqs) < 2
     matches = is_decided and given == (ledger.dlq.id if ledger.dlq else "")
     if known.missing and (matches or ledger.dlq is None or ledger.dlq in known.missing):
-        raise DlqMissing(known.missing[0].path, bronze.path)
+        raise missing_dlq_error(known.missing[0].path, bronze.path)
     if known.twin:
-        raise DlqMismatch(bronze.path, topic, [known.twin], dlq.path if dlq else "")
+        raise other_dlq_error(bronze.path, topic, [known.twin], dlq.path if dlq else "")
     if ledger.dlqs and not matches:
         names = [] if is_decided and not ledger.dlq else _name_dlqs(known)
-        raise DlqMismatch(bronze.path, topic, names, dlq.path if dlq else "")
+        raise other_dlq_error(bronze.path, topic, names, dlq.path if dlq else "")
     owner = dlq.state.note.bronze.get(topic) if dlq and dlq.state else None
     if dlq and owner and owner.id != (bronze.state.table_id if bronze.state else ""):
-        raise DlqTaken(dlq.path, topic, owner.path, missing="" if bronze.state else bronze.path)
+        raise taken_dlq_error(dlq.path, topic, owner.path, missing="" if bronze.state else bronze.path)
+
+
+def missing_dlq_error(dlq_path: str, output_path: str) -> ConfigError:
+    """For a DLQ that bronze names and that is gone; a new one would hide that its records are lost."""
+    return ConfigError(
+        f"the DLQ {dlq_path} of {output_path} is gone, and the invalid records that waited in it are in no other "
+        "table.",
+        hint="Restore it; or give --change-dlq with a new --checkpoint-path, which reads again what Kafka still holds "
+        "of them (what is in the tables is left out)",
+    )
+
+
+def other_dlq_error(output_path: str, topic: str, known: Sequence[str], given: str) -> ConfigError:
+    """For a run that has another DLQ than bronze names for the topic, or none."""
+    names = " or ".join(known)
+    where = f"in the DLQ {names}" if known else "in itself, without a DLQ"
+    return ConfigError(
+        f"{output_path} keeps the invalid records of {topic} {where}, and this run has "
+        f"{'the DLQ ' + given if given else 'none'}.",
+        hint=f"{'Give --dlq-path ' + names if known else 'Omit --dlq-path'}; or --change-dlq, to use "
+        f"{given or 'no DLQ'} from now on (what the DLQ before holds still counts)",
+    )
+
+
+def taken_dlq_error(dlq_path: str, topic: str, owner: str, missing: str = "") -> ConfigError:
+    """For a DLQ that keeps the topic's records for another bronze table.
+
+    Args:
+        dlq_path: The DLQ.
+        topic: Kafka topic.
+        owner: The other bronze table.
+        missing: The configured bronze table, where it does not exist.
+    """
+    problem = f"the DLQ {dlq_path} keeps the invalid records of {topic} for another bronze table, {owner}"
+    if missing:
+        return ConfigError(
+            f"{problem}; there is no table at {missing}.",
+            hint="Correct --output-path, or restore it; or give --change-dlq with a new --checkpoint-path, which reads "
+            "the topic again into a new table",
+        )
+    return ConfigError(problem, hint="give a --dlq-path of its own, or --change-dlq to take it over for this table")
+
+
+def changed_dlq_error(output_path: str, topic: str, dlq_path: str) -> ConfigError:
+    """For another run that has changed the DLQ of bronze, or the bronze table of the DLQ, meanwhile."""
+    return ConfigError(
+        f"another run has changed where the invalid records of {topic} go: {output_path} names "
+        f"{'the DLQ ' + dlq_path if dlq_path else 'no DLQ'} now, or its DLQ belongs to another table.",
+        hint=f"Nothing was lost: start again {'with that --dlq-path' if dlq_path else 'without --dlq-path'}",
+    )
 
 
 def _name_dlqs(known: KnownDlqs) -> list[str]:
@@ -196,24 +244,24 @@ def check_known(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable, topic
     """Refuse to replay from, or audit, a DLQ that bronze does not name; where it names none, any will do.
 
     Raises:
-        DlqMismatch: With those that it names.
+        ConfigError: With those that it names.
     """
     if known.ledger.dlqs and dlq.state and dlq.state.table_id not in known.paths:
-        raise DlqMismatch(bronze.path, topic, _name_dlqs(known), dlq.path)
+        raise other_dlq_error(bronze.path, topic, _name_dlqs(known), dlq.path)
 
 
 def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = "") -> None:
     """Refuse to create a DLQ where one is gone that bronze names for another topic.
 
     Raises:
-        DlqMissing: With its path.
+        ConfigError: With its path.
     """
     if dlq and dlq.state is None and bronze.state:
         ledgers = bronze.state.note.ledger
         named = [place.path for other, ledger in ledgers.items() if other != topic for place in ledger.dlqs]
         named += [] if ledgers or topic else json.loads(bronze.state.properties.get(_DLQ_PATHS, "[]"))
         if any(_is_same_path(path, dlq.path) for path in named):
-            raise DlqMissing(dlq.path, bronze.path)
+            raise missing_dlq_error(dlq.path, bronze.path)
 
 
 def _is_same_path(one: str, other: str) -> bool:

@@ -24,13 +24,20 @@ from bronze.delta.ddl import quote_path
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, FoundNote, find_note, find_restore, parse_commit
 from bronze.delta.log_files import LogCheckpoints, read_interval
 from bronze.delta.tables import is_watched, read_commit, read_snapshot, read_transaction_version
-from bronze.errors import FileNotSeen, TableChanged
+from bronze.errors import BronzeError
 from bronze.parquet import DataFile
 from bronze.runtime.spark_errors import explain_failures
 
 
 class ConflictError(Exception):
     """Raised when somebody else of ours appended to a table since it was looked up."""
+
+
+def _changed_table_error(path: str) -> BronzeError:
+    return BronzeError(
+        f"{path} was altered, replaced or deleted since this run began",
+        hint="run the same command again: the table is checked anew",
+    )
 
 
 class OwnTable(ABC):
@@ -58,7 +65,7 @@ class OwnTable(ABC):
         """The table's newest version, and its version of SHARED_APP_ID (0 where there is none).
 
         Raises:
-            TableChanged: It is another table, or was altered, since it was opened.
+            BronzeError: It is another table, or was altered, since it was opened.
         """
 
     @abstractmethod
@@ -103,7 +110,7 @@ class OwnTable(ABC):
 
         Raises:
             ConflictError: Another writer of ours has committed since the last ``refresh``.
-            TableChanged: It is another table, or was altered.
+            BronzeError: It is another table, or was altered.
         """
         self.check_unchanged()
         assert self._state is not None
@@ -142,11 +149,11 @@ class TableLog(OwnTable):
         if found is None:  # the log was cleaned, or another table is there
             self._table = self._open_again()
         elif found != self._newest:
-            raise TableChanged(self.path)
+            raise _changed_table_error(self.path)
         else:
             self._table.update_incremental()  # a handle stays at its version, even after its own commit
         if _read_shape(self._table) != self._shape:
-            raise TableChanged(self.path)
+            raise _changed_table_error(self.path)
         self._newest = _identify_commit(self.path, self._table.version())
         return self._table.version(), self._table.transaction_version(SHARED_APP_ID) or 0
 
@@ -154,9 +161,9 @@ class TableLog(OwnTable):
         try:
             table = DeltaTable(self.path)
         except DeltaError:
-            raise TableChanged(self.path) from None
+            raise _changed_table_error(self.path) from None
         if table.version() < self._table.version():
-            raise TableChanged(self.path)
+            raise _changed_table_error(self.path)
         return table
 
     def keep_log_short(self, spark: SparkSession) -> None:
@@ -209,7 +216,11 @@ def _check_files(path: str, files: list[DataFile]) -> None:
     for file in files:
         written = Path(path, file.path)
         if not written.is_file() or written.stat().st_size != file.size:
-            raise FileNotSeen(str(written))
+            raise BronzeError(
+                f"an executor wrote {written}, but the driver does not see it, or not whole: is the path on a disk "
+                "that all nodes share?",
+                hint="If not, use --writer delta-spark with a path on a shared file system; nothing was committed",
+            )
 
 
 def _to_action(file: DataFile) -> AddAction:
@@ -242,7 +253,7 @@ class SparkTable(OwnTable):
         shape = (metadata.id(), metadata.schemaString(), properties)
         self._shape = self._shape or shape
         if shape != self._shape:
-            raise TableChanged(self.path)
+            raise _changed_table_error(self.path)
         return snapshot.version(), read_transaction_version(snapshot, SHARED_APP_ID)
 
     def _append(self, rows: DataFrame | None, note: CommitNote, shared: int) -> None:
@@ -281,5 +292,5 @@ def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
             if _CONFLICT.search(text):
                 raise ConflictError(path) from error
             if _DROPPED.search(text) or _ALTERED.search(text):
-                raise TableChanged(path) from error
+                raise _changed_table_error(path) from error
             raise

@@ -10,8 +10,7 @@ from pyspark.sql import functions as F
 
 from bronze.config import DlqConfig, TablesConfig
 from bronze.delta.positions import mark_replayed
-from bronze.delta.tables import CheckedTable
-from bronze.errors import TableMissing
+from bronze.delta.tables import CheckedTable, no_table_error
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
 from bronze.pipeline import locate_tables
 
@@ -27,14 +26,13 @@ def open_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTable
     """Bronze and the DLQ; both must be there.
 
     Raises:
-        TableMissing: One is not.
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
+        ConfigError: One is not. A table has other columns or another partitioning.
+        NotADeltaTableError: A path holds something else.
     """
     bronze, dlq = locate_tables(spark, config)
     for option, table in (("output-path", bronze), ("dlq-path", dlq)):
         if table is None or table.state is None:
-            raise TableMissing(option, table.path if table else "")
+            raise no_table_error(option, table.path if table else "")
     assert dlq is not None
     return bronze, dlq
 

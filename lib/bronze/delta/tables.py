@@ -22,8 +22,8 @@ from bronze.config import TablesConfig
 from bronze.delta.ddl import create_table_statement
 from bronze.delta.features import list_column_reasons, list_misfits, list_reasons
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, FoundNote, find_note
-from bronze.errors import NotADeltaTable, TableMismatch, TopicRecreated
-from bronze.kafka.topic import Topic
+from bronze.errors import ConfigError, NotADeltaTableError
+from bronze.kafka.topic import Topic, recreated_topic_error
 from bronze.runtime.paths import read_text, to_local_path
 from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
 
@@ -76,7 +76,7 @@ def read_table_state(path: str, option: str, spark: SparkSession | None = None) 
     Local tables are read without Spark; others only when a session is given.
 
     Raises:
-        NotADeltaTable: There are files, but no table.
+        NotADeltaTableError: There are files, but no table.
     """
     local = to_local_path(path)
     if local is None:
@@ -91,8 +91,19 @@ def read_table_state(path: str, option: str, spark: SparkSession | None = None) 
     folder = Path(local)
     # A log without a commit is that of a table which another process is about to make, or was when it was killed.
     if folder.exists() and (not folder.is_dir() or any(file.name != "_delta_log" for file in folder.iterdir())):
-        raise NotADeltaTable(option, path)
+        raise _not_a_table_error(option, path)
     return None
+
+
+def _not_a_table_error(option: str, path: str) -> NotADeltaTableError:
+    return NotADeltaTableError(
+        f"--{option}: {path} holds files but is no Delta table", hint="give an empty or a new path"
+    )
+
+
+def no_table_error(option: str, path: str) -> ConfigError:
+    """For a command that needs a table which is not there."""
+    return ConfigError(f"--{option}: there is no table at {path}", hint="ingest first, or correct the path")
 
 
 def _read_local(path: str) -> TableState:
@@ -165,7 +176,7 @@ def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> N
     """Refuse a table that lacks columns, has others, other types, another partitioning, or what no writer can serve.
 
     Raises:
-        TableMismatch: With every difference on a line.
+        ConfigError: With every difference on a line.
     """
     found, wanted = dict(_list_leaves(state.schema)), dict(_list_leaves(spec.schema))
     differences = [f"column {name}: missing ({kind})" for name, kind in wanted.items() if name not in found]
@@ -182,7 +193,10 @@ def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> N
         )
     differences += list_misfits(state.properties, state.writer_features)
     if differences:
-        raise TableMismatch(option, path, differences)
+        listed = "\n  ".join(differences)
+        raise ConfigError(
+            f"--{option}: the table at {path} does not fit", hint=f"give another path, or migrate it:\n  {listed}"
+        )
 
 
 def _list_leaves(schema: T.StructType, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -204,14 +218,14 @@ def check_topic_id(state: TableState, topic: Topic, path: str) -> None:
     """Refuse a table whose rows came from another topic of the same name.
 
     Raises:
-        TopicRecreated: The topic's id is not the one that the table was made for.
+        ConfigError: The topic's id is not the one that the table was made for.
     """
     ledger, place = state.note.ledger.get(topic.name), state.note.bronze.get(topic.name)
     noted = (ledger.topic_id if ledger else "") or (place.topic_id if place else "")
     # Tables of an older version of this product have the property only, and RESTORE takes it back.
     known = noted or state.properties.get(f"{OWN_PROPERTIES}topicId.{topic.name}")
     if known and topic.topic_id and known != topic.topic_id:
-        raise TopicRecreated(topic.name, path, known, topic.topic_id)
+        raise recreated_topic_error(topic.name, path, known, topic.topic_id)
 
 
 def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
@@ -239,7 +253,7 @@ def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> 
             error = reason
         if state := read_table_state(path, option, spark):
             return state
-    raise error or NotADeltaTable(option, path)
+    raise error or _not_a_table_error(option, path)
 
 
 def list_tables(config: TablesConfig) -> dict[str, tuple[str, TableSpec]]:

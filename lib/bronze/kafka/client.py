@@ -12,9 +12,10 @@ from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.errors import InvalidKafkaConfig, JarsMissing, KafkaLost, KafkaUnavailable, UnknownTopic
+from bronze.errors import BronzeError, ConfigError, UnknownTopicError
 from bronze.parsing import read_properties_text
-from bronze.runtime.jars import get_spark_packages
+from bronze.runtime.jars import missing_jars_error
+from bronze.runtime.spark_errors import lost_kafka_error
 
 log = logging.getLogger(__name__)
 _ATTEMPT_MS = 5_000
@@ -50,18 +51,25 @@ def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
             properties.setProperty(key, value)
         return jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
     except TypeError:  # py4j takes a class that is not there for a package
-        raise JarsMissing(get_spark_packages()) from None
+        raise missing_jars_error() from None
     except Py4JJavaError as error:
         reason = hide_values(read_reason(error), {n: v for n, v in given.items() if n != "bootstrap.servers"})
-    raise InvalidKafkaConfig(config.kafka_brokers, reason)  # outside, so that Java's error is not even its context
+    raise client_config_error(config, reason)  # outside, so that Java's error is not even its context
+
+
+def client_config_error(config: KafkaConfig, reason: str) -> ConfigError:
+    """For a Kafka client that refuses its configuration, a broker's name or its credentials."""
+    return ConfigError(
+        f"cannot read from Kafka at {config.kafka_brokers}: {reason}", hint="check --kafka-brokers and --kafka-config"
+    )
 
 
 def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | None = None) -> Answer:
     """Ask again until Kafka answers, unless waiting would not cure it.
 
     Raises:
-        KafkaUnavailable: It did not answer at a start, within ``startup_timeout`` seconds.
-        KafkaLost: It did not answer a running query, within the seconds of its ``patience``.
+        BronzeError: It did not answer at a start, within ``startup_timeout`` seconds. It did not answer a running
+            query, within the seconds of its ``patience``.
     """
     seconds = config.startup_timeout if patience is None else patience
     started, pause = time.monotonic(), 1.0
@@ -76,19 +84,30 @@ def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | N
             waited = time.monotonic() - started
             if waited >= seconds:
                 if patience is not None:
-                    raise KafkaLost(reason) from None
-                raise KafkaUnavailable(config.kafka_brokers, seconds, reason) from None
+                    raise lost_kafka_error(reason) from None
+                raise no_answer_error(config, seconds, reason) from None
             log.warning("Kafka at %s does not answer, waited %d s: %s", config.kafka_brokers, waited, reason)
             time.sleep(min(pause, seconds - waited))  # some errors come at once
             pause = min(2 * pause, _MAX_PAUSE)
+
+
+def no_answer_error(config: KafkaConfig, seconds: float, reason: str) -> BronzeError:
+    """For a Kafka that does not answer at a start."""
+    return BronzeError(
+        f"Kafka at {config.kafka_brokers} did not answer within {seconds:g} s (--startup-timeout): {reason}",
+        hint="start the broker or correct --kafka-brokers, then run the same command again",
+    )
 
 
 def _raise_if_final(config: KafkaConfig, reason: str) -> None:
     """What waiting does not cure."""
     if is_final(reason):
         if reason.startswith(_NO_TOPIC):
-            raise UnknownTopic(config.kafka_topic, config.kafka_brokers) from None
-        raise InvalidKafkaConfig(config.kafka_brokers, reason) from None
+            raise UnknownTopicError(
+                f"Kafka at {config.kafka_brokers} has no topic {config.kafka_topic!r}",
+                hint="create it, or correct --kafka-topic",
+            ) from None
+        raise client_config_error(config, reason) from None
 
 
 def is_final(reason: str) -> bool:
@@ -108,7 +127,7 @@ def read_client_properties(spark: SparkSession, config: KafkaConfig) -> dict[str
     """Kafka client properties: those of the file, and the brokers. Names and values may be secrets: never log them.
 
     Raises:
-        InvalidKafkaConfig: The file is no properties file.
+        ConfigError: The file is no properties file.
     """
     properties = _load_file(spark, config) if config.kafka_config else {}
     return {**properties, "bootstrap.servers": config.kafka_brokers}
@@ -130,7 +149,7 @@ def _load_file(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
             "goes on in the next line only after a backslash"
         )
     if problem:
-        raise InvalidKafkaConfig(config.kafka_brokers, f"{config.kafka_config} {problem}")
+        raise client_config_error(config, f"{config.kafka_config} {problem}")
     return properties
 
 

@@ -16,8 +16,7 @@ from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
 from bronze.decode import EARLIEST, EPOCH, is_plausible
-from bronze.errors import KafkaUnavailable
-from bronze.kafka.client import open_admin, read_client_properties
+from bronze.kafka.client import no_answer_error, open_admin, read_client_properties
 from bronze.kafka.topic import Topic, look_up
 from bronze.offsets import PlannedOffsets
 
@@ -37,7 +36,7 @@ def find_offsets_at(
     none is near, an end is taken later and a start earlier: what the tables have is left out anyway.
 
     Raises:
-        KafkaUnavailable: Kafka does not answer.
+        BronzeError: Kafka does not answer.
     """
     spec = _offset_spec(spark)
     with open_admin(spark, config) as admin:
@@ -76,7 +75,7 @@ def find_timestamps(
     """Kafka timestamp of the earliest record and the newest timestamp, ms since 1970; -1 where there is no record.
 
     Raises:
-        KafkaUnavailable: Kafka does not answer.
+        BronzeError: Kafka does not answer.
     """
     spec = _offset_spec(spark)
     with open_admin(spark, config) as admin:
@@ -104,7 +103,7 @@ def read_next_timestamps(
     that holds of all of them. Reads one record of each partition that lags, and commits nothing.
 
     Raises:
-        KafkaUnavailable: Kafka did not deliver them in time.
+        BronzeError: Kafka did not deliver them in time.
     """
     starts = {p: max(next_offsets.get(p, 0), earliest) for p, (earliest, _) in held.items()}
     waiting = {p: (start, held[p][1]) for p, start in starts.items() if start < held[p][1]}
@@ -174,7 +173,7 @@ class _Reader:
             ]
             self.consumer.pause([asked.pop(p) for p in done])
             if asked and time.monotonic() > deadline:
-                raise KafkaUnavailable(self.config.kafka_brokers, self.config.startup_timeout, "it delivered no record")
+                raise no_answer_error(self.config, self.config.startup_timeout, "it delivered no record")
         return found
 
 
@@ -205,6 +204,6 @@ def _open_reader(spark: SparkSession, config: KafkaConfig) -> Iterator[_Reader]:
         yield _Reader(spark, config, consumer)
     except Py4JJavaError as error:
         reason = str(error.java_exception)
-        raise KafkaUnavailable(config.kafka_brokers, config.startup_timeout, reason) from None
+        raise no_answer_error(config, config.startup_timeout, reason) from None
     finally:
         consumer.close()

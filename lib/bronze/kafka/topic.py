@@ -5,6 +5,7 @@ security settings mean the same to both, and what is checked at the start is wha
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, KafkaConfig
-from bronze.errors import OffsetsOutOfRange, PartitionsMissing, PartitionsUnknown
+from bronze.errors import ConfigError, to_flag
 from bronze.kafka.client import ask, open_admin, read_reason
 from bronze.offsets import PlannedOffsets
 from bronze.parsing import parse_starting_offsets
@@ -34,10 +35,10 @@ def describe_topic(spark: SparkSession, config: KafkaConfig) -> Topic:
     """Look the topic up, waiting for the broker up to ``startup_timeout`` seconds.
 
     Raises:
-        JarsMissing: The Kafka client is not on the class path.
-        InvalidKafkaConfig: A broker's name cannot be resolved, or the client refuses its properties.
-        KafkaUnavailable: No broker answered in time.
-        UnknownTopic: Kafka has no such topic.
+        ConfigError: The Kafka client is not on the class path. A broker's name cannot be resolved, or the client
+            refuses its properties.
+        BronzeError: No broker answered in time.
+        UnknownTopicError: Kafka has no such topic.
     """
     with open_admin(spark, config) as admin:
         return ask(config, lambda: _describe_once(spark, admin, config))
@@ -49,8 +50,8 @@ def list_offsets(
     """What Kafka holds now: the earliest offset and the end (exclusive; open transactions are beyond it).
 
     Raises:
-        KafkaUnavailable: Kafka does not answer at a start.
-        KafkaLost: It does not answer a running query, within the seconds of its ``patience``.
+        BronzeError: Kafka does not answer at a start. It does not answer a running query, within the seconds of its
+            ``patience``.
     """
     spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
     with open_admin(spark, config) as admin:
@@ -99,24 +100,39 @@ def check_starting_offsets(config: IngestConfig, topic: Topic, held: PlannedOffs
     """Refuse JSON offsets that do not name the topic's partitions, all of them, with offsets that Kafka holds.
 
     Raises:
-        PartitionsMissing: Some are not named.
-        PartitionsUnknown: Some named ones do not exist.
-        OffsetsOutOfRange: Kafka has deleted them, or not reached them.
+        ConfigError: Some are not named. Some named ones do not exist. Kafka has deleted them, or not reached them.
     """
     offsets = parse_starting_offsets(config.starting_offsets, topic.name)
     if offsets is None:
         return
     if missing := sorted(set(topic.partitions) - set(offsets)):
-        raise PartitionsMissing("starting_offsets", topic.name, missing)
+        raise ConfigError(
+            f"--starting-offsets must name every partition of {topic.name}; missing: {', '.join(map(str, missing))} "
+            "(-2 is the earliest offset, -1 the latest)"
+        )
     if unknown := sorted(set(offsets) - set(topic.partitions)):
-        raise PartitionsUnknown("starting_offsets", topic.name, unknown)
+        raise unknown_partitions_error("starting_offsets", topic.name, unknown)
     outside = [
         f"offset {offset} of partition {p} (it holds {held[p][0]} to {held[p][1] - 1})"
         for p, offset in sorted(offsets.items())
         if offset >= 0 and not held[p][0] <= offset <= held[p][1]
     ]
     if outside:
-        raise OffsetsOutOfRange("starting_offsets", topic.name, outside)
+        raise ConfigError(f"--starting-offsets: {topic.name} does not hold {'; '.join(outside)}")
+
+
+def unknown_partitions_error(name: str, topic: str, unknown: Sequence[int]) -> ConfigError:
+    """For JSON offsets that name partitions which the topic does not have."""
+    return ConfigError(f"{to_flag(name)} names partitions that {topic} does not have: {', '.join(map(str, unknown))}")
+
+
+def recreated_topic_error(topic: str, path: str, known: str, found: str) -> ConfigError:
+    """For a topic that was deleted and recreated since the table was made for it: its offsets mean other records."""
+    return ConfigError(
+        f"topic {topic} was deleted and recreated since {path} was made (topic id {found}, the table has {known}); "
+        "its offsets mean other records now.",
+        hint="Give new --output-path, --dlq-path and --checkpoint-path.",
+    )
 
 
 def _jvm(spark: SparkSession) -> Any:

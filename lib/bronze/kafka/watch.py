@@ -10,9 +10,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.errors import InvalidKafkaConfig, TopicRecreated
-from bronze.kafka.client import ask, is_final, open_admin, read_client_properties, read_reason
-from bronze.kafka.topic import Topic, request_topic
+from bronze.kafka.client import ask, client_config_error, is_final, open_admin, read_client_properties, read_reason
+from bronze.kafka.topic import Topic, recreated_topic_error, request_topic
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +42,14 @@ class TopicWatch:
         it is the same, all that was read until now came from the one topic. Waits for Kafka as long as Spark does.
 
         Raises:
-            TopicRecreated: It is another.
-            UnknownTopic: It is gone.
-            KafkaLost: Kafka does not answer.
+            ConfigError: It is another.
+            UnknownTopicError: It is gone.
+            BronzeError: Kafka does not answer.
         """
         if self._topic.topic_id:  # old brokers have none
             found = ask(self._config, self._read_topic_id, self.patience)
             if found != self._topic.topic_id:
-                raise TopicRecreated(self._topic.name, self._path, self._topic.topic_id, found)
+                raise recreated_topic_error(self._topic.name, self._path, self._topic.topic_id, found)
 
     def _read_topic_id(self) -> str:
         answer = request_topic(self._spark, self._admin, self._config).get()
@@ -87,11 +86,11 @@ def _read_patience(spark: SparkSession, config: KafkaConfig) -> float:
     """Seconds that a running query waits for an answer, as long as Spark does.
 
     Raises:
-        InvalidKafkaConfig: The properties file has no number for it.
+        ConfigError: The properties file has no number for it.
     """
     given = read_client_properties(spark, config).get("default.api.timeout.ms", _CLIENT_TIMEOUT_MS).strip()
     if not given.isdecimal():
-        raise InvalidKafkaConfig(config.kafka_brokers, "default.api.timeout.ms is no number of milliseconds")
+        raise client_config_error(config, "default.api.timeout.ms is no number of milliseconds")
     return _TRIES * int(given) / 1000
 
 
@@ -100,7 +99,7 @@ def watch_topic(spark: SparkSession, config: KafkaConfig, topic: Topic, path: st
     """A watch that has its own client until the block ends.
 
     Raises:
-        InvalidKafkaConfig: The client's properties cannot be used.
+        ConfigError: The client's properties cannot be used.
     """
     with open_admin(spark, config) as admin:
         yield TopicWatch(spark, config, admin, topic, path)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bronze.config import Config, IngestConfig
-from bronze.errors import BronzeError, InvalidOption, InvalidParameter
+from bronze.errors import ConfigError, InvalidOptionError, show_value
 from bronze.runtime.logs import configure_logging
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -21,19 +21,6 @@ OWN_PARAMETERS = {"use_sandbox": bool, "report_hours": int}
 _PROJECT = "bronze-ingestion"
 _MAX_HOURS = 1_000_000
 _LONG_TEXT = 40
-
-
-class NotOfSandbox(BronzeError):
-    """Raised when a notebook is to use the sandbox, and is given something that is not the sandbox's own."""
-
-    exit_code = 2
-
-    def __init__(self, name: str, value: object, cure: str):
-        super().__init__(
-            f"use_sandbox is true, but {name} is {value!r}, and sample events are for the sandbox's own brokers, topic "
-            "and paths only; set use_sandbox to false (papermill: -p use_sandbox False, YAML: use_sandbox: false) and "
-            f"name kafka_brokers, or for the sandbox {cure}"
-        )
 
 
 def set_up_notebook() -> None:
@@ -69,7 +56,7 @@ def read_config(parameters: Mapping[str, Any], kind: type[AnyConfig] = IngestCon
     """The configuration made of a notebook's parameters, ``globals()``; the other values replace theirs.
 
     Raises:
-        InvalidParameter: A parameter that only notebooks have is not of its type, such as the text "false".
+        ConfigError: A parameter that only notebooks have is not of its type, such as the text "false".
         BronzeError: The configuration's own checks fail.
     """
     check_types(parameters)
@@ -81,14 +68,20 @@ def check_types(parameters: Mapping[str, Any]) -> None:
     """Refuse a value of another type: papermill hands on as text what it cannot read, and "false" would be true.
 
     Raises:
-        InvalidParameter: Which it is.
-        InvalidOption: Hours that reach back before any record.
+        ConfigError: Which it is.
+        InvalidOptionError: Hours that reach back before any record.
     """
     for name, kind in OWN_PARAMETERS.items():
         if name in parameters and type(parameters[name]) is not kind:
-            raise InvalidParameter(name, parameters[name], kind.__name__)
+            raise parameter_error(name, parameters[name], kind.__name__)
     if not 0 <= (hours := parameters.get("report_hours", 0)) <= _MAX_HOURS:
-        raise InvalidOption("report_hours", hours, f"a number of hours from 0 to {_MAX_HOURS:,}")
+        raise InvalidOptionError("report_hours", hours, f"a number of hours from 0 to {_MAX_HOURS:,}")
+
+
+def parameter_error(name: str, value: object, kind: str) -> ConfigError:
+    """For a notebook's parameter that is given a value of another type."""
+    hint = "write True or False with papermill -p, true or false in YAML" if kind == "bool" else ""
+    return ConfigError(f"parameter {name}: expected a value of type {kind}, got {show_value(value)}", hint)
 
 
 def wrap_cells(frame: pd.DataFrame) -> Any:

@@ -17,12 +17,11 @@ from nbformat.validator import NotebookValidationError
 from papermill.exceptions import PapermillExecutionError
 
 from bronze import errors
-from bronze.errors import BronzeError, FileUnreadable, InvalidParameter, NotebookMissing, UnknownParameter
-from bronze.notebook import cells
-from bronze.notebook.cells import find_result
+from bronze.errors import BronzeError, ConfigError, ExitCode
+from bronze.notebook.cells import find_result, parameter_error
 
-_ERRORS = (errors, cells)
 _TYPES = {"str": str, "int": int, "float": float}
+_PARAMETERS = "YAML file of parameters"
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -36,15 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         papermill.execute_notebook(given.notebook, output, parameters, kernel_name="python3")
     except PapermillExecutionError as error:
         print(f"\n{given.notebook} failed: {error.ename}: {error.evalue}\nExecuted notebook: {output}", file=sys.stderr)
-        kinds = [vars(module).get(error.ename) for module in _ERRORS]
-        return next((kind.exit_code for kind in kinds if kind), 1)
+        return getattr(vars(errors).get(error.ename), "exit_code", ExitCode.FAILED)
     except BronzeError as error:
         print(f"bronze: {error}", file=sys.stderr)
         return error.exit_code
     print(f"\nExecuted notebook: {output}")
     if result := find_result(output):
         print(f"\n{result['text/plain']}")
-    return 0
+    return ExitCode.DONE
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -60,20 +58,21 @@ def check_parameters(notebook: Path, file: Path | None, pairs: Sequence[Sequence
     """The parameters of a file and of the command line, which count more, with the notebook's own types.
 
     Raises:
-        NotebookMissing: There is no such notebook or file.
-        UnknownParameter: The notebook has no parameter of a name.
-        InvalidParameter: A value is not of the parameter's type.
+        ConfigError: There is no such notebook or file. The notebook has no parameter of a name. A value is not of the
+            parameter's type.
     """
     for path in filter(None, (notebook, file)):
         if not path.is_file():
-            raise NotebookMissing(str(path))
+            raise ConfigError(f"there is no file {path}")
     known = {name: p["inferred_type_name"] for name, p in _inspect(notebook).items()}
     given = _read_file(file) if file else {}
     if unknown := sorted({*given, *(name for name, _ in pairs)} - set(known)):
-        raise UnknownParameter(str(notebook), unknown, sorted(known))
+        raise ConfigError(
+            f"{notebook} has no parameter {', '.join(unknown)}", hint=f"it has: {', '.join(sorted(known))}"
+        )
     for name, value in given.items():
         if type(value).__name__ != known[name] and (type(value), known[name]) != (int, "float"):
-            raise InvalidParameter(name, value, known[name])
+            raise parameter_error(name, value, known[name])
     return {**given, **{name: _convert(name, value, known[name]) for name, value in pairs}}
 
 
@@ -81,7 +80,7 @@ def _inspect(notebook: Path) -> Mapping[str, Any]:
     try:
         return papermill.inspect_notebook(notebook)
     except (NotJSONError, NotebookValidationError) as error:
-        raise FileUnreadable(str(notebook), "notebook", error) from None
+        raise _unreadable_error(notebook, "notebook", str(error)) from None
 
 
 def _read_file(file: Path) -> Mapping[str, Any]:
@@ -89,25 +88,28 @@ def _read_file(file: Path) -> Mapping[str, Any]:
         given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.MarkedYAMLError as error:  # the text around it is not shown: it may hold a secret
         place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        reason = ValueError(f"{error.problem or 'no YAML'}{place}")
-        raise FileUnreadable(str(file), "YAML file of parameters", reason) from None
+        raise _unreadable_error(file, _PARAMETERS, f"{error.problem or 'no YAML'}{place}") from None
     except (
         yaml.YAMLError,
         OSError,
         ValueError,
         RecursionError,
     ) as error:  # also a date or a number that Python has not
-        raise FileUnreadable(str(file), "YAML file of parameters", ValueError(type(error).__name__)) from None
+        raise _unreadable_error(file, _PARAMETERS, type(error).__name__) from None
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-        raise FileUnreadable(str(file), "YAML file of parameters", ValueError("it holds no names"))
+        raise _unreadable_error(file, _PARAMETERS, "it holds no names")
     return given
+
+
+def _unreadable_error(file: Path, expected: str, reason: str) -> ConfigError:
+    return ConfigError(f"{file} is no {expected}: {' '.join(reason.split())[:200]}")
 
 
 def _convert(name: str, value: str, kind: str) -> Any:
     try:
         return _BOOLEANS[value.lower()] if kind == "bool" else _TYPES[kind](value)
     except (KeyError, ValueError):
-        raise InvalidParameter(name, value, kind) from None
+        raise parameter_error(name, value, kind) from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bronze.config import StatusConfig
-from bronze.errors import AlertsFiring
+from bronze.errors import AlertsFiringError
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def check_alerts(alerts: Sequence[Alert], fail_on_alert: bool) -> None:
     """Fail where an alert fires, so that a scheduler sees it.
 
     Raises:
-        AlertsFiring: With each of them, its value and what to do.
+        AlertsFiringError: With each of them, its value and what to do.
     """
     firing = [f"{a.name} {describe_value(a.value)}, threshold {a.threshold:g}: {a.cure}" for a in select_firing(alerts)]
     if firing and fail_on_alert:
-        raise AlertsFiring(firing)
+        raise AlertsFiringError(f"{len(firing)} of the alerts are firing: " + "; ".join(firing))

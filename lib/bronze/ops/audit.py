@@ -13,13 +13,13 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.checkpoint import Checkpoint, read_checkpoint
+from bronze.checkpoint import Checkpoint, no_checkpoint_error, read_checkpoint
 from bronze.config import AuditConfig
 from bronze.delta.binding import check_known, find_dlqs, list_paths
 from bronze.delta.ledger import TopicLedger
 from bronze.delta.positions import build_bitmaps, collect_ranges, find_present, is_within, select_positions
-from bronze.delta.tables import TableState
-from bronze.errors import CheckpointMissing, CheckpointOfOtherTables, TableMissing
+from bronze.delta.tables import TableState, no_table_error
+from bronze.errors import ExitCode
 from bronze.kafka.topic import describe_topic, list_offsets
 from bronze.offsets import (
     BUCKET_SIZE,
@@ -35,7 +35,7 @@ from bronze.offsets import (
 from bronze.ops.audit_gaps import explain_gaps
 from bronze.ops.audit_report import AuditReport, PartitionAudit
 from bronze.pipeline import check_tables, open_session
-from bronze.resume import find_disagreement
+from bronze.resume import check_tables_of
 from bronze.runtime.paths import qualify_path
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def main(config: AuditConfig) -> int:
     """The command ``bronze audit``: print the report; 0 where all is complete, 5 where something was found."""
     report = run(config)
     print(report.to_json() if config.json else report.to_text())
-    return 0 if report.is_complete else 5
+    return ExitCode.DONE if report.is_complete else ExitCode.INCOMPLETE
 
 
 def run(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport:
@@ -87,7 +87,7 @@ def run(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport:
     topic = describe_topic(spark, config)
     bronze, dlq = check_tables(spark, config, topic)
     if bronze.state is None:
-        raise TableMissing("output-path", bronze.path)
+        raise no_table_error("output-path", bronze.path)
     # In this order: a stream that runs meanwhile has put into the tables what its checkpoint and commits say, and Kafka
     # has it.
     checkpoint = _read_checkpoint(spark, config, bronze.state)
@@ -126,9 +126,8 @@ def _read_checkpoint(spark: SparkSession, config: AuditConfig, table: TableState
     path = qualify_path(spark, config.checkpoint_path)
     checkpoint = read_checkpoint(spark, path, config.kafka_topic)
     if checkpoint is None:
-        raise CheckpointMissing(config.checkpoint_path)
-    if found := find_disagreement(spark, path, checkpoint, table):
-        raise CheckpointOfOtherTables(config.checkpoint_path, config.output_path, found)
+        raise no_checkpoint_error(config.checkpoint_path)
+    check_tables_of(spark, config, path, checkpoint, table)
     return checkpoint
 
 

@@ -8,7 +8,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.errors import RecordUnreadable
+from bronze.errors import RecordUnreadableError
 from bronze.kafka.read import read_positions
 from bronze.offsets import (
     MAX_OFFSET,
@@ -111,7 +111,7 @@ def _read_readable(spark: SparkSession, config: KafkaConfig, planned: PlannedOff
         return read_positions(spark, config, planned, isolation)
     except (Py4JJavaError, PySparkException) as error:
         record = explain_failure(error)
-        if not isinstance(record, RecordUnreadable):
+        if not isinstance(record, RecordUnreadableError):
             raise
     first, end = planned[record.partition]
     found: OffsetRanges = {record.partition: [(record.offset, record.offset)]}

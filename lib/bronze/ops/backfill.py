@@ -17,7 +17,8 @@ from pyspark.sql import DataFrame, SparkSession
 from bronze.batch import IngestSummary, describe_batch, select_records
 from bronze.checkpoint import Checkpoint, read_checkpoint
 from bronze.config import BackfillConfig
-from bronze.errors import AppendConflict, DataLoss, DeletedMeanwhile, InvalidKafkaConfig, RangeNotHeld
+from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
+from bronze.kafka.client import client_config_error
 from bronze.kafka.read import read_topic_once
 from bronze.kafka.topic import describe_topic, list_offsets
 from bronze.kafka.watch import watch_topic
@@ -107,8 +108,8 @@ def append_batches(target: Target, writer: TableWriter, plan: BackfillPlan) -> B
     """Append what is missing, batch after batch; an interrupt ends it, and the result says so.
 
     Raises:
-        DeletedMeanwhile: Kafka deleted records before they were read.
-        AppendConflict: Others kept committing first.
+        DataLossError: Kafka deleted records before they were read.
+        AppendConflictError: Others kept committing first.
     """
     result, app_id, started = BackfillResult(plan), f"bronze-backfill-{uuid4()}", time.monotonic()
     context = target.spark.sparkContext
@@ -126,9 +127,13 @@ def append_batches(target: Target, writer: TableWriter, plan: BackfillPlan) -> B
         result.is_interrupted, result.seconds = True, time.monotonic() - started
         context.cancelJobsWithTag(app_id)
         log.info("Backfill: interrupted; what was appended stays, the next run adds what is missing")
-    except DataLoss as error:
+    except DataLossError as error:
         target.check_topic()  # of a recreated topic, records seem to be lost
-        raise DeletedMeanwhile(error.reason) from error
+        raise DataLossError(
+            f"Kafka has deleted records of the range before they were read: {error.lost}.",
+            hint="What was appended stays; run the same command again with --allow-partial for what is left",
+            lost=error.lost,
+        ) from error
     finally:
         context.removeJobTag(app_id)
     return result
@@ -146,7 +151,7 @@ def _append_batch(
             return None
         try:
             return _write(target, writer, app_id, number, batch, present)
-        except AppendConflict as error:
+        except AppendConflictError as error:
             conflict = error
             log.info("Backfill: others keep committing first, batch %d is begun again", number + 1)
     assert conflict
@@ -181,13 +186,13 @@ def read_records(spark: SparkSession, config: BackfillConfig, batch: PlannedOffs
     """The records of a batch; those of aborted transactions are left out. Nothing is read yet.
 
     Raises:
-        InvalidKafkaConfig: Spark does not take one of the client properties.
+        ConfigError: Spark does not take one of the client properties.
     """
     cores = str(spark.sparkContext.defaultParallelism)  # also for a range of one partition
     try:
         return read_topic_once(spark, config, batch, "read_committed", minPartitions=cores)
     except IllegalArgumentException as error:
-        raise InvalidKafkaConfig(config.kafka_brokers, " ".join(str(error).split())) from None
+        raise client_config_error(config, " ".join(str(error).split())) from None
 
 
 def _invert(ranges: OffsetRanges, batch: PlannedOffsets) -> OffsetRanges:
@@ -231,7 +236,7 @@ def main(config: BackfillConfig) -> int:
     """The command ``bronze backfill``: print the plan (``dry_run``) or the result; 130 where it was interrupted."""
     result = run(config)
     print(result.plan.to_text() if config.dry_run else result.describe())
-    return 130 if result.is_interrupted else 0
+    return ExitCode.INTERRUPTED if result.is_interrupted else ExitCode.DONE
 
 
 def run(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillResult:
@@ -242,8 +247,8 @@ def run(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillRe
         spark: Session to use; the running one or a new local one when not given.
 
     Raises:
-        RangeNotHeld: A part of the range is neither in the tables nor in Kafka, and that is not allowed.
-        DeletedMeanwhile: Kafka deleted records before they were read.
+        ConfigError: A part of the range is neither in the tables nor in Kafka, and that is not allowed.
+        DataLossError: Kafka deleted records before they were read.
         BronzeError: What does not fit, or failed; what was appended by then stays.
     """
     with explain_failures():
@@ -331,4 +336,7 @@ def _list_outside_times(target: Target, wanted: PlannedOffsets, held: PlannedOff
 
 def _check_plan(config: BackfillConfig, plan: BackfillPlan) -> None:
     if plan.outside and not config.allow_partial:
-        raise RangeNotHeld(plan.topic, plan.outside)
+        raise ConfigError(
+            f"Kafka does not hold the whole range of {plan.topic}: {'; '.join(plan.outside)}.",
+            hint="Correct the range, or take what there is with --allow-partial",
+        )

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 from pyspark.sql import SparkSession
 
-from bronze.checkpoint import read_checkpoint
+from bronze.checkpoint import no_checkpoint_error, read_checkpoint
 from bronze.config import BackfillConfig
 from bronze.delta.tables import TableState
-from bronze.errors import CheckpointMissing, PartitionsUnknown
 from bronze.kafka.times import find_offsets_at, find_timestamps, format_timestamp
-from bronze.kafka.topic import Topic
+from bronze.kafka.topic import Topic, unknown_partitions_error
 from bronze.offsets import OffsetRanges, PlannedOffsets, clip_ranges, count_offsets, describe_ranges, invert_ranges
 from bronze.parsing import parse_timestamp
 from bronze.resume import check_tables_of
@@ -213,12 +212,12 @@ def resolve_offsets(config: BackfillConfig, topic: Topic, held: PlannedOffsets) 
     """First and end offset of each partition that is named, of all where none is.
 
     Raises:
-        PartitionsUnknown: A named partition does not exist.
+        ConfigError: A named partition does not exist.
     """
     starts, ends = config.parse_range()
     for name, offsets in (("starting_offsets", starts), ("ending_offsets", ends)):
         if unknown := sorted(set(offsets or ()) - set(topic.partitions)):
-            raise PartitionsUnknown(name, topic.name, unknown)
+            raise unknown_partitions_error(name, topic.name, unknown)
     wanted = {}
     for partition in sorted(starts or ends or topic.partitions):
         first, end = (starts or {}).get(partition, -2), (ends or {}).get(partition, -1)
@@ -282,15 +281,13 @@ def limit_to_planned(
     """End each partition where the live query of the checkpoint has planned to; the rest is left to it.
 
     Raises:
-        CheckpointMissing: There is none, or it has planned nothing.
-        CheckpointUnreadable: A file of it is missing or cut off.
-        CheckpointOfOtherTopic: It has the offsets of another topic.
-        CheckpointOfOtherTables: It was used with another bronze table.
+        ConfigError: There is none, or it has planned nothing. A file of it is missing or cut off. It has the offsets of
+            another topic, or was used with another bronze table.
     """
     path = qualify_path(spark, config.checkpoint_path)
     checkpoint = read_checkpoint(spark, path, config.kafka_topic)
     if checkpoint is None:
-        raise CheckpointMissing(config.checkpoint_path)
+        raise no_checkpoint_error(config.checkpoint_path)
     check_tables_of(spark, config, path, checkpoint, table)
     # A partition that the query does not know yet is read by it from the first record on.
     return {p: (first, max(first, min(end, checkpoint.ends.get(p, 0)))) for p, (first, end) in wanted.items()}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 from pyspark.sql import SparkSession
 
-from bronze.checkpoint import Checkpoint, read_checkpoint
+from bronze.checkpoint import Checkpoint, no_checkpoint_error, read_checkpoint
 from bronze.config import CheckpointConfig
 from bronze.delta.binding import find_dlqs
-from bronze.errors import CheckpointMissing
+from bronze.errors import ExitCode
 from bronze.kafka.topic import Topic
 from bronze.offsets import MAX_OFFSET, OffsetRanges, count_offsets
 from bronze.pipeline import locate_tables, open_session
@@ -66,22 +66,21 @@ def main(config: CheckpointConfig) -> int:
     """The command ``bronze checkpoint``: print the report; 2 where tables and checkpoint do not belong together."""
     report = run(config)
     print(report.to_text())
-    return 2 if report.disagreement else 0
+    return ExitCode.CONFIG if report.disagreement else ExitCode.DONE
 
 
 def run(config: CheckpointConfig, spark: SparkSession | None = None) -> CheckpointReport:
     """Read a checkpoint and compare it with the tables; nothing is written.
 
     Raises:
-        CheckpointMissing: There is none at the path.
-        CheckpointUnreadable: A file that Spark needs is missing or cut off.
-        CheckpointOfOtherTopic: Its offsets are those of another topic.
+        ConfigError: There is none at the path. A file that Spark needs is missing or cut off. Its offsets are those of
+            another topic.
     """
     spark = open_session(config, spark)
     path = qualify_path(spark, config.checkpoint_path)
     checkpoint = read_checkpoint(spark, path, config.kafka_topic)
     if checkpoint is None:
-        raise CheckpointMissing(config.checkpoint_path)
+        raise no_checkpoint_error(config.checkpoint_path)
     bronze, dlq = locate_tables(spark, config)
     disagreement = find_disagreement(spark, path, checkpoint, bronze.state)
     if bronze.state is None:

@@ -13,7 +13,7 @@ from bronze.config import CreateTablesConfig
 from bronze.delta.binding import check_not_gone
 from bronze.delta.ddl import create_table_statement, register_table_statement
 from bronze.delta.tables import CheckedTable
-from bronze.errors import CatalogNameTaken
+from bronze.errors import ConfigError, ExitCode
 from bronze.pipeline import check_local_tables, locate_tables, open_session
 from bronze.runtime.paths import qualify_path, to_local_path
 from bronze.runtime.session import SUBSTITUTION
@@ -36,10 +36,10 @@ def main(config: CreateTablesConfig) -> int:
     if config.execute:
         for line in run(config):
             print(line)
-        return 0
+        return ExitCode.DONE
     check_local_tables(config)
     print("\n\n".join(f"{statement};" for statement in list_statements(config)))
-    return 0
+    return ExitCode.DONE
 
 
 def list_statements(config: CreateTablesConfig) -> list[str]:
@@ -65,10 +65,9 @@ def run(config: CreateTablesConfig, spark: SparkSession | None = None) -> list[s
         A line per table: what was done.
 
     Raises:
-        NotADeltaTable: A path holds something else.
-        TableMismatch: A table has other columns or another partitioning.
-        DlqMissing: Bronze names a DLQ at the path, and it is gone.
-        CatalogNameTaken: A catalog name is that of a table elsewhere.
+        NotADeltaTableError: A path holds something else.
+        ConfigError: A table has other columns or another partitioning. Bronze names a DLQ at the path, and it is gone.
+            A catalog name is that of a table elsewhere.
     """
     spark = open_session(config, spark)
     bronze, dlq = locate_tables(spark, config)
@@ -88,7 +87,9 @@ def _create(spark: SparkSession, named: _Named) -> str:
     elif name:
         spark.sql(register_table_statement(table.path, name))
     if name and (found := _find_location(spark, name)) != table.path:
-        raise CatalogNameTaken(named.option, name, table.path, found)
+        raise ConfigError(
+            f"--{named.option}: {name} is the table at {found}, not at {table.path}", hint="give a free name"
+        )
     done = "created" if table.state is None else "is there already and fits"
     return f"{table.spec.name} table at {table.path}: {done}" + (f", known as {name}" if name else "")
 

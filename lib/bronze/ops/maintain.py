@@ -33,8 +33,8 @@ from bronze.delta.ddl import quote_path
 from bronze.delta.ledger import parse_commit
 from bronze.delta.log import count_files
 from bronze.delta.log_files import prepare_log, tidy_log
-from bronze.delta.tables import CheckedTable, read_commit
-from bronze.errors import InvalidOption, MaintenanceConflict, TableMissing
+from bronze.delta.tables import CheckedTable, no_table_error, read_commit
+from bronze.errors import BronzeError, ExitCode, InvalidOptionError
 from bronze.pipeline import locate_tables, open_session
 from bronze.writers import choose_writer
 
@@ -98,7 +98,7 @@ def main(config: MaintainConfig) -> int:
         print(f"VACUUM would delete {summary.unreferenced:,} files, {size}: nothing was deleted, --vacuum does it")
     for step in summary.left:
         print(f"Left for the next run, because --max-minutes {config.max_minutes:g} were over: {step}")
-    return 0
+    return ExitCode.DONE
 
 
 def run(config: MaintainConfig, spark: SparkSession | None = None) -> MaintenanceSummary:
@@ -109,8 +109,8 @@ def run(config: MaintainConfig, spark: SparkSession | None = None) -> Maintenanc
         spark: Session to use; a new local one when not given.
 
     Raises:
-        TableMissing: There is no bronze table; a DLQ that is missing is passed over.
-        MaintenanceConflict: Others kept changing the same files.
+        ConfigError: There is no bronze table; a DLQ that is missing is passed over.
+        BronzeError: Others kept changing the same files.
     """
     if config.delete_replayed_days:
         log.warning(
@@ -120,7 +120,7 @@ def run(config: MaintainConfig, spark: SparkSession | None = None) -> Maintenanc
     spark = open_session(config, spark)
     bronze, dlq = locate_tables(spark, config)
     if bronze.state is None:
-        raise TableMissing("output-path", bronze.path)
+        raise no_table_error("output-path", bronze.path)
     tables = [bronze, dlq] if dlq and dlq.state else [bronze]
     clock, summary = _Clock(config.max_minutes), MaintenanceSummary()
     for table in tables:
@@ -202,7 +202,7 @@ def retry(path: str, step: Callable[[], _Result]) -> _Result:
     """Run a step until no other commit gets in its way.
 
     Raises:
-        MaintenanceConflict: Others kept committing first.
+        BronzeError: Others kept committing first.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -210,7 +210,10 @@ def retry(path: str, step: Callable[[], _Result]) -> _Result:
         except _CONFLICTS as conflict:
             log.info("Others changed %s, attempt %d: %s", path, attempt, type(conflict).__name__)
         time.sleep(random.uniform(0.2, 0.5) * 2**attempt)
-    raise MaintenanceConflict(path, ATTEMPTS)
+    raise BronzeError(
+        f"could not maintain {path} in {ATTEMPTS} attempts, because others kept changing the same files",
+        hint="nothing was lost, run the same command again",
+    )
 
 
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
@@ -243,7 +246,7 @@ def vacuum_table(spark: SparkSession, path: str, retention_hours: int, force: bo
         delete: Whether to delete them.
 
     Raises:
-        InvalidOption: It is less, and not forced.
+        InvalidOptionError: It is less, and not forced.
     """
     statement = f"VACUUM {quote_path(path)}" + (f" RETAIN {retention_hours} HOURS" if retention_hours else "")
     settings = {**_SETTINGS, _RETENTION_CHECK: str(not force).lower()}
@@ -254,7 +257,7 @@ def vacuum_table(spark: SparkSession, path: str, retention_hours: int, force: bo
             listed = [row[0] for row in spark.sql(f"{statement} DRY RUN").collect()]
         except IllegalArgumentException:
             expected = f"at least delta.deletedFileRetentionDuration of {path}, or --force"
-            raise InvalidOption("retention_hours", retention_hours, expected) from None
+            raise InvalidOptionError("retention_hours", retention_hours, expected) from None
         sizes = _read_sizes(spark, listed)
         found = Unreferenced(len(sizes), sum(sizes.values()))
         if delete and listed:

@@ -22,6 +22,7 @@ from bronze.config import ReplayConfig
 from bronze.delta.binding import check_known, find_dlqs
 from bronze.delta.dlq import normalize_detail, open_tables, select_dlq
 from bronze.delta.positions import build_bitmaps, collect_ranges, find_present, is_within, mark_replayed
+from bronze.errors import ExitCode
 from bronze.kafka.topic import Topic
 from bronze.offsets import OffsetRanges, count_offsets, find_bounds, invert_ranges, split_ranges, subtract_ranges
 from bronze.pipeline import open_session
@@ -86,7 +87,7 @@ class ReplayReport:
 def main(config: ReplayConfig) -> int:
     """The command ``bronze replay``: run, and print what was replayed and what still fails."""
     print(run(config).to_text())
-    return 0
+    return ExitCode.DONE
 
 
 def run(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport:

@@ -15,8 +15,8 @@ from bronze.config import StatusConfig
 from bronze.delta.binding import list_tables_with_positions
 from bronze.delta.log import count_files, measure_batches, read_commits
 from bronze.delta.log_files import describe_logs
-from bronze.delta.tables import CheckedTable
-from bronze.errors import AlertsFiring, TableMissing
+from bronze.delta.tables import CheckedTable, no_table_error
+from bronze.errors import ExitCode
 from bronze.kafka.times import read_next_timestamps
 from bronze.kafka.topic import describe_topic, list_offsets
 from bronze.offsets import PlannedOffsets
@@ -67,7 +67,7 @@ def main(config: StatusConfig) -> int:
 
     status = run(config)
     print(to_json(status) if config.json else to_text(status))
-    return AlertsFiring.exit_code if config.fail_on_alert and select_firing(status.alerts) else 0
+    return ExitCode.ALERTS_FIRING if config.fail_on_alert and select_firing(status.alerts) else ExitCode.DONE
 
 
 def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
@@ -78,14 +78,14 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
         spark: Session to use; a new local one when not given.
 
     Raises:
-        TableMissing: There is no bronze table; a DLQ that is missing only has no rows.
+        ConfigError: There is no bronze table; a DLQ that is missing only has no rows.
         BronzeError: Kafka, a table or the checkpoint cannot be read, or does not belong to the others.
     """
     spark = open_session(config, spark)
     topic = describe_topic(spark, config)
     bronze, dlq = check_tables(spark, config, topic)
     if bronze.state is None:
-        raise TableMissing("output-path", bronze.path)
+        raise no_table_error("output-path", bronze.path)
     tables = {"bronze": bronze} | ({"dlq": dlq} if dlq and dlq.state else {})
     paths = {name: table.path for name, table in tables.items()}
     now = datetime.now(UTC).replace(tzinfo=None)

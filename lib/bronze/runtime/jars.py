@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bronze.errors import BronzeError, JarsNotResolved, JavaNotFound, PackageMissing
+from bronze.errors import BronzeError, ConfigError, ExitCode
 
 SCALA = "2.13"
 MINIMUM_JAVA = 17
@@ -26,7 +26,7 @@ def get_spark_packages() -> list[str]:
     """Maven coordinates of what Spark needs beyond pyspark: the Kafka source and Delta Lake.
 
     Raises:
-        PackageMissing: The driver's Python lacks pyspark or delta-spark, whose versions decide.
+        ConfigError: The driver's Python lacks pyspark or delta-spark, whose versions decide.
     """
     spark = _read_version("pyspark")
     spark_minor = ".".join(spark.split(".")[:2])
@@ -40,25 +40,45 @@ def _read_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        raise PackageMissing(package) from None
+        raise ConfigError(
+            f"the driver's Python has no package {package!r}",
+            hint="install this project into it (pip install .), also where spark-submit is that of a Spark "
+            "distribution, and set PYSPARK_DRIVER_PYTHON to it",
+        ) from None
+
+
+def missing_jars_error() -> ConfigError:
+    """For a session without the Kafka source or without Delta Lake."""
+    return ConfigError(
+        "this Spark session lacks the Kafka source or Delta Lake",
+        hint="submit with --packages " + ",".join(get_spark_packages()),
+    )
 
 
 def find_java() -> str:
     """Path of the ``java`` of JAVA_HOME, else the one on PATH, else that of a conda environment beside its Python.
 
     Raises:
-        JavaNotFound: There is none, or it is older than 17.
+        ConfigError: There is none, or it is older than 17.
     """
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java") or shutil.which("java", path=_CONDA_BIN)
     try:
         printed = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=True).stderr
     except (OSError, subprocess.CalledProcessError):
-        raise JavaNotFound(f"no Java at {java!r}" if java else "no Java found", MINIMUM_JAVA) from None
+        raise _no_java_error(f"no Java at {java!r}" if java else "no Java found") from None
     found = re.search(r'version "(\d+)', printed)
     if found and int(found[1]) < MINIMUM_JAVA:
-        raise JavaNotFound(f"{java} is Java {found[1]}", MINIMUM_JAVA)
+        raise _no_java_error(f"{java} is Java {found[1]}")
     return str(java)
+
+
+def _no_java_error(found: str) -> ConfigError:
+    return ConfigError(
+        f"{found}; Spark needs Java {MINIMUM_JAVA} or newer.",
+        hint="Install it (Debian: apt-get install openjdk-17-jre-headless, macOS: brew install openjdk@17) or set "
+        "JAVA_HOME to one.",
+    )
 
 
 def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
@@ -71,8 +91,8 @@ def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
         beside_spark: Leave out the artifacts that pyspark ships itself.
 
     Raises:
-        JavaNotFound: There is no Java to run Ivy with.
-        JarsNotResolved: Maven Central could not be reached, or has no such artifact.
+        ConfigError: There is no Java to run Ivy with.
+        BronzeError: Maven Central could not be reached, or has no such artifact.
     """
     folder = _cache_folder() / "+".join(c.split(":", 1)[1].replace(":", "-") for c in coordinates)
     if not folder.is_dir():
@@ -108,7 +128,8 @@ def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
         command += ["-confs", "runtime", "-retrieve", pattern, "-types", "jar", "bundle"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0 or not target.is_dir():
-            raise JarsNotResolved(coordinates, done.stdout)
+            tail = "\n".join(line for line in done.stdout.splitlines() if line.strip(" ."))[-1500:]
+            raise BronzeError(f"could not download {', '.join(coordinates)} from Maven; Ivy said:\n{tail}")
         try:
             target.rename(folder)
         except OSError:
@@ -156,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BronzeError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    return 0
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

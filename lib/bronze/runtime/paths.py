@@ -10,7 +10,7 @@ from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from bronze.config import TablesConfig
-from bronze.errors import InvalidOption
+from bronze.errors import InvalidOptionError
 from bronze.runtime.spark_errors import read_reason
 
 
@@ -63,12 +63,12 @@ def check_folders(config: TablesConfig) -> None:
     """Refuse a local path that is a file, or below one; needs no Spark.
 
     Raises:
-        InvalidOption: Which it is.
+        InvalidOptionError: Which it is.
     """
     for option, path in _list_paths(config):
         local = Path(to_local_path(path) or "/")
         if file := next(filter(os.path.isfile, (local, *local.parents)), None):
-            raise InvalidOption(option, path, f"a folder, or a path below folders; {file} is a file")
+            raise InvalidOptionError(option, path, f"a folder, or a path below folders; {file} is a file")
 
 
 def check_writable(spark: SparkSession, config: TablesConfig, *options: str) -> None:
@@ -80,7 +80,7 @@ def check_writable(spark: SparkSession, config: TablesConfig, *options: str) -> 
         options: The paths that the command writes to.
 
     Raises:
-        InvalidOption: Which it is, and why.
+        InvalidOptionError: Which it is, and why.
     """
     for option, path in _list_paths(config):
         local = to_local_path(qualify_path(spark, path)) if option in options else None
@@ -88,14 +88,14 @@ def check_writable(spark: SparkSession, config: TablesConfig, *options: str) -> 
         if place and not os.access(place, os.W_OK | os.X_OK):
             is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
             reason = f"{place} is on a read-only file system" if is_read_only else f"no permission for {place}"
-            raise InvalidOption(option, path, f"a path that can be written to ({reason})")
+            raise InvalidOptionError(option, path, f"a path that can be written to ({reason})")
 
 
 def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
     """Refuse a path whose file system Spark cannot reach.
 
     Raises:
-        InvalidOption: The class path lacks its file system, Hadoop cannot read it, or does not know the host in it.
+        InvalidOptionError: The class path lacks its file system, or Hadoop cannot read it or does not know its host.
     """
     for option, path in _list_paths(config):
         try:
@@ -104,7 +104,7 @@ def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
             reason = read_reason(error)
             if "No FileSystem for scheme" in reason or "ClassNotFoundException" in reason:
                 reason = f"no file system for scheme {path.partition(':')[0]!r}; {_name_cure(spark, path)}"
-            raise InvalidOption(option, path, f"a path that Spark can use ({reason})") from error
+            raise InvalidOptionError(option, path, f"a path that Spark can use ({reason})") from error
 
 
 def _list_paths(config: TablesConfig) -> Iterator[tuple[str, str]]:

@@ -68,8 +68,8 @@ def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
     Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set on it in any case.
 
     Raises:
-        JavaNotFound: There is no usable Java.
-        JarsNotResolved: The jars are not cached and could not be downloaded.
+        ConfigError: There is no usable Java.
+        BronzeError: The jars are not cached and could not be downloaded.
     """
     builder = SparkSession.builder.appName(app_name)
     settings = _DELTA if has_jvm() or SparkSession.getActiveSession() else describe_local()
@@ -115,8 +115,8 @@ def describe_local() -> dict[str, str]:
     """The settings of a new local session, with its jars; sets what Spark's scripts read from the environment.
 
     Raises:
-        JavaNotFound: There is no usable Java.
-        JarsNotResolved: The jars are not cached and could not be downloaded.
+        ConfigError: There is no usable Java.
+        BronzeError: The jars are not cached and could not be downloaded.
     """
     java = find_java()
     if not shutil.which("java"):  # Spark's scripts look in JAVA_HOME and on PATH only

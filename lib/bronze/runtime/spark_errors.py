@@ -12,21 +12,7 @@ from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from bronze.errors import (
-    BronzeError,
-    CheckpointInUse,
-    DataFileMissing,
-    DataLoss,
-    DeletionVectorMissing,
-    ExecutorDependencyMissing,
-    KafkaLost,
-    QueryFailed,
-    RecordUnreadable,
-    RowsRefused,
-    TableNotSeen,
-    TopicVanished,
-    WriteRefused,
-)
+from bronze.errors import BronzeError, ConfigError, DataLossError, RecordUnreadableError, TopicVanishedError
 from bronze.parquet import NO_TABLE
 
 log = logging.getLogger(__name__)
@@ -76,33 +62,131 @@ def explain_failure(error: BaseException, path: str = "") -> BronzeError:
     text, reason = str(error), read_reason(error)
     log.debug("The failure in full: %s: %s", type(error).__name__, text)
     if _TRACEBACK in text and (module := re.search(r"ModuleNotFoundError: No module named '([^']+)'", reason)):
-        return ExecutorDependencyMissing(module[1])
+        return _executor_module_error(module[1])
     if record := _UNREADABLE.search(text):
         topic, *numbers = record.groups()
-        return RecordUnreadable(topic, *map(int, numbers))
+        return _unreadable_record_error(topic, *map(int, numbers))
     if "KAFKA_DATA_LOSS" in text or "Some data may have been lost" in text:
         lost = re.search(r"^Reason: (.+)$", text, re.MULTILINE)
-        return DataLoss(lost[1].rstrip(".") if lost else reason)
+        return data_loss_error(lost[1].rstrip(".") if lost else reason)
     if "UnknownTopicOrPartitionException" in text:
-        return TopicVanished(reason)
+        return vanished_topic_error(reason)
     if outage := _OUTAGE.search(text):
-        return KafkaLost(outage[1])
-    return _explain_storage(text, reason, path) or QueryFailed(reason)
+        return lost_kafka_error(outage[1])
+    return _explain_storage(text, reason, path) or failed_query_error(reason)
 
 
 def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     """A condition of tables and checkpoint; None where it is another."""
     if path and re.search("CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using", text):
-        return CheckpointInUse(path)
+        return BronzeError(
+            f"another process works with the checkpoint {path}, so this one has ended; nothing was lost or doubled.",
+            hint="Let one process only use a checkpoint; where the other has ended too, run the same command again",
+        )
     if "InvariantViolationException" in text:
-        return RowsRefused(path, reason)
+        return ConfigError(
+            f"{path or 'a table'} does not take rows of this batch: {reason}.",
+            hint="Nothing was lost, and running again does not help: change that rule of the table (ALTER TABLE), then "
+            "run the same command again to go on",
+        )
     if path and (refused := _REFUSED.search(text)):
-        return WriteRefused(path, refused[0])
+        return _refused_write_error(path, refused[0])
     if told := _TOLD_IN_TASK.match(reason):
-        return TableNotSeen(told[2]) if told[1] == NO_TABLE else WriteRefused(told[2], told[1])
+        return _unseen_table_error(told[2]) if told[1] == NO_TABLE else _refused_write_error(told[2], told[1])
     if missing := _FILE_MISSING.match(reason):
-        return (DeletionVectorMissing if missing[1].endswith(".bin") else DataFileMissing)(missing[1])
+        return _missing_file_error(missing[1])
     return None
+
+
+def data_loss_error(lost: str) -> DataLossError:
+    """For records that Kafka has deleted before they were read."""
+    return DataLossError(
+        f"Kafka has deleted records before they were read: {lost}.",
+        hint="Go on without them with --accept-data-loss",
+        lost=lost,
+    )
+
+
+def failed_query_error(reason: str) -> BronzeError:
+    """For a streaming query that ended with an error; nothing is lost, the next start resumes."""
+    return BronzeError(f"failed: {reason}", hint="nothing was lost, run the same command again to go on")
+
+
+def lost_kafka_error(reason: str) -> BronzeError:
+    """For a Kafka that does not answer a running query for longer than its clients wait."""
+    return BronzeError(
+        f"Kafka did not answer for longer than its clients wait: {reason}",
+        hint="nothing was lost, run the same command again to go on, once it answers",
+    )
+
+
+def vanished_topic_error(reason: str) -> TopicVanishedError:
+    """For a running query that was told that there is no such topic."""
+    return TopicVanishedError(
+        f"Kafka did not know the topic for a moment: {reason}", hint="run the same command again to go on"
+    )
+
+
+def _executor_module_error(module: str) -> ConfigError:
+    hint = (
+        "run lib/bronze_ingestion.py by spark-submit, which sends it, or submit with --py-files and a zip of it"
+        if module.partition(".")[0] == "bronze"
+        else "pack the environment with `make env-archive` and submit "
+        "with --archives dist/bronze-env.tar.gz#env --conf spark.executorEnv.PYTHONPATH=env"
+    )
+    return ConfigError(f"the executors' Python has no module {module!r}", hint)
+
+
+def _unreadable_record_error(topic: str, partition: int, offset: int, timestamp: int) -> RecordUnreadableError:
+    return RecordUnreadableError(
+        f"Spark cannot read the record at partition {partition}, offset {offset} of {topic}: its Kafka timestamp "
+        f"{timestamp} is beyond what Spark can hold. It is in the batch that the checkpoint has planned (its newest "
+        "offsets file), so the same command ends here every time.",
+        hint="The way on: first a new --checkpoint-path with --starting-offsets at that batch's start and "
+        "--max-offsets-per-trigger 1 ingests what lies before the record and ends here again; then another new "
+        f"--checkpoint-path with --starting-offsets that name {offset + 1} for partition {partition} and -2 for the "
+        "others. The tables leave out what they have",
+        partition=partition,
+        offset=offset,
+    )
+
+
+def _refused_write_error(path: str, reason: str) -> BronzeError:
+    cure = "make it writable" if reason in ("Read-only file system", "Permission denied") else "free space"
+    return BronzeError(
+        f"cannot write to {path} ({reason})", hint=f"nothing was lost: {cure}, then run the same command again to go on"
+    )
+
+
+def _unseen_table_error(path: str) -> BronzeError:
+    return BronzeError(
+        f"there is no table at {path} any more, or not where the executors run; nothing was committed.",
+        hint="If it was deleted, run the same command again: it says what to do. If the path is not on a disk that all "
+        "nodes share, use --writer delta-spark with a path on a shared file system",
+    )
+
+
+def _missing_file_error(path: str) -> BronzeError:
+    """For a file that a table's log refers to and that is gone; a retry does not help."""
+    table = _find_table(path)
+    if path.endswith(".bin"):
+        return BronzeError(
+            f"{path} is gone, which says what rows of its table are deleted, so the table cannot be read.",
+            hint=f"Restore the file, or take the deletion back: RESTORE TABLE delta.`{table}` TO VERSION AS OF the "
+            "version before it (DESCRIBE HISTORY names it), then add what was ingested since by bronze backfill",
+        )
+    return BronzeError(
+        f"{path} is gone, though the log of its table refers to it; its rows cannot be read any more.",
+        hint=f"Restore the file, or take it out of the log (DeltaTable({table!r}).repair() of the Python package "
+        "deltalake) and add its rows again by bronze backfill, from what Kafka still holds; bronze audit then says "
+        "what is missing",
+    )
+
+
+def _find_table(path: str) -> str:
+    """The folder of the table that a file is of."""
+    folders = path.split("/")[:-1]  # of a URI too
+    return "/".join(folders[: next((n for n, name in enumerate(folders) if "=" in name), None)])
 
 
 def read_reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What the unit tests are built from: events, Kafka records as Arrow batches, and Delta tables on disk."""
+"""What needs no Kafka and no Spark: values, Kafka records as Arrow batches, and Delta tables on disk."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ EVENT_TIME = "2026-06-01T11:59:58.250Z"
 REQUIRED = {"event_id": "e-1", "event_timestamp": EVENT_TIME, "tenant_id": "t-1"}
 
 
-def make_event(**changes: Any) -> dict[str, Any]:
+def make_fields(**changes: Any) -> dict[str, Any]:
+    """The fields of a valid event; the given ones replace its own."""
     return {**REQUIRED, **changes}
 
 
@@ -32,7 +33,7 @@ def encode(event: Any) -> bytes:
 
 
 def make_value(**changes: Any) -> bytes:
-    return encode(make_event(**changes))
+    return encode(make_fields(**changes))
 
 
 def with_member(member: bytes | str) -> bytes:

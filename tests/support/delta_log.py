@@ -1,0 +1,79 @@
+"""A table's Delta log: commits that are made, listed and aged."""
+
+import os
+import time
+from pathlib import Path
+
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from bronze.config import MaintainConfig
+from bronze.delta.commit import TableLog
+from bronze.delta.ddl import set_properties_statement
+from bronze.delta.ledger import new_note
+from bronze.delta.log_files import find_checkpoint, open_log
+from bronze.ops import maintain
+
+DAY = 86_400
+
+
+def append(log: TableLog, count: int = 1) -> None:
+    """Commit batches without rows."""
+    for _ in range(count):
+        log.commit(None, new_note("ingest"))
+
+
+def list_commits(path: str) -> list[int]:
+    return sorted(int(file.stem) for file in Path(path, "_delta_log").glob("0*.json"))
+
+
+def make_old(path: str, days: float, versions: range) -> None:
+    """Let files of the log be as if they had been written days ago, a second after one another."""
+    for file in Path(path, "_delta_log").glob("0*"):
+        if (version := int(file.name[:20])) in versions:
+            os.utime(file, (time.time() - days * DAY + version,) * 2)
+
+
+def set_properties(spark: SparkSession, path: str, **properties: str) -> None:
+    """A commit of delta-spark; properties without a prefix are ours, which no running writer stops for."""
+    spark.sql(set_properties_statement(path, {name.replace("__", "."): value for name, value in properties.items()}))
+
+
+def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:
+    """Batches of the direct writer."""
+    for _ in range(count):
+        log.refresh()
+        append(log)
+        log.keep_log_short(spark)
+
+
+def tidy(spark: SparkSession, path: str) -> int:
+    """Maintain the table, as the command does; how many commits were deleted."""
+    return maintain.run(MaintainConfig(output_path=path), spark).cleaned
+
+
+def read_anew(spark: SparkSession, path: str) -> tuple[int, int]:
+    """The version that delta-spark and deltalake open from what is on disk."""
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    return open_log(spark, path)[1].version(), DeltaTable(path).version()
+
+
+def check_commits_in_turn(spark: SparkSession, path: str, count: int) -> None:
+    """Let delta-spark make each 17th commit and the direct writer the others; then let three quarters expire."""
+    interval = count // 10
+    set_properties(spark, path, delta__checkpointInterval=str(interval))
+    log = TableLog(path)
+    while (version := DeltaTable(path).version()) < count:
+        if version % 17:
+            run_direct(spark, log, 1)
+        else:
+            set_properties(spark, path, bronze__turn=str(version))
+    assert list_commits(path) == list(range(count + 1))
+    assert read_anew(spark, path) == (count, count)
+    assert count - find_checkpoint(path) < interval
+    expired = count * 3 // 4
+    make_old(path, 40, range(expired))
+    assert expired - interval - 17 <= tidy(spark, path) <= expired
+    assert set(range(expired, count + 1)) <= set(list_commits(path))
+    assert read_anew(spark, path) == (count, count)
+    assert tidy(spark, path) == 0

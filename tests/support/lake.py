@@ -1,0 +1,77 @@
+"""Two tables and a checkpoint, and how to fill and read them."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from bronze.batch import IngestSummary
+from bronze.checkpoint import read_checkpoint
+from bronze.config import IngestConfig
+from bronze.notebook.cells import AnyConfig
+from bronze.stream import run
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Two tables and a checkpoint, and how to fill and read them."""
+
+    config: IngestConfig
+    spark: SparkSession
+
+    def ingest(self, **changes: Any) -> IngestSummary:
+        """Ingest what the topic holds."""
+        return run(replace(self.config, **changes), self.spark)
+
+    def configure(self, kind: type[AnyConfig], **changes: Any) -> AnyConfig:
+        """Another command's configuration, with what it shares with the ingestion's."""
+        shared = {field.name for field in fields(kind)} & {field.name for field in fields(self.config)}
+        return kind(**{name: getattr(self.config, name) for name in shared} | changes)
+
+    def read(self, path: str) -> DataFrame:
+        return self.spark.read.format("delta").load(path)
+
+    @property
+    def bronze(self) -> DataFrame:
+        return self.read(self.config.output_path)
+
+    @property
+    def dlq(self) -> DataFrame:
+        return self.read(self.config.dlq_path)
+
+    def list_checkpoint(self, folder: str) -> list[Path]:
+        """Files of a folder of the checkpoint."""
+        return sorted(Path(self.config.checkpoint_path, folder).iterdir())
+
+    def has_rows(self, count: int) -> bool:
+        """Whether bronze has that many rows; not as long as it, or a file of its newest version, is not there."""
+        try:
+            return DeltaTable(self.config.output_path).count() >= count
+        except Exception:
+            return False
+
+    def positions(self) -> list[tuple[int, int]]:
+        """(partition, offset) of every row of both tables, sorted; a doubled one is there twice."""
+        columns = ["_kafka_partition", "_kafka_offset"]
+        paths = filter(None, (self.config.output_path, self.config.dlq_path))
+        tables = [DeltaTable(path).to_pyarrow_table(columns=columns) for path in paths]
+        return sorted(zip(*(pa.concat_tables(tables)[name].to_pylist() for name in columns), strict=True))
+
+
+def change_path(lake: Lake, name: str, path: Path) -> Lake:
+    """The lake, with one of its paths elsewhere."""
+    return replace(lake, config=replace(lake.config, **{name: str(path)}))
+
+
+def read_end(lake: Lake) -> int:
+    """How many offsets the stream has done, by its checkpoint."""
+    checkpoint = read_checkpoint(lake.spark, lake.config.checkpoint_path, lake.config.kafka_topic)
+    return sum(checkpoint.starts.values()) if checkpoint else 0
+
+
+def is_untouched(lake: Lake) -> bool:
+    paths = (lake.config.output_path, lake.config.dlq_path, lake.config.checkpoint_path)
+    return not any(Path(path).exists() for path in paths)

@@ -1,0 +1,24 @@
+"""Maintenance of a lake, and what it finds to delete."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bronze.config import MaintainConfig
+from bronze.ops import maintain
+from bronze.ops.maintain import MaintenanceSummary
+from tests.support.lake import Lake
+
+
+def run_maintenance(lake: Lake, **changes: Any) -> MaintenanceSummary:
+    return maintain.run(lake.configure(MaintainConfig, **changes), lake.spark)
+
+
+def add_stray_file(lake: Lake, days: int) -> Path:
+    """Leave in bronze what a task that failed days ago leaves."""
+    file = Path(lake.config.output_path, "_event_date=2026-01-31", "_event_hour=22", "stray.zstd.parquet")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"PAR1")
+    os.utime(file, (0, time.time() - days * 86_400))
+    return file

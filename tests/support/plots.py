@@ -1,0 +1,14 @@
+"""The plots of a status."""
+
+from bronze.config import StatusConfig
+from bronze.notebook import monitoring
+from bronze.ops.status import Status
+
+
+def draw(found: Status, config: StatusConfig) -> None:
+    """Draw every plot."""
+    monitoring.plot_rows(found).canvas.draw()
+    monitoring.plot_delays(found).canvas.draw()
+    monitoring.plot_lag(found).canvas.draw()
+    for plot in (monitoring.plot_invalid_ratio, monitoring.plot_batches, monitoring.plot_file_sizes):
+        plot(found, config).canvas.draw()
