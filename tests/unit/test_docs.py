@@ -156,13 +156,15 @@ def test_each_alert_is_in_the_operations_with_its_threshold():
         assert getattr(config, name.replace("-", "_")) == alert.threshold
 
 
-def render_text(node: ast.AST) -> str | None:
+def render_text(node: ast.AST | None) -> str | None:
     """A text of the code with … in the place of what varies; None for what is no text."""
     match node:
         case ast.Constant(value=str(text)):
             return re.sub(r"%[sdg]|%\(\w+\)s", "…", text)
         case ast.JoinedStr(values=parts):
             return "".join(render_text(part) or "…" for part in parts)
+        case ast.FormattedValue(value=ast.Call(func=ast.Name(id="to_flag"))):
+            return "--…"
         case ast.BinOp(left=left, op=ast.Add(), right=right) if render_text(left) is not None:
             return f"{render_text(left)}{render_text(right) or '…'}"
     return None
@@ -182,12 +184,32 @@ def list_errors() -> dict[str, ast.ClassDef]:
 
 
 def list_messages() -> Iterator[str]:
-    """The texts that errors are made with: in a class that has an initializer, else where the error is raised."""
+    """The texts that errors are made with: in a class whose initializer has one, else where the error is raised."""
     errors = list_errors()
-    own = {name for name, kind in errors.items() if name != "BronzeError" and "__init__" in map(_name, kind.body)}
-    made = [call for name in own for call in _list_calls(errors[name]) if _name(call.func) == "__init__"]
-    raised = [call for tree in TREES.values() for call in _list_calls(tree) if _name(call.func) in errors.keys() - own]
-    yield from filter(None, (render_text(call.args[0]) for call in [*made, *raised] if call.args))
+    made = {name: list(filter(None, map(render_message, _list_super_calls(kind)))) for name, kind in errors.items()}
+    yield from (text for texts in made.values() for text in texts)
+    raised = {name for name, texts in made.items() if not texts and name not in _COMPOSED}
+    calls = (call for tree in TREES.values() for call in _list_calls(tree) if _name(call.func) in raised)
+    yield from filter(None, map(render_message, calls))
+
+
+# Errors whose initializer joins lines to a text.
+_COMPOSED = {"BrokerNotStarted", "BrokerNotStartedError"}
+
+
+def render_message(call: ast.Call) -> str | None:
+    """The problem and the hint of an error, as its ``str`` joins them."""
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    problem, hint = (*call.args, None, None)[:2]
+    text, hint = render_text(problem or keywords.get("problem")), hint or keywords.get("hint")
+    if text is None or hint is None:
+        return text
+    cure = render_text(hint) or "…"
+    return f"{text}{' ' if cure[:1].isupper() else '; '}{cure}"
+
+
+def _list_super_calls(kind: ast.ClassDef) -> Iterator[ast.Call]:
+    return (call for call in _list_calls(kind) if _name(call.func) == "__init__")
 
 
 def _list_calls(node: ast.AST) -> Iterator[ast.Call]:
@@ -206,6 +228,7 @@ def is_quoted(message: str, text: str, *, from_start: bool = False) -> bool:
     return bool((re.match if from_start else re.search)(pattern, text, re.DOTALL))
 
 
+ERRORS = sorted(set(list_messages()))
 TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
 MESSAGES = read_section(TROUBLESHOOTING, "## Messages")
 SHOWN = [block.strip() for block in re.findall(r"```text\n(.*?)```", MESSAGES, re.DOTALL)]
@@ -215,10 +238,10 @@ CELLS = re.findall(r"^\| `([^`]+)` \|", MESSAGES + WARNINGS, re.MULTILINE)
 
 @pytest.mark.parametrize("message", [*SHOWN, *CELLS])
 def test_each_message_of_the_page_is_one_of_the_code(message: str):
-    assert any(is_quoted(message, text) for text in TEXTS)
+    assert any(is_quoted(message, text) for text in [*ERRORS, *TEXTS])
 
 
-@pytest.mark.parametrize("text", sorted(set(list_messages())))
+@pytest.mark.parametrize("text", ERRORS)
 def test_each_error_has_a_section_in_the_troubleshooting(text: str):
     assert [message for message in SHOWN if is_quoted(message, text, from_start=True)] != []
 
