@@ -140,6 +140,13 @@ def test_a_conftest_defines_only_fixtures(module: Path):
     assert [name for name, found in decorated.items() if not any("pytest.fixture" in text for text in found)] == []
 
 
+def test_the_readme_of_the_tests_names_each_module_of_support():
+    (table,) = re.findall(r"\| module \|.*?\n\n", (TESTS / "README.md").read_text(), re.DOTALL)
+    named = re.findall(r"`(\w+/?)`", "".join(re.findall(r"^(\| `.*?\|)", table, re.MULTILINE)))
+    modules = {p.stem for p in (TESTS / "support").glob("[!_]*.py")}
+    assert sorted(named) == sorted({*modules, "scripts/"})
+
+
 @pytest.mark.parametrize("word", ["quarantine", r"dead[\s_-]?letter", "reject"])
 def test_the_dlq_has_one_name(word: str):
     files = [*MODULES, *NOTEBOOKS, *PARAMS]
