@@ -4,9 +4,12 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT, Lake, Topic, make_event
+from tests.support.events import make_event
+from tests.support.lake import Lake
+from tests.support.pages import read_page
+from tests.support.topic import Topic
 
-QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+QUERIES = re.findall(r"```sql\n(.*?)```", read_page("docs/operations.md"), re.DOTALL)
 EVENT = make_event(0)
 
 
@@ -23,7 +26,7 @@ def test_duplicates_are_counted_and_left_out(queries: list[str], lake: Lake):
     assert tuple(lake.spark.sql(count).first() or ()) == (2, 1)
     rows = lake.spark.sql(read)
     assert sorted(row["event_id"] for row in rows.collect()) == [f"event-{number}" for number in range(4)]
-    assert rows.columns == lake.spark.read.format("delta").load(lake.config.output_path).columns
+    assert rows.columns == lake.bronze.columns
 
 
 def test_values_that_are_equal_byte_for_byte_are_left_out_by_their_hash(queries: list[str], lake: Lake):

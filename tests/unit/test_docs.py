@@ -13,23 +13,13 @@ import pytest
 from bronze.config import StatusConfig, fields
 from bronze.errors import BronzeError
 from bronze.ops.alerts import evaluate_alerts
-from tests.unit.test_readme import read_section
+from tests.support.pages import PAGES, read_page, read_prose, read_section
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LIB = ROOT / "lib"
-PAGES = sorted(
-    page
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md"), *ROOT.glob("benchmarks/*.md")]
-)
-_FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def read_prose(page: Path) -> str:
-    """A page without its blocks of code."""
-    return _FENCE.sub("", page.read_text())
 
 
 def make_anchor(heading: str) -> str:
@@ -85,7 +75,7 @@ def test_an_anchor_is_made_as_github_makes_it(heading: str, anchor: str):
 
 
 def test_the_front_page_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    assert len(read_page("README.md").splitlines()) <= 150
 
 
 def test_the_front_page_links_to_every_page():
@@ -102,7 +92,7 @@ def test_what_a_page_imports_exists(page: Path):
 
 
 def test_the_architecture_page_names_every_module_once():
-    section = read_section((ROOT / "docs" / "architecture.md").read_text(), "## Modules")
+    section = read_section(read_page("docs/architecture.md"), "## Modules")
     named = re.findall(r"^\| `([\w/]+\.py)` \| \S.* \|$", section, re.MULTILINE)
     folder = LIB / "bronze"
     modules = [str(file.relative_to(folder)) for file in folder.rglob("*.py")]
@@ -114,7 +104,7 @@ def list_codes(kind: type[BronzeError] = BronzeError) -> set[int]:
 
 
 def test_each_exit_code_is_in_the_operations():
-    section = read_section((ROOT / "docs" / "operations.md").read_text(), "## Exit codes")
+    section = read_section(read_page("docs/operations.md"), "## Exit codes")
     codes = [int(code) for code in re.findall(r"^\| (\d+) \| \w", section, re.MULTILINE)]
     # 0 is success; 5 is the audit's, 130 and 143 are those of signals.
     assert codes == sorted({0, 5, 130, 143, *list_codes()})
@@ -140,14 +130,14 @@ def list_variables() -> set[str]:
 def test_each_environment_variable_is_in_the_configuration():
     variables = list_variables()
     assert len(variables) > 5
-    section = read_section((ROOT / "docs" / "configuration.md").read_text(), "## Environment variables")
+    section = read_section(read_page("docs/configuration.md"), "## Environment variables")
     assert sorted(name for name in variables if f"`{name}`" not in section) == []
 
 
 def test_each_alert_is_in_the_operations_with_its_threshold():
     config = StatusConfig(kafka_brokers="broker:9092", output_path="bronze")
     measured = {field.name: None for field in fields(config) if field.name.startswith(("max_", "min_", "alert_"))}
-    section = read_section((ROOT / "docs" / "operations.md").read_text(), "## Alerts")
+    section = read_section(read_page("docs/operations.md"), "## Alerts")
     alerts = evaluate_alerts(config, measured)
     assert len(re.findall(r"^\| (?!alert|-)", section, re.MULTILINE)) == len(alerts)
     for alert in alerts:
@@ -229,7 +219,7 @@ def is_quoted(message: str, text: str, *, from_start: bool = False) -> bool:
 
 
 ERRORS = sorted(set(list_messages()))
-TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+TROUBLESHOOTING = read_page("docs/troubleshooting.md")
 MESSAGES = read_section(TROUBLESHOOTING, "## Messages")
 SHOWN = [block.strip() for block in re.findall(r"```text\n(.*?)```", MESSAGES, re.DOTALL)]
 WARNINGS = read_section(TROUBLESHOOTING, "## Warnings in the log")

@@ -1,8 +1,6 @@
 """What the pages say of arguments, packages, columns and error types is what the code has."""
 
 import dataclasses
-import re
-from pathlib import Path
 
 import pytest
 
@@ -10,19 +8,11 @@ from bronze.cli import COMMANDS
 from bronze.config import IngestConfig
 from bronze.runtime.jars import get_spark_packages
 from bronze.schema import ERROR_TYPES, get_bronze_schema, get_dlq_schema
+from tests.support.pages import read_page, read_section
 
-ROOT = Path(__file__).parents[2]
-CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-TABLES = (ROOT / "docs" / "tables.md").read_text()
+CONFIGURATION = read_page("docs/configuration.md")
+TABLES = read_page("docs/tables.md")
 OPTIONS = [(name, field) for name, command in COMMANDS.items() for field in dataclasses.fields(command.config)]
-
-
-def read_section(page: str, heading: str) -> str:
-    """The text of one section of a page, up to the next heading of its level."""
-    level = heading.partition(" ")[0]
-    found = re.search(rf"^{re.escape(heading)}$(.*?)(?=^#{{1,{len(level)}}} |\Z)", page, re.DOTALL | re.MULTILINE)
-    assert found, heading
-    return found[1]
 
 
 def list_rows(text: str) -> list[str]:
@@ -58,7 +48,7 @@ def test_no_command_has_a_flag_on_the_page_that_it_does_not_take(command: str):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
 def test_spark_submit_is_shown_with_the_installed_versions(page: str):
-    assert f"--packages {','.join(get_spark_packages())}" in (ROOT / page).read_text()
+    assert f"--packages {','.join(get_spark_packages())}" in read_page(page)
 
 
 def test_the_bad_input_table_lists_the_error_types_in_their_order():
