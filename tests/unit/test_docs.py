@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from bronze.cli import COMMANDS
 from bronze.config import StatusConfig, fields
 from bronze.errors import BronzeError
 from bronze.ops.alerts import evaluate_alerts
@@ -81,6 +82,11 @@ def test_the_front_page_is_short():
 def test_the_front_page_links_to_every_page():
     linked = {(ROOT / link.partition("#")[0]).resolve() for link in list_links(ROOT / "README.md")}
     assert [str(page) for page in (ROOT / "docs").glob("*.md") if page.resolve() not in linked] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_front_page_names_each_command(command: str):
+    assert re.search(rf"^\| \[`bronze {command}`\]", read_section(read_page("README.md"), "## Commands"), re.MULTILINE)
 
 
 @each_page
