@@ -13,7 +13,7 @@ from tests.support.commands import run_command
 from tests.support.lake import Lake
 from tests.support.paths import ROOT
 
-SCRIPT = "import sys, json; from bronze.cli import main; print([main(command) for command in json.loads(sys.argv[1])])"
+SCRIPT = "import sys, json; from bronze.cli import main; print(json.dumps(list(map(main, json.loads(sys.argv[1])))))"
 
 
 def change_schema(tmp_path: Path) -> dict[str, str]:
