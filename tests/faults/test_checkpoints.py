@@ -303,10 +303,10 @@ def test_a_truncated_checkpoint_is_refused_by_the_name_of_its_file(topic: Topic,
     topic.produce(make_events(5))
     lake.ingest()
     Path(lake.config.checkpoint_path, "offsets", "0").write_text("v1\n")
-    with pytest.raises(ConfigError, match="offsets/0 is damaged, so the checkpoint does not say where to go on"):
+    with pytest.raises(ConfigError, match="offsets/0 is damaged.*, so the checkpoint does not say where to go on"):
         lake.ingest()
     Path(lake.config.checkpoint_path, "offsets", ".0.crc").unlink()
-    with pytest.raises(ConfigError, match="offsets/0 is damaged, so the checkpoint does not say where to go on"):
+    with pytest.raises(ConfigError, match="offsets/0 is damaged.*, so the checkpoint does not say where to go on"):
         lake.ingest()
 
 
