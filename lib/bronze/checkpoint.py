@@ -53,8 +53,7 @@ class Checkpoint:
 class CheckpointFolder:
     """The folder of one query's checkpoint, on any file system.
 
-    Every ``read`` raises CheckpointUnreadable where a file that Spark needs is missing or cut off, and
-    CheckpointOfOtherTopic where its offsets are those of another topic.
+    Every ``read`` raises ConfigError if a file that Spark needs is missing or cut off, or has offsets of another topic.
     """
 
     def __init__(self, spark: SparkSession, path: str, topic: str):

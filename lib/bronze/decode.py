@@ -1,9 +1,11 @@
-"""Which Kafka timestamps a clock could mean, and what stands for the others. One rule, for every use of them.
+"""From the bytes of one Kafka record to an event, or to a typed error that says where and why.
 
-A producer may stamp a record with seconds, an uptime, microseconds, or nothing. Such a timestamp is kept as it came,
-and says nothing: a record's time is its Kafka timestamp; where that is missing, before 2000 or after the start of the
-batch that ingested the record, it is that start. A batch is as old as its records that have a usable one; where none
-has, the batch's start stands for them. Executors import this module.
+Pure Python on msgspec, no Spark: the heart of the product, and the place of every rule about valid events. The order of
+the checks is part of the contract: the first that applies names the error. Executors import this module.
+
+A producer may stamp a record with seconds, an uptime, microseconds, or nothing. Such a Kafka timestamp is kept as it
+came, and is not used: the time of a record is its Kafka timestamp; if that is missing, before 2000, or after the start
+of the batch that ingested the record, it is that start.
 """
 
 import re

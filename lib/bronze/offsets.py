@@ -41,6 +41,21 @@ class OffsetSet(Mapping[int, list[Range]]):
         """All offsets from the first to before the end of each partition."""
         return cls({partition: [(first, end - 1)] for partition, (first, end) in bounds.items() if first < end})
 
+    @classmethod
+    def union(cls, sets: Iterable["OffsetSet"]) -> "OffsetSet":
+        """The offsets that are in any of the sets."""
+        ranges: dict[int, list[Range]] = {}
+        for partition, each in (item for one in sets for item in one.items()):
+            ranges.setdefault(partition, []).extend(each)
+        return cls(ranges)
+
+    @classmethod
+    def _wrap(cls, ranges: Mapping[int, list[Range]]) -> "OffsetSet":
+        """A set of ranges that are merged already."""
+        wrapped = cls()
+        wrapped._ranges = {partition: each for partition, each in sorted(ranges.items()) if each}
+        return wrapped
+
     def __getitem__(self, partition: int) -> list[Range]:
         return self._ranges.get(partition, [])
 
@@ -57,13 +72,14 @@ class OffsetSet(Mapping[int, list[Range]]):
         return hash(tuple((partition, tuple(each)) for partition, each in self._ranges.items()))
 
     def __or__(self, other: "OffsetSet") -> "OffsetSet":
-        return OffsetSet({p: [*self[p], *other[p]] for p in {*self, *other}})
+        changed = {partition: _merge([*self[partition], *each]) for partition, each in other.items()}
+        return self._wrap(self._ranges | changed)
 
     def __and__(self, other: "OffsetSet") -> "OffsetSet":
-        return OffsetSet({p: [r for low, high in other[p] for r in _clip(self[p], low, high + 1)] for p in self})
+        return self._wrap({p: [r for low, high in other[p] for r in _clip(self[p], low, high + 1)] for p in self})
 
     def __sub__(self, other: "OffsetSet") -> "OffsetSet":
-        return OffsetSet({p: [r for low, high in self[p] for r in _invert(other[p], low, high + 1)] for p in self})
+        return self._wrap({p: [r for low, high in self[p] for r in _invert(other[p], low, high + 1)] for p in self})
 
     def __str__(self) -> str:
         return "; ".join(f"partition {p}, offsets {format_ranges(each)}" for p, each in self.items())
@@ -73,7 +89,7 @@ class OffsetSet(Mapping[int, list[Range]]):
 
     def clip(self, bounds: Mapping[int, tuple[int, int]]) -> "OffsetSet":
         """The offsets that lie within the bounds; none of a partition that has no bounds."""
-        return OffsetSet({partition: _clip(self[partition], *span) for partition, span in bounds.items()})
+        return self._wrap({partition: _clip(self[partition], *span) for partition, span in bounds.items()})
 
     @property
     def count(self) -> int:
@@ -122,6 +138,8 @@ def _merge(ranges: Iterable[Sequence[int]]) -> list[Range]:
 
 def _clip(ranges: Sequence[Range], first: int, end: int) -> list[Range]:
     """The part of ascending ranges that lies within first (inclusive) and end (exclusive)."""
+    if first >= end:
+        return []
     start = bisect_left(ranges, first, key=lambda r: r[1])
     stop = bisect_left(ranges, end, lo=start, key=lambda r: r[0])
     return [(max(low, first), min(high, end - 1)) for low, high in ranges[start:stop]]

@@ -33,6 +33,7 @@ from bronze.offsets import Bounds, OffsetSet
 from bronze.runtime.jars import missing_jars_error
 from bronze.runtime.paths import check_file_systems, check_folders, check_writable, find_class
 from bronze.runtime.session import apply_settings, get_session
+from bronze.runtime.spark_errors import drop_connection, is_interrupt
 from bronze.writers import SparkWriter, choose_writer
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,10 @@ class Pipeline:
         kafka = KafkaClient(spark, config)
         try:
             yield cls(spark, kafka, *_find_topic_and_tables(kafka, config))
+        except BaseException as error:
+            if is_interrupt(error):
+                drop_connection()
+            raise
         finally:
             kafka.close()
 

@@ -4,6 +4,7 @@
 """
 
 import logging
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -60,7 +61,8 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
     pipeline, start = _check(pipeline, config, folder)
     check_writer(config.writer, pipeline.tables)
     records, switch = read_topic(pipeline, config), StopSwitch()
-    with listen_for_stop(switch, pipeline.spark, config):
+    # The client is closed before the JVM hears that the run has ended.
+    with listen_for_stop(switch, pipeline.spark, config), closing(pipeline.kafka):
         watch = TopicWatch(pipeline.kafka, pipeline.topic, pipeline.bronze.path)
         pipeline, writer = bind_tables(pipeline, config, start.ledger, start.lost)
         with explain_failures(folder.path):

@@ -80,7 +80,7 @@ def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
 
 def add_results(encoded: DataFrame) -> BatchResult:
     """Run the tasks, and add up what each returns in the column ``result``."""
-    results = (msgspec.json.decode(row["result"], type=BatchResult) for row in encoded.collect())
+    results = (msgspec.json.decode(row["result"], type=BatchResult) for row in encoded.select("result").collect())
     return sum(results, BatchResult())
 
 

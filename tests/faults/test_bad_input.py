@@ -14,8 +14,8 @@ import pytest
 from confluent_kafka import Producer
 from pyspark.sql import Row, SparkSession
 
+from bronze import read_result
 from bronze.config import IngestConfig
-from bronze.notebook.cells import read_result
 from bronze.schema import ERROR_TYPES
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic

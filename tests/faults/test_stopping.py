@@ -14,7 +14,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from bronze.notebook.cells import read_result
+from bronze import read_result
 from bronze.runtime.jars import get_spark_packages
 from sandbox.system import find_free_port
 from tests.support.audit import assert_complete

@@ -6,7 +6,7 @@ from typing import Any
 import nbformat
 import papermill
 
-from bronze.notebook.cells import read_result
+from bronze import read_result
 from tests.support.events import BAD, make_events
 from tests.support.lake import Lake
 from tests.support.paths import ROOT

@@ -7,8 +7,8 @@ import nbformat
 import papermill
 from deltalake import DeltaTable, write_deltalake
 
+from bronze import read_result
 from bronze.decode import Invalid
-from bronze.notebook.cells import read_result
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.transforms import build_dlq
 from tests.support.builders import INGESTED_AT, create_table, make_records

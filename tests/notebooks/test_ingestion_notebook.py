@@ -11,7 +11,7 @@ import papermill
 import pytest
 import yaml
 
-from bronze.notebook.cells import read_result
+from bronze import read_result
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
 from sandbox.topics import create_topic

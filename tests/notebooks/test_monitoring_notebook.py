@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bronze.notebook.cells import read_result
+from bronze import read_result
 from bronze.notebook.run import main
 from tests.support.events import BAD, make_events
 from tests.support.lake import Lake

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from deltalake import DeltaTable
 
+from bronze import read_result
 from bronze.errors import ConfigError
-from bronze.notebook.cells import read_result
 from sandbox.kafka import KafkaSandbox
 from sandbox.notebook import start_sandbox
 from sandbox.topics import measure_topics

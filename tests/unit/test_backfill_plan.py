@@ -52,6 +52,11 @@ def test_all_partitions_are_read_side_by_side():
     assert len(plan_batches(missing, 100)) == 4
 
 
+def test_a_range_of_a_partition_in_which_kafka_holds_nothing_is_not_to_do():
+    plan = plan_partition(0, (0, 100), (50, 50), OffsetSet())
+    assert (plan.missing.count, plan_batches(plan.missing, 10)) == (0, [])
+
+
 def test_near_holes_are_read_at_once_and_far_ones_are_not():
     missing = OffsetSet({0: [(0, 0), (5, 5), (500, 500)]})
     assert plan_batches(missing, 100, near=10) == [{0: (0, 6)}, {0: (500, 501)}]

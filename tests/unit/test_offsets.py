@@ -58,6 +58,7 @@ def test_counts_and_bounds_are_those_of_the_positions(found: Positions):
 @given(positions, bounds)
 def test_what_lies_within_bounds_is_clipped(found: Positions, spans: dict[int, tuple[int, int]]):
     within = {(p, o) for p, o in found if p in spans and spans[p][0] <= o < spans[p][1]}
+    assert is_normal(make_set(found).clip(spans))
     assert expand(make_set(found).clip(spans)) == within == expand(make_set(found) & OffsetSet.between(spans))
     assert expand(OffsetSet.between(spans) - make_set(found)) == expand(OffsetSet.between(spans)) - found
 
@@ -67,6 +68,18 @@ def test_parts_are_bounded_ascend_and_are_together_the_whole(found: Positions, s
     parts = list(make_set(found).split(size))
     assert all(part.count == size for part in parts[:-1])
     assert [position for part in parts for position in sorted(expand(part))] == sorted(found)
+
+
+@given(st.lists(positions, max_size=4))
+def test_the_union_of_many_is_what_any_has(many: list[Positions]):
+    union = OffsetSet.union(map(make_set, many))
+    assert expand(union) == set().union(*many)
+    assert is_normal(union)
+
+
+def test_empty_and_inverted_bounds_hold_nothing():
+    offsets = OffsetSet({0: [(0, 10)]})
+    assert offsets.clip({0: (5, 5)}) == offsets.clip({0: (7, 3)}) == OffsetSet.between({0: (5, 5), 1: (7, 3)}) == EMPTY
 
 
 def test_ranges_in_any_order_that_touch_or_overlap_become_one():

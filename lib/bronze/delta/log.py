@@ -179,30 +179,37 @@ class LogReader:
         Raises:
             NotAppendsError: Rows were deleted, commits are gone, or another table is there.
         """
-        if self._identity != self._identify():
+        is_same = self._identity and self._identity == identify_commit(self._path, self._version)
+        if self._version >= 0 and not is_same:
             raise NotAppendsError("not the log that was read before")
         if self._version < 0 and not locate_commit(self._path, 0).is_file():
             raise NotAppendsError("its first commits are gone")
         self._read_to, count = self._version, 0
         while count <= limit and locate_commit(self._path, self._read_to + 1).is_file():
             self._read_to += 1
-            commit = parse_commit(read_commit(self._path, self._read_to) or "")
+            text = read_commit(self._path, self._read_to)
+            if text is None:
+                raise NotAppendsError("a commit is gone")
+            commit = parse_commit(text)
             if commit.has_deleted:
                 raise NotAppendsError("rows were deleted")
             count += len(commit.appended)
             yield from (Path(to_local_path(self._path) or "", unquote(file)) for file in commit.appended)
 
     def advance(self) -> None:
-        """Move the position behind what was read."""
-        self._version = self._read_to
-        self._identity = self._identify()
+        """Move the position behind what was read.
+
+        Raises:
+            NotAppendsError: The last commit that was read is gone: the log was cleaned meanwhile, perhaps beyond it.
+        """
+        identity = identify_commit(self._path, self._read_to)
+        if identity is None and self._read_to >= 0:
+            raise NotAppendsError("the last commit is gone")
+        self._version, self._identity = self._read_to, identity
 
     def skip_to_end(self) -> None:
         """Move the position behind all commits that are there."""
         folder = locate_commit(self._path, 0).parent
         versions = [int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal()]
-        self._read_to = max(versions, default=-1)
-        self.advance()
-
-    def _identify(self) -> tuple[int, int] | None:
-        return identify_commit(self._path, self._version) if self._version >= 0 else None
+        self._version = max(versions, default=-1)
+        self._identity = identify_commit(self._path, self._version)

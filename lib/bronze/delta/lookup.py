@@ -60,8 +60,7 @@ class Lookup:
         files = [file for reader in self._readers for file in reader.read_appended(_MAX_FILES)]
         if len(files) > _MAX_FILES:
             raise NotAppendsError(f"{len(files)} new files")
-        for file in files:
-            self._ingested |= read_file_positions(file, self._topic)
+        self._ingested |= OffsetSet.union(read_file_positions(file, self._topic) for file in files)
         for reader in self._readers:
             reader.advance()
 

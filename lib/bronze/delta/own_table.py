@@ -1,9 +1,8 @@
-"""The one commit rule of all appends of ours, by either writer: live, backfill and replay.
+"""One table as a writer of this product sees it: its newest state, and commits that conflict with those of the others.
 
-Every commit of ours in a table advances SHARED_APP_ID there from the version that its writer saw before it looked up
-what the tables have. So of two writers that looked up the same state, one commits; the other one looks up again, leaves
-out what is there by now, and tries again. The DLQ is committed before bronze: a crash between the two leaves a batch
-that Spark runs again at the next start, and the overlap guard then leaves out what is in the tables.
+``TableLog`` commits through deltalake on a local disk, ``SparkTable`` through delta-spark on any file system. Delta
+skips an append by delta-spark if the table has its number (``txnVersion``) of the application (``txnAppId``), and
+refuses one if another commit of that application came before. Both mean that another writer of this product was first.
 """
 
 import json

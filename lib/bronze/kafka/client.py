@@ -4,9 +4,10 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
@@ -43,11 +44,15 @@ class KafkaClient:
         self.spark, self.config = spark, config
         self.jvm: Any = spark._jvm
         self.properties = read_client_properties(spark, config)  # may hold secrets: never log them
+        self._is_closed = False
         self.admin = _create_admin(self.jvm, config, self.properties)
 
     def close(self) -> None:
-        """Close the admin client."""
-        self.admin.close(self.jvm.java.time.Duration.ofSeconds(1))
+        """Close the admin client; a JVM that is about to end may refuse, and closing it again changes nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            with suppress(Py4JError):
+                self.admin.close(self.jvm.java.time.Duration.ofSeconds(1))
 
     def call_with_retry(self, question: Callable[[Any], Answer], timeout: float | None = None) -> Answer:
         """Ask with the admin client again and again until Kafka answers, unless waiting would not cure it.

@@ -19,7 +19,7 @@ def read_records(client: KafkaClient, bounds: Bounds, isolation: str, **others: 
         others: More options of Spark's source.
 
     Raises:
-        InvalidKafkaConfig: Spark does not take one of the client properties.
+        ConfigError: Spark does not take one of the client properties.
     """
     config, spark = client.config, client.spark
     starts, ends = ({str(p): span[side] for p, span in bounds.items()} for side in (0, 1))

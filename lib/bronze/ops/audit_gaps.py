@@ -85,7 +85,7 @@ def find_removed(gaps: Gaps, absent: OffsetSet, ledger: TopicLedger) -> Gaps:
             records[p] = ledger.records[p] - found
             only = OffsetSet({p: absent[p]}) & ledger.read
             removed |= (only & (gaps.explained[READ] | gaps.explained[NO_RECORD])) or only
-    explained = {reason: offsets - removed for reason, offsets in gaps.explained.items()}
+    explained = gaps.explained | {reason: gaps.explained[reason] - removed for reason in (READ, NO_RECORD)}
     for p in removed:  # what is left of its deleted offsets counts as those where Kafka has no record
         rest = OffsetSet({p: explained[READ][p]})
         explained[READ], explained[NO_RECORD] = explained[READ] - rest, explained[NO_RECORD] | rest

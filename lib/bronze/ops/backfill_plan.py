@@ -5,8 +5,7 @@ Offsets are counted, not records: which of them are transaction markers or were 
 
 from collections import deque
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
+from functools import cached_property
 
 import pandas as pd
 
@@ -14,7 +13,7 @@ from bronze.config import BackfillConfig
 from bronze.kafka.client import KafkaClient
 from bronze.kafka.times import find_offsets_at, find_timestamps, format_timestamp
 from bronze.kafka.topic import unknown_partitions_error
-from bronze.offsets import EMPTY, MAX_OFFSET, Bounds, OffsetSet, Range, format_ranges
+from bronze.offsets import MAX_OFFSET, Bounds, OffsetSet, Range, format_ranges
 from bronze.parsing import parse_timestamp
 
 # Missing offsets that are nearer than this to one another are read as one; a batch of its own costs more.
@@ -72,10 +71,10 @@ class BackfillPlan:
     outside: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def missing(self) -> OffsetSet:
         """The offsets to add."""
-        return reduce(or_, (p.missing for p in self.partitions), EMPTY)
+        return OffsetSet.union(p.missing for p in self.partitions)
 
     @property
     def planned(self) -> int:
