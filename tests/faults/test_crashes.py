@@ -148,7 +148,7 @@ def test_a_driver_on_other_ports_and_in_another_folder_goes_on(
     second = submit(start, lake, cwd=elsewhere)
     assert second.wait(LONG) == 0, second.log[-3000:]
     assert re.findall(r"Batch (\d+): total", second.log)[0] == str(count_batches(first))
-    assert "were in the tables already" not in second.log
+    assert "already in the tables" not in second.log
     assert_complete(lake, 3_008)
 
 

@@ -226,7 +226,7 @@ def test_a_topic_that_is_recreated_between_plan_and_read(topic: Topic, lake: Lak
 def test_a_batch_that_fails_while_a_stop_waits_for_it_still_says_why(topic: Topic, lake: Lake, start, tmp_path: Path):
     topic.produce(make_events(20), partition=0)
     ingestion = start(lake.config, *GATED, GATE=str(tmp_path / "gate")).wait_for("Gate: batch 0 is planned")
-    ingestion.send(signal.SIGTERM).wait_for("Stopping, asked by SIGTERM")
+    ingestion.send(signal.SIGTERM).wait_for("Stopping (requested by SIGTERM)")
     recreate(topic, 50)
     (tmp_path / "gate").touch()
     assert_clear(ingestion, 2, "was deleted and recreated", "Give new --output-path")
