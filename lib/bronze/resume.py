@@ -279,5 +279,5 @@ def truncated_topic_error(topic: str, ends: Mapping[int, tuple[int, int]]) -> Da
     listed = "; ".join(f"partition {p} ends at {end}, but was read to {read}" for p, (end, read) in ends.items())
     return DataLossError(
         f"{topic} has lost its newest records: {listed}. New records would get offsets that are already in the tables.",
-        hint="Give new --output-path, --dlq-path and --checkpoint-path",
+        hint="Use new --output-path, --dlq-path and --checkpoint-path",
     )
