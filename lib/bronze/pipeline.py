@@ -47,7 +47,7 @@ class Pipeline:
         client: Kafka client; None for an operation on tables alone.
         topic: The topic.
         bronze: The bronze table.
-        dlq: The DLQ; None where none is configured.
+        dlq: The DLQ; None if none is configured.
     """
 
     spark: SparkSession

@@ -196,7 +196,7 @@ def find_rolled_back(
     last: Bounds = {}
     if folder and checkpoint and checkpoint.committed is not None:
         last = folder.read_batch_range(checkpoint.committed)
-    if not pipeline.has_ledger:  # commits of an older version do not say what the batch held
+    if not pipeline.has_ledger:  # commits of an older version do not list the records of the batch
         return EMPTY if _find_from(pipeline, last) else OffsetSet.between(last)
     ledger = pipeline.known.ledger
     unknown = (checkpoint.done if checkpoint else EMPTY) - ledger.read - ledger.lost

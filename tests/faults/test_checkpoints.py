@@ -128,11 +128,11 @@ def test_a_dlq_that_was_deleted_is_not_made_anew_under_its_checkpoint(topic: Top
     shutil.rmtree(lake.config.dlq_path)
     for change_dlq in (False, True):  # the checkpoint would not read its records again
         with pytest.raises(
-            ConfigError, match="is gone, and the invalid records .*--change-dlq with a new --checkpoint-path"
+            ConfigError, match="is missing, and the invalid records .*--change-dlq with a new --checkpoint-path"
         ):
             lake.ingest(change_dlq=change_dlq)
     shutil.rmtree(lake.config.checkpoint_path)
-    with pytest.raises(ConfigError, match="is gone, and the invalid records"):
+    with pytest.raises(ConfigError, match="is missing, and the invalid records"):
         lake.ingest()
     assert not Path(lake.config.dlq_path).exists()
     lake.ingest(change_dlq=True)

@@ -207,8 +207,7 @@ def _is_same_path(one: str, other: str) -> bool:
 def missing_dlq_error(dlq_path: str, output_path: str) -> ConfigError:
     """Make the error for a missing DLQ that bronze names; a new one would hide that its records are lost."""
     return ConfigError(
-        f"the DLQ {dlq_path} of {output_path} is missing, and the invalid records that it held are in no other "
-        "table.",
+        f"the DLQ {dlq_path} of {output_path} is missing, and the invalid records that it held are in no other table.",
         hint="Restore it; or use --change-dlq with a new --checkpoint-path, which reads again what Kafka still holds "
         "of them (records that are already in the tables are skipped)",
     )
