@@ -1,6 +1,6 @@
 """Kafka to a Delta Lake bronze table: every record exactly once in bronze or in the DLQ.
 
-The public API; a name is imported when it is first used, so that executors, which import ``bronze.tasks``, load little.
+The public API. Names are imported on first use, because executors import ``bronze.tasks`` and must load little.
 """
 
 from importlib import import_module

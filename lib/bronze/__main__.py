@@ -1,4 +1,4 @@
-"""``python -m bronze <command>``."""
+"""Entry point of ``python -m bronze <command>``."""
 
 import sys
 

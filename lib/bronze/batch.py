@@ -1,4 +1,4 @@
-"""What happens to each batch of the stream: guard against overlap, write, commit to both tables, count."""
+"""Processes each batch of the stream: find the overlap, write, commit to both tables, count."""
 
 import logging
 import time
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass
 class IngestSummary:
-    """What a run ingested; of the batches themselves the latest thousand are kept."""
+    """The counts of a run, and its latest thousand batches."""
 
     counts: Counts = field(default_factory=Counts)
     batch_count: int = 0
@@ -60,18 +60,18 @@ class IngestSummary:
 
     @property
     def invalid(self) -> int:
-        """Records that were appended as invalid, to the DLQ or, without one, to bronze."""
+        """Records that were appended as invalid, to the DLQ or, without a DLQ, to bronze."""
         return self.counts.invalid
 
     @property
     def present(self) -> int:
-        """Records that were in the tables already, and were left out."""
+        """Records that were skipped because the tables already had them."""
         return self.counts.present
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a batch asks of the run around it: may it begin, is the topic still the same, and what it tells it."""
+    """Calls from a batch to the run: block it during a stop, report its end, check that the topic is the same."""
 
     block_if_stopping: Callable[[SparkSession], None]
     end_batch: Callable[[Batch], None]
@@ -85,17 +85,17 @@ class BatchProcessor:
         """
         Args:
             topic: Kafka topic.
-            paths: Of bronze, and of the DLQ where there is one.
+            paths: Path of bronze, and of the DLQ if one is configured.
             writer: Commits to these tables.
-            guard: Knows which offsets are in them.
-            hooks: The run around the batches.
+            guard: Knows which offsets are in the tables.
+            hooks: Calls to the run.
         """
         self._topic, self._paths, self._writer, self._guard, self._hooks = topic, paths, writer, guard, hooks
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 
     def __call__(self, records: DataFrame, batch_id: int) -> None:
-        """Append a batch of Kafka records; what it raises is kept, because Spark turns it into text."""
+        """Append a batch of Kafka records. ``error`` keeps the exception, because Spark reduces it to text."""
         self._hooks.block_if_stopping(records.sparkSession)
         try:
             self._process(records, batch_id)
@@ -115,7 +115,7 @@ class BatchProcessor:
             lambda: self._guard.look_up(bounds),
             self._hooks.watch.check_topic,
         )
-        self._note_lost(self._make_source(bounds, query_id))  # what Kafka had deleted by the time of the read
+        self._note_lost(self._make_source(bounds, query_id))  # asks Kafka again: it may have deleted records since
         batch = Batch(batch_id, counts, time.time() - started)
         self.summary.add(batch)
         self._hooks.end_batch(batch)
@@ -127,7 +127,7 @@ class BatchProcessor:
         return Source("ingest", query_id, self._topic, covered, OffsetSet.between(bounds) - covered, begins)
 
     def _note_lost(self, source: Source) -> None:
-        """After a batch, where a loss is accepted: what of it had Kafka deleted before it was read?"""
+        """Note in the ledger which offsets of the batch Kafka deleted before the read, if data loss is accepted."""
         if not source.uncertain:
             return
         if lost := self._guard.find_lost(source.uncertain):
@@ -141,13 +141,13 @@ class BatchProcessor:
 
 
 def make_task(batch_id: int, started: float, paths: list[str], present: OffsetSet) -> BatchTask:
-    """What the tasks of a batch need to know.
+    """Build the parameters of a batch's tasks.
 
     Args:
         batch_id: Batch of the query.
-        started: Seconds since 1970.
-        paths: Of bronze, and of the DLQ where there is one.
-        present: Offsets that are in the tables already.
+        started: Start of the batch, in seconds since 1970.
+        paths: Path of bronze, and of the DLQ if one is configured.
+        present: Offsets that the tables already have.
     """
     bronze_path, dlq_path = (*(to_local_path(path) or path for path in paths), "")[:2]
     return BatchTask(batch_id, int(started * 1000) * 1000, bronze_path, dlq_path, present)
@@ -163,21 +163,21 @@ def append_batch(
 ) -> Counts:
     """Write a batch and commit it to both tables.
 
-    Where others appended meanwhile, what they appended is left out of it before the next attempt.
+    After a conflict, the next attempt skips the records that the other writers appended.
 
     Args:
         writer: Commits to the tables.
         records: Kafka records.
-        task: What the tasks need; ``present`` as of the writer's last ``has_changed``.
-        source: What the commits say of the batch.
-        find_present: Looks up again which of the batch's offsets are in the tables.
-        check_topic: Raises where what was read are not the topic's records; called before anything is committed.
+        task: Parameters of the tasks; ``present`` was looked up after the writer's last ``has_changed``.
+        source: Origin of the batch, for the commits.
+        find_present: Looks up again which offsets of the batch are in the tables.
+        check_topic: Raises if the records are not those of the topic; called before each commit.
 
     Returns:
-        The counts of what each table got, where an attempt that lost had counted more.
+        The counts of the rows that each table got. An attempt that failed may have counted more.
 
     Raises:
-        AppendConflictError: Others committed first, each time.
+        AppendConflictError: Another writer committed first on every attempt.
     """
     task, selected = writer.mark_counted(task, source), records.transform(select_records)
     committed: dict[str, Counts] = {}
@@ -202,22 +202,22 @@ def append_batch(
 
 
 def read_query_id(batch: DataFrame) -> str:
-    """The id of the streaming query, the same as in its checkpoint's metadata: the application id of its commits."""
+    """Return the id of the streaming query, which its checkpoint's metadata and its commits have too."""
     query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
     if not query_id:
-        raise failed_query_error("Spark does not tell the query's id; unset PYSPARK_PIN_THREAD")
+        raise failed_query_error("Spark does not report the query's id; unset PYSPARK_PIN_THREAD")
     return query_id
 
 
 def select_records(batch: DataFrame) -> DataFrame:
-    """The columns that the tasks take (RECORD_COLUMNS), in as many partitions as there are cores."""
+    """Select the columns that the tasks take (RECORD_COLUMNS), with one Spark partition per core."""
     cores = batch.sparkSession.sparkContext.defaultParallelism
     row_hash = F.xxhash64("value").alias("row_hash")
     return batch.select("value", "key", "topic", "partition", "offset", "timestamp", row_hash).coalesce(cores)
 
 
 def log_batch(batch: Batch, with_metrics: bool) -> None:
-    """One line for each batch; with metrics the counts, and the records per Kafka partition."""
+    """Log one line for a batch; with metrics, its counts and the records per Kafka partition."""
     name, counts = f"Batch {batch.batch_id}", batch.counts
     if not counts.total:
         log.info("%s: empty", name)
@@ -227,4 +227,4 @@ def log_batch(batch: Batch, with_metrics: bool) -> None:
     else:
         log.info("%s committed: %s records in %.1f s", name, f"{counts.total:,}", batch.seconds)
     if counts.present:
-        log.info("%s: %s of its records were in the tables already and were left out", name, f"{counts.present:,}")
+        log.info("%s: skipped %s records that were already in the tables", name, f"{counts.present:,}")

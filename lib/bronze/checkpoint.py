@@ -1,8 +1,8 @@
-"""What Spark's checkpoint folder says: which offsets a batch covers, where the query goes on, and whose it is.
+"""Reads Spark's checkpoint folder: the offsets of each batch, where the query continues, and its tables.
 
-Spark writes ``offsets/<batch>`` before it runs a batch and ``commits/<batch>`` after it; an offsets file names the
-exclusive end offset of every partition. ``sources/0/0`` has the offsets that the first batch starts at, ``metadata``
-the query's id. ``bronze.json`` is ours: the tables that the checkpoint belongs to.
+Spark writes ``offsets/<batch>`` before it runs a batch and ``commits/<batch>`` after it. An offsets file has the
+exclusive end offset of every partition, ``sources/0/0`` the offsets at which the first batch starts, and ``metadata``
+the query's id. This package writes ``bronze.json``: the tables that the checkpoint belongs to.
 """
 
 import json
@@ -25,9 +25,9 @@ class Checkpoint:
 
     Attributes:
         query_id: Id of the streaming query, the application id of its commits.
-        planned: Newest batch that was planned; None before the first.
-        committed: Newest batch that Spark knows to be done; None before the first.
-        first_offsets: Offset at which the first batch began, per partition.
+        planned: Newest batch that Spark planned; None before the first.
+        committed: Newest batch that Spark noted as done; None before the first.
+        first_offsets: Offset at which the first batch started, per partition.
         next_offsets: Offset at which the next batch starts, per partition; a planned batch that is not done runs again.
         end_offsets: Exclusive end offset of the newest planned batch, per partition.
     """
@@ -46,14 +46,15 @@ class Checkpoint:
 
     @property
     def is_done(self) -> bool:
-        """Whether the newest planned batch is done, as far as Spark knows."""
+        """Whether Spark noted the newest planned batch as done."""
         return self.planned is None or (self.committed is not None and self.committed >= self.planned)
 
 
 class CheckpointFolder:
     """The folder of one query's checkpoint, on any file system.
 
-    Every ``read`` raises ConfigError if a file that Spark needs is missing or cut off, or has offsets of another topic.
+    Every ``read`` raises ConfigError if a file that Spark needs is missing or truncated, or if the offsets are those of
+    another topic.
     """
 
     def __init__(self, spark: SparkSession, path: str, topic: str):
@@ -67,7 +68,7 @@ class CheckpointFolder:
         self._spark, self._topic = spark, topic
 
     def read(self) -> Checkpoint | None:
-        """What the checkpoint says; None where no query has planned a batch, so that startingOffsets still count."""
+        """Return the state; None if no query has planned a batch, so that ``startingOffsets`` still apply."""
         planned, committed = (self._find_newest(name) for name in ("offsets", "commits"))
         if planned is None and committed is None and not self._read_lines("sources/0/0"):
             return None
@@ -84,25 +85,24 @@ class CheckpointFolder:
         return replace(state, next_offsets=ends) if state.is_done else state
 
     def read_batch_range(self, batch_id: int) -> Bounds:
-        """First and end (exclusive) offset of a batch; without the answer the overlap guard would be blind."""
+        """Return the first and the end (exclusive) offset of a batch per partition."""
         ends = self._read_offsets(f"offsets/{batch_id}")
         starts = self._read_offsets(f"offsets/{batch_id - 1}") if batch_id else self.read_first_offsets()
-        # A partition that was added since starts at its first record.
+        # A partition that was added later starts at its first record.
         return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
 
     def read_first_offsets(self) -> dict[int, int]:
-        """The offset at which the first batch began, per partition that was there then."""
+        """Return the offset at which the first batch started, per partition that existed then."""
         return self._read_offsets("sources/0/0")
 
     def read_binding(self) -> dict[str, str]:
-        """The tables that the checkpoint belongs to; empty where it was not written by this product."""
+        """Return the tables that the checkpoint belongs to; empty if this package did not write it."""
         return self._read_json(_BINDING) if self._read_lines(_BINDING) else {}
 
     def write_binding(self, binding: dict[str, str]) -> None:
         """Note which tables the checkpoint belongs to, before the query that uses it starts.
 
-        At once, as Spark writes its own files there: neither a crash nor another process on the same checkpoint leaves
-        half of it or nothing.
+        The write is atomic, like Spark's own: a crash or another process on the checkpoint leaves no partial file.
         """
         _, path = open_file_system(self._spark, f"{self.path}/{_BINDING}")
         managers = find_class(
@@ -116,20 +116,20 @@ class CheckpointFolder:
         except Py4JJavaError:
             stream.cancel()
             raise
-        stream.close()  # only now it is there
+        stream.close()  # makes the file visible
 
     def _read_offsets(self, name: str) -> dict[int, int]:
         by_topic = self._read_json(name)
         if self._topic not in by_topic:
             raise ConfigError(
                 f"{self.path}/{name} has the offsets of {', '.join(by_topic) or 'no topic'}, not of {self._topic}",
-                hint="correct --checkpoint-path or --kafka-topic, or give a new --checkpoint-path (what is in the "
-                "tables already is left out then)",
+                hint="correct --checkpoint-path or --kafka-topic, or use a new --checkpoint-path (records that are "
+                "already in the tables are skipped)",
             )
         return {int(partition): offset for partition, offset in by_topic[self._topic].items()}
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        """The last line of one of Spark's files; the ones before are its version and the batch's settings."""
+        """Return the last line of one of Spark's files; the lines before it are its version and the settings."""
         lines = self._read_lines(name)
         try:
             found = json.loads("".join(lines) if name == _BINDING else lines[-1])
@@ -140,7 +140,7 @@ class CheckpointFolder:
         return found
 
     def _read_lines(self, name: str) -> list[str]:
-        """The lines of a file; none where there is no file."""
+        """Return the lines of a file; an empty list if it does not exist."""
         path = f"{self.path}/{name}"
         try:
             return (read_text(self._spark, path) or "").splitlines()
@@ -150,7 +150,7 @@ class CheckpointFolder:
             raise
 
     def _find_newest(self, name: str) -> int | None:
-        """The highest batch that has a file in a folder."""
+        """Return the highest batch that has a file in a folder."""
         file_system, path = open_file_system(self._spark, f"{self.path}/{name}")
         if not file_system.exists(path):
             return None
@@ -160,16 +160,16 @@ class CheckpointFolder:
 
 def _unreadable_error(path: str, condition: str) -> ConfigError:
     return ConfigError(
-        f"{path} is {condition}, so the checkpoint does not say where to go on.",
-        hint="Start with a new --checkpoint-path and --starting-offsets earliest; what is in the tables already is "
-        "left out then",
+        f"{path} is {condition}, so the checkpoint does not say where to continue.",
+        hint="Start with a new --checkpoint-path and --starting-offsets earliest; records that are already in the "
+        "tables are skipped",
     )
 
 
 def no_checkpoint_error(path: str) -> ConfigError:
-    """For a command that needs a checkpoint, and there is none at the path."""
+    """Make the error for a command that needs a checkpoint when the path has none."""
     return ConfigError(
         f"--checkpoint-path: no query has planned a batch at {path}",
-        hint="correct the path, or ingest into it: a new checkpoint starts from the earliest offsets, and what is in "
-        "the tables already is left out",
+        hint="correct the path, or run an ingestion with it: a new checkpoint starts from the earliest offsets, and "
+        "records that are already in the tables are skipped",
     )

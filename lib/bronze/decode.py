@@ -1,11 +1,12 @@
-"""From the bytes of one Kafka record to an event, or to a typed error that says where and why.
+"""Decodes one record into an event, or explains why it is invalid: pure Python on msgspec, without Spark.
 
-Pure Python on msgspec, no Spark: the heart of the product, and the place of every rule about valid events. The order of
-the checks is part of the contract: the first that applies names the error. Executors import this module.
+Every rule about valid events is here. The order of the checks is part of the contract: the first that applies names the
+error type.
 
-A producer may stamp a record with seconds, an uptime, microseconds, or nothing. Such a Kafka timestamp is kept as it
-came, and is not used: the time of a record is its Kafka timestamp; if that is missing, before 2000, or after the start
-of the batch that ingested the record, it is that start.
+A producer may stamp a record with seconds, an uptime, microseconds, or nothing. Bronze keeps such a timestamp as it
+came, but does not use it: a record's time is its Kafka timestamp or, if that is missing, before 2000 or after the start
+of the batch that ingested the record, the start of that batch. The age of a batch comes from its records with a
+plausible timestamp or, if it has none, from the batch's start. Executors import this module.
 """
 
 import re
@@ -21,21 +22,21 @@ from bronze.schema import get_bronze_schema, get_event_schema
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 EARLIEST = (datetime(2000, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
-# How far a producer's clock may be ahead: what brokers allow by default (message.timestamp.after.max.ms).
+# How far a producer's clock may be ahead: the brokers' default (message.timestamp.after.max.ms).
 MAX_AHEAD = timedelta(hours=1) // MICROSECOND
 
 
 def is_plausible(kafka_timestamp: int | None, now: int) -> bool:
-    """Whether a clock could mean a Kafka timestamp; both in microseconds since 1970."""
+    """Whether a Kafka timestamp can be a real time; both in microseconds since 1970."""
     return kafka_timestamp is not None and EARLIEST <= kafka_timestamp <= now + MAX_AHEAD
 
 
 def choose_time(kafka_timestamp: int | None, start: int) -> int:
-    """A record's time, by the rule above; microseconds since 1970, never before 2000.
+    """Return a record's time by the rule above, in microseconds since 1970, never before 2000.
 
     Args:
-        kafka_timestamp: The record's.
-        start: When the batch that ingested it started.
+        kafka_timestamp: Kafka timestamp of the record.
+        start: Start of the batch that ingested it.
     """
     if kafka_timestamp is not None and EARLIEST <= kafka_timestamp <= start:
         return kafka_timestamp
@@ -51,7 +52,7 @@ _DAY = 86_400_000_000
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-# Strings are skipped whole; one that never ends is taken to the end, so that a scan stays linear.
+# A match skips a whole string. An unterminated string runs to the end of the value, so a scan stays linear.
 _TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -63,7 +64,7 @@ class Event(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """A record that is not an event: one of ERROR_TYPES, and which field, what was expected, what came."""
+    """An invalid record: one of ERROR_TYPES, and a detail with the field, the expected and the actual value."""
 
     error_type: str
     error_detail: str
@@ -75,17 +76,17 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
     Args:
         value: The Kafka value, None for a tombstone.
         kafka_timestamp: The record's Kafka timestamp in microseconds since 1970.
-        ingested_at: When the batch started, in microseconds since 1970; it bounds the event time where Kafka's
-            own timestamp is missing, before 2000 or in the future.
+        ingested_at: Start of the batch, in microseconds since 1970; it bounds the event time if the Kafka timestamp is
+            missing, before 2000 or in the future.
 
     Returns:
-        The event, or what is wrong with it; never raises for any value. Map fields that bronze has a column for are
-        lists of (key, text) pairs.
+        The event, or the reason why the record is invalid; no value makes this function raise. Map fields that bronze
+        has a column for are lists of (key, text) pairs.
     """
     if not value:
         return _explain_absence(value)
     try:
-        value.decode("utf-8")  # the whole of it: msgspec accepts bad bytes in fields it skips
+        value.decode("utf-8")  # the whole value: msgspec accepts invalid bytes in fields that it skips
         _check_depth(value)
         fields = _read_maps(_DECODER.decode(value))
     except UnicodeDecodeError as error:
@@ -152,7 +153,7 @@ def _read_event_time(fields: dict[str, Any], kafka_timestamp: int | None, ingest
 
 
 def parse_timestamp(text: str) -> int | None:
-    """Microseconds since 1970 of an RFC 3339 timestamp, None where it is not one (finer digits are cut)."""
+    """Return an RFC 3339 timestamp in microseconds since 1970, truncated; None if the text is not one."""
     if not _RFC3339.fullmatch(text):
         return None
     try:
@@ -179,7 +180,7 @@ def _read_maps(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_text(raw: bytes) -> str | None:
-    """The text of one map value: a string is its text, null is null, anything else keeps its JSON."""
+    """Return the text of one map value: a string without its quotes, None for null, else the JSON as it came."""
     if raw.startswith(b'"'):
         return _JSON_STRING.decode(raw)
     return None if raw == b"null" else raw.decode()
@@ -190,7 +191,7 @@ def _integer(bits: int) -> Any:
 
 
 def to_python_type(data_type: T.DataType, name: str) -> Any:
-    """The type that msgspec decodes a Spark type into; it is strict about each."""
+    """Return the Python type that msgspec decodes a Spark type into, strictly."""
     match data_type:
         case T.StructType(fields=fields):
             members = {f.name: to_python_type(f.dataType, f.name) | None for f in fields}
@@ -221,4 +222,4 @@ def _find_maps(schema: T.StructType, owner: str = "") -> Iterator[tuple[str, str
 
 _DECODER = msgspec.json.Decoder(to_python_type(get_event_schema(), "Event"))
 _JSON_STRING = msgspec.json.Decoder(str)
-_MAP_FIELDS = list(_find_maps(get_bronze_schema()))  # others are checked, but reading them costs a quarter more
+_MAP_FIELDS = list(_find_maps(get_bronze_schema()))  # msgspec checks the others too; reading them would cost 25 % more

@@ -1,13 +1,14 @@
-"""The errors that end a command: one class per exit code, and below them those that the code catches by type.
+"""The errors that end a command: one class per exit code, and subclasses that the code catches by type.
 
-The message stands where the error is raised. Where several places raise the same one, a function ``…_error`` makes it.
+The message is written where the error is raised. If several places raise the same error, a function ``…_error`` makes
+it.
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a command ended, for schedulers."""
+    """Exit codes of the commands, for schedulers."""
 
     DONE = 0
     FAILED = 1
@@ -16,38 +17,38 @@ class ExitCode(IntEnum):
     TOO_MANY_INVALID = 4
     INCOMPLETE = 5
     ALERTS_FIRING = 6
-    INTERRUPTED = 130  # as a shell reports it
+    INTERRUPTED = 130  # the code that shells use
 
 
 class BronzeError(Exception):
-    """A condition that a user is told about in one message, without a traceback. By itself: run the command again.
+    """An error that the command prints as one message, without a traceback. This class itself means: run it again.
 
     Attributes:
-        exit_code: What the command ends with.
+        exit_code: Exit code of the command.
         problem: What is wrong.
-        hint: What to do; empty where the problem says it.
+        hint: What to do; empty if the problem says it.
     """
 
     exit_code = ExitCode.FAILED
 
     def __init__(self, problem: str, hint: str = ""):
         self.problem, self.hint = problem, hint
-        # A hint that begins with a capital is a sentence after the problem's; any other completes it.
+        # A hint that starts with a capital is a separate sentence; any other completes the problem's sentence.
         join = " " if hint[:1].isupper() else "; "
         super().__init__(f"{problem}{join}{hint}" if hint else problem)
 
 
 class ConfigError(BronzeError):
-    """Arguments, configuration, tables or checkpoint cannot be used; the same command fails again."""
+    """Arguments, configuration, tables or checkpoint cannot be used; the same command would fail again."""
 
     exit_code = ExitCode.CONFIG
 
 
 class DataLossError(BronzeError):
-    """Kafka no longer has records that were to be read.
+    """Kafka no longer has records that the command must read.
 
     Attributes:
-        lost: Which ones; empty where that is not known.
+        lost: The lost offsets; empty if they are not known.
     """
 
     exit_code = ExitCode.DATA_LOSS
@@ -58,13 +59,13 @@ class DataLossError(BronzeError):
 
 
 class TooManyInvalidError(BronzeError):
-    """More records of a batch are invalid than allowed; the batch is committed, and no other was begun."""
+    """A batch has more invalid records than allowed. It is committed, and no other batch was started."""
 
     exit_code = ExitCode.TOO_MANY_INVALID
 
 
 class AlertsFiringError(BronzeError):
-    """An alert fires, and that is to fail the run."""
+    """An alert is firing, and the run is configured to fail on alerts."""
 
     exit_code = ExitCode.ALERTS_FIRING
 
@@ -74,15 +75,15 @@ class UnknownTopicError(ConfigError):
 
 
 class NotADeltaTableError(ConfigError):
-    """A table's path has files in it, but no Delta table."""
+    """A table's path holds files that are not a Delta table."""
 
 
 class TopicVanishedError(BronzeError):
-    """Kafka told a running query that there is no such topic."""
+    """Kafka answered a running query that the topic does not exist."""
 
 
 class AppendConflictError(BronzeError):
-    """Others kept appending to the table while a batch was to be committed."""
+    """Other writers committed to the table first on every attempt to commit a batch."""
 
 
 class RecordUnreadableError(BronzeError):
@@ -102,15 +103,15 @@ _SHOWN = 200
 
 
 class Hidden:
-    """Stands in a message for a value that may hold a secret."""
+    """A placeholder in messages for a value that may hold a secret."""
 
     def __repr__(self) -> str:
         return "a value that is not shown, because it may hold a secret"
 
 
 def show_value(value: object) -> str:
-    """A value of any type as a message shows it: on one line and of a bounded length."""
-    if isinstance(value, dict):  # a mapping in the place of a file's name may be what the file should hold
+    """Format a value of any type for a message: on one line, with a bounded length."""
+    if isinstance(value, dict):  # a mapping instead of a file's name may be the file's content
         value = Hidden()
     try:
         text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
@@ -120,7 +121,7 @@ def show_value(value: object) -> str:
 
 
 def to_flag(name: str) -> str:
-    """The command-line flag of a parameter."""
+    """Return the command-line flag of a parameter."""
     return f"--{name.replace('_', '-')}"
 
 

@@ -1,8 +1,8 @@
-"""The overlap guard: which offsets a batch covers, and which of them are in the tables already.
+"""The overlap guard: finds which offsets of a batch the tables already have.
 
-Offsets may be in the tables already after any start (a crash between the two commits, a deleted or restored checkpoint)
-and after others appended (a backfill). So what the tables hold from the next offsets on is looked up at the start and
-whenever others appended; for any other batch the guard costs a comparison.
+This happens after a start (a crash between the two commits, a deleted or restored checkpoint) and after another writer
+appended (a backfill). So the guard looks up what the tables hold from the next offsets on at the start and after each
+append of another writer. For any other batch it costs one comparison.
 """
 
 from functools import cached_property
@@ -23,33 +23,33 @@ class OverlapGuard:
     def __init__(self, config: IngestConfig, checkpoint: CheckpointFolder, lookup: Lookup):
         """
         Args:
-            config: Of the ingestion.
-            checkpoint: Where the query plans its batches.
+            config: Configuration of the ingestion.
+            checkpoint: The query's checkpoint, which has the offsets of its batches.
             lookup: Looks up positions in all tables.
         """
         self._config, self._checkpoint, self._lookup = config, checkpoint, lookup
-        # Offsets of this query's own batches only ever rise, so they need not be added.
+        # The offsets of this query's own batches only rise, so the guard need not add them.
         self._ingested = EMPTY
         self._known: set[int] = set()  # partitions that were looked up
-        self._ends: dict[int, int] = {}  # of the batch before
+        self._ends: dict[int, int] = {}  # end offsets of the previous batch
 
     @cached_property
     def first_offsets(self) -> dict[int, int]:
-        """Where the query began, per partition."""
+        """Offset at which the query started, per partition."""
         return self._checkpoint.read_first_offsets()
 
     def plan(self, batch_id: int) -> Bounds:
-        """The offsets that a batch covers.
+        """Return the offsets that a batch covers.
 
         Raises:
-            BronzeError: It does not start where the batch before ended: the checkpoint is another one now.
-            DataLossError: The topic now ends before what was read, and Spark was told to accept data loss.
+            BronzeError: The batch does not start where the previous one ended: the checkpoint was replaced.
+            DataLossError: The topic ends before the offsets that were read, and Spark accepts data loss.
         """
         bounds = self._checkpoint.read_batch_range(batch_id)
         if any(bounds.get(p, (end, end))[0] != end for p, end in self._ends.items()):
             raise BronzeError(
                 f"the checkpoint {self._checkpoint.path} was deleted or replaced while the query was running",
-                hint="nothing was lost: run the same command again, which goes on from the checkpoint that is there "
+                hint="nothing was lost: run the same command again, which continues from the checkpoint that is there "
                 "now",
             )
         self._ends |= {p: end for p, (_, end) in bounds.items()}
@@ -58,28 +58,28 @@ class OverlapGuard:
         return bounds
 
     def find_overlap(self, bounds: Bounds, has_changed: bool) -> OffsetSet:
-        """Which of the batch's offsets the tables have; a partition that is new to the query is looked up too."""
+        """Find which offsets of a batch the tables have; looks up again for a new partition or other writers' rows."""
         if has_changed or not bounds.keys() <= self._known:
             return self.look_up(bounds)
         return self._ingested.clip(bounds)
 
     def look_up(self, bounds: Bounds) -> OffsetSet:
-        """Look up what the tables have from a batch on, for later batches too, as what others append may reach."""
+        """Look up what the tables have from a batch on without an end, because later batches may overlap too."""
         self._ingested = self._lookup.find({p: (first, MAX_OFFSET) for p, (first, _) in bounds.items()})
         self._known = set(bounds)
         return self._ingested.clip(bounds)
 
     def find_covered(self, bounds: Bounds, client: KafkaClient, timeout: float) -> OffsetSet:
-        """Which of the batch's offsets it has read for certain.
+        """Find which offsets of a batch Spark has certainly read.
 
-        Where a loss is accepted, Kafka may have deleted some below its earliest before they were read.
+        If data loss is accepted, Kafka may have deleted offsets below its earliest one before Spark read them.
         """
         covered = OffsetSet.between(bounds)
-        if self._config.fail_on_data_loss:  # Spark itself ends the query
+        if self._config.fail_on_data_loss:  # Spark itself fails the query
             return covered
         available = fetch_offsets(client, bounds, timeout)
         return covered - OffsetSet.between({p: (0, earliest) for p, (earliest, _) in available.items()})
 
     def find_lost(self, uncertain: OffsetSet) -> OffsetSet:
-        """Which of the offsets that Kafka has deleted by now were deleted before they were read: no table has them."""
+        """Find which uncertain offsets were deleted before Spark read them: those that no table has."""
         return uncertain - self._lookup.find(uncertain.bounds)

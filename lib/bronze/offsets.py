@@ -13,17 +13,17 @@ Range = tuple[int, int]
 # First and end (exclusive) offset per Kafka partition.
 Bounds = dict[int, tuple[int, int]]
 
-# No offset is above: the end of bounds that are open.
+# The end of bounds without an end.
 MAX_OFFSET = 2**63 - 1
-# Offsets in one bitmap, as Spark's bitmap functions have it.
+# Offsets in one bitmap of Spark's bitmap functions.
 BUCKET_SIZE = 32_768
 
 
 class OffsetSet(Mapping[int, list[Range]]):
     """Offsets of the partitions of one topic; immutable.
 
-    As a mapping it has the ascending ranges of each partition that has offsets; a partition without offsets has the
-    ranges ``[]``. Ranges do not touch one another, so equal sets are equal mappings.
+    As a mapping it has the ascending ranges of each partition with offsets; any other partition has the ranges ``[]``.
+    Ranges neither overlap nor adjoin, so equal sets are equal mappings.
     """
 
     __slots__ = ("_ranges",)
@@ -38,12 +38,12 @@ class OffsetSet(Mapping[int, list[Range]]):
 
     @classmethod
     def between(cls, bounds: Mapping[int, tuple[int, int]]) -> "OffsetSet":
-        """All offsets from the first to before the end of each partition."""
+        """Return all offsets from the first (inclusive) to the end (exclusive) of each partition."""
         return cls({partition: [(first, end - 1)] for partition, (first, end) in bounds.items() if first < end})
 
     @classmethod
     def union(cls, sets: Iterable["OffsetSet"]) -> "OffsetSet":
-        """The offsets that are in any of the sets."""
+        """Return the offsets that are in any of the sets."""
         ranges: dict[int, list[Range]] = {}
         for partition, each in (item for one in sets for item in one.items()):
             ranges.setdefault(partition, []).extend(each)
@@ -51,7 +51,7 @@ class OffsetSet(Mapping[int, list[Range]]):
 
     @classmethod
     def _wrap(cls, ranges: Mapping[int, list[Range]]) -> "OffsetSet":
-        """A set of ranges that are merged already."""
+        """Return a set of ranges that are already merged."""
         wrapped = cls()
         wrapped._ranges = {partition: each for partition, each in sorted(ranges.items()) if each}
         return wrapped
@@ -88,17 +88,17 @@ class OffsetSet(Mapping[int, list[Range]]):
         return f"OffsetSet({self._ranges})"
 
     def clip(self, bounds: Mapping[int, tuple[int, int]]) -> "OffsetSet":
-        """The offsets that lie within the bounds; none of a partition that has no bounds."""
+        """Return the offsets within the bounds; a partition without bounds has none."""
         return self._wrap({partition: _clip(self[partition], *span) for partition, span in bounds.items()})
 
     @property
     def count(self) -> int:
-        """How many offsets."""
+        """Number of offsets."""
         return sum(self.counts.values())
 
     @property
     def counts(self) -> dict[int, int]:
-        """How many offsets of each partition."""
+        """Number of offsets per partition."""
         return {p: sum(last - first + 1 for first, last in each) for p, each in self.items()}
 
     @property
@@ -107,7 +107,7 @@ class OffsetSet(Mapping[int, list[Range]]):
         return {partition: (each[0][0], each[-1][1] + 1) for partition, each in self.items()}
 
     def split(self, size: int) -> Iterator["OffsetSet"]:
-        """Parts of at most ``size`` offsets, in ascending order; all of them together are the whole."""
+        """Split the set into parts of at most ``size`` offsets, in ascending order."""
         part: dict[int, list[Range]] = {}
         room = size
         for partition, first, last in ((p, *each) for p, ranges in self.items() for each in ranges):
@@ -126,7 +126,7 @@ EMPTY = OffsetSet()
 
 
 def _merge(ranges: Iterable[Sequence[int]]) -> list[Range]:
-    """The same offsets as ascending ranges that do not touch one another."""
+    """Return the same offsets as ascending ranges that neither overlap nor adjoin."""
     merged: list[Range] = []
     for first, last in sorted((first, last) for first, last in ranges):
         if merged and first <= merged[-1][1] + 1:
@@ -137,7 +137,7 @@ def _merge(ranges: Iterable[Sequence[int]]) -> list[Range]:
 
 
 def _clip(ranges: Sequence[Range], first: int, end: int) -> list[Range]:
-    """The part of ascending ranges that lies within first (inclusive) and end (exclusive)."""
+    """Return the part of ascending ranges between first (inclusive) and end (exclusive)."""
     if first >= end:
         return []
     start = bisect_left(ranges, first, key=lambda r: r[1])
@@ -146,7 +146,7 @@ def _clip(ranges: Sequence[Range], first: int, end: int) -> list[Range]:
 
 
 def _invert(ranges: Sequence[Range], first: int, end: int) -> list[Range]:
-    """What ascending ranges leave out of first (inclusive) to end (exclusive)."""
+    """Return the gaps of ascending ranges between first (inclusive) and end (exclusive)."""
     missing = []
     for low, high in _clip(ranges, first, end):
         if low > first:
@@ -156,13 +156,13 @@ def _invert(ranges: Sequence[Range], first: int, end: int) -> list[Range]:
 
 
 def format_ranges(ranges: Sequence[Range], shown: int = 10) -> str:
-    """Ranges as people read them: ``3-7, 9, … (4 more)``."""
+    """Format ranges for messages: ``3-7, 9, … (4 more)``."""
     texts = [f"{first}" if first == last else f"{first}-{last}" for first, last in ranges[:shown]]
     return ", ".join(texts) + (f", … ({len(ranges) - shown:,} more)" if len(ranges) > shown else "")
 
 
 def list_runs(bitmaps: Iterable[tuple[int, bytes | bytearray]]) -> list[Range]:
-    """The ranges of offsets whose bit is set.
+    """Return the ranges of offsets whose bit is set.
 
     Args:
         bitmaps: Bucket and bits of one partition; bit ``b`` of bucket ``n`` is offset ``n * 32768 + b``.
@@ -173,20 +173,20 @@ def list_runs(bitmaps: Iterable[tuple[int, bytes | bytearray]]) -> list[Range]:
 
 
 def _list_runs_of(bucket: int, bits: bytes | bytearray) -> np.ndarray:
-    """First and last offsets of the runs in one bitmap, shape (2, runs)."""
+    """Return the first and last offsets of the runs in one bitmap, shape (2, runs)."""
     is_set = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").astype(np.int8)
     change = np.diff(is_set, prepend=0, append=0)
     return np.stack([np.flatnonzero(change == 1), np.flatnonzero(change == -1) - 1]) + bucket * BUCKET_SIZE
 
 
 def list_ranges(offsets: np.ndarray) -> list[Range]:
-    """Ascending ranges of some offsets, in any order."""
+    """Return the ascending ranges of offsets that come in any order."""
     each = np.unique(offsets)
     return _to_ranges(each, each)
 
 
 def _to_ranges(first: np.ndarray, last: np.ndarray) -> list[Range]:
-    """Ascending runs with those joined that touch one another."""
+    """Join ascending runs that adjoin."""
     is_gap = first[1:] != last[:-1] + 1
     starts, ends = np.append(True, is_gap), np.append(is_gap, True)
     return list(zip(first[starts].tolist(), last[ends].tolist(), strict=True))

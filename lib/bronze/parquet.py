@@ -1,4 +1,4 @@
-"""Arrow rows to the Parquet files of a Delta table, with what the table's log must know of each file."""
+"""Writes Arrow rows to Parquet files of a Delta table, and collects the statistics for the table's log."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ _LAST_CHARACTER = "\U0010ffff"
 
 
 class DataFile(msgspec.Struct):
-    """One Parquet file, as the Delta log describes it: the path relative to the table, sizes in bytes."""
+    """One Parquet file as the Delta log describes it: path relative to the table, size in bytes."""
 
     path: str
     size: int
@@ -35,22 +35,22 @@ class DataFile(msgspec.Struct):
 
 
 def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int) -> list[DataFile]:
-    """Write one file for each partition of the table that has rows; they are no part of it until committed.
+    """Write one file per table partition that has rows. Readers do not see the files before a commit.
 
-    Done here and not by pyarrow's dataset writer, which takes 1,024 partitions a call at the most and hands the
-    partition values back as a path to be parsed, where a null looks like text.
+    pyarrow's dataset writer does not fit: it takes at most 1,024 partitions per call and returns the partition values
+    as a path, in which a null looks like text.
 
     Args:
         rows: Rows with the table's columns.
         table_uri: Local path of the table, or its ``file:`` URI.
         spec: The table.
-        batch_id: Goes into the files' names, so that a person sees where one is from.
+        batch_id: Part of the files' names, so that a person can see which batch wrote them.
 
     Raises:
-        OSError: There is no such table, or it cannot be written to; with the path.
+        OSError: The table does not exist or cannot be written to. The error has the path.
     """
     filesystem, root = FileSystem.from_uri(table_uri)
-    if filesystem.get_file_info(root).type is FileType.NotFound:  # a folder made anew would look like a table's rest
+    if filesystem.get_file_info(root).type is FileType.NotFound:  # a new folder would look like a damaged table
         raise FileNotFoundError(errno.ENOENT, NO_TABLE, root)
     data_columns = [name for name in rows.column_names if name not in spec.partition_columns]
     written = []
@@ -73,7 +73,7 @@ def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int
 
 
 def _group_rows(rows: pa.Table, columns: list[str]) -> Iterator[tuple[dict[str, str | None], pa.Table]]:
-    """The rows of each combination of the columns' values, in the order they came in."""
+    """Yield the rows of each combination of the columns' values, in their original order."""
     keys = [pc.fill_null(rows[name].cast(pa.int32()), -1).to_numpy() for name in columns]
     order = np.lexsort(keys[::-1])  # stable
     changes = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
@@ -86,18 +86,18 @@ def _group_rows(rows: pa.Table, columns: list[str]) -> Iterator[tuple[dict[str, 
 
 
 def _to_log_values(values: dict[str, Any]) -> dict[str, str | None]:
-    # The folder's name for null must not get into the log: the table is then unreadable.
+    # The folder's name for null must not get into the log: it makes the table unreadable.
     return {name: None if value is None else str(value) for name, value in values.items()}
 
 
 def collect_stats(rows: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
-    """Delta's statistics of a file: ``numRecords``, and minimum, maximum and nulls of the columns."""
+    """Return Delta's statistics of a file: ``numRecords``, and minimum, maximum and null count of the columns."""
     stats: dict[str, Any] = {"numRecords": len(rows), "minValues": {}, "maxValues": {}, "nullCount": {}}
     for name in columns:
         stats["nullCount"][name] = rows[name].null_count
         try:
             extremes = pc.min_max(_drop_zone(rows[name])).as_py()
-        except (OverflowError, ValueError):  # a Kafka timestamp outside the years 1 to 9999: no bounds
+        except (OverflowError, ValueError):  # no bounds for a Kafka timestamp outside the years 1 to 9999
             continue
         if extremes["min"] is not None:
             stats["minValues"][name] = _to_stat(extremes["min"])
@@ -106,18 +106,18 @@ def collect_stats(rows: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _drop_zone(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Timestamps as naive UTC: with a zone, Python would need a database of zones, which an executor may lack."""
+    """Convert timestamps to naive UTC: a zone would need Python's zone database, which an executor may lack."""
     return values.cast(pa.timestamp("us")) if pa.types.is_timestamp(values.type) else values
 
 
 def _to_stat(value: Any, is_max: bool = False) -> Any:
     match value:
         case datetime():
-            # Readers expect milliseconds; all our timestamps are whole ones (Kafka's, and the batch's start).
+            # Readers expect milliseconds; all timestamps here are whole milliseconds (Kafka's, and the batch's start).
             return f"{value.isoformat(timespec='milliseconds')}Z"
         case date():
             return value.isoformat()
         case str() if value[_MAX_STAT_LENGTH:] and value[_MAX_STAT_LENGTH] < _LAST_CHARACTER:
-            # A bound, not a value: cut strings stay below the minimum, and one high character keeps above.
+            # A bound, not a value: a truncated minimum sorts lower, and the appended character makes a maximum higher.
             return value[:_MAX_STAT_LENGTH] + (_LAST_CHARACTER if is_max else "")
     return value

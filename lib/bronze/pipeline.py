@@ -1,4 +1,4 @@
-"""How a run begins: a session, Kafka, the topic and both tables, opened and checked once."""
+"""Opens and checks the parts of a run once: session, Kafka client, topic and tables."""
 
 import logging
 from collections.abc import Iterator
@@ -41,14 +41,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A topic and its tables: what every operation works on. Nothing is written by opening it.
+    """A topic and its tables, on which every operation works. Opening it writes nothing.
 
     Attributes:
         spark: Session.
-        client: Asks Kafka about the topic; None for an operation on tables alone.
+        client: Kafka client; None for an operation on tables alone.
         topic: The topic.
         bronze: The bronze table.
-        dlq: The DLQ; None where none is configured.
+        dlq: The DLQ; None if none is configured.
     """
 
     spark: SparkSession
@@ -60,14 +60,14 @@ class Pipeline:
     @classmethod
     @contextmanager
     def open(cls, config: TablesConfig, spark: SparkSession | None = None) -> Iterator["Pipeline"]:
-        """Open what a configuration names, until the block ends; the session stays open.
+        """Open the topic and tables of a configuration until the block ends; the session stays open.
 
         Args:
-            config: With Kafka's address, the topic is looked up, and the tables must be of it.
-            spark: Session to use; spark-submit's, the running or a new local one when not given.
+            config: If it has Kafka's address, the topic is looked up, and the tables must belong to it.
+            spark: Session to use; by default spark-submit's, the running or a new local one.
 
         Raises:
-            BronzeError: What cannot be used, or does not fit.
+            BronzeError: A part cannot be used, or the parts do not belong together.
         """
         spark = open_session(config, spark)
         if not isinstance(config, KafkaConfig):
@@ -85,7 +85,7 @@ class Pipeline:
             kafka.close()
 
     def reopen(self, config: TablesConfig, topic: Topic | None = None) -> "Pipeline":
-        """The same with the tables, and the topic where it is given, as they are now; the look-up goes on."""
+        """Return a pipeline with the current state of the tables, and the given topic; it keeps the look-up."""
         topic = topic or self.topic
         bronze, dlq = _locate_tables(self.spark, config, topic)
         opened = replace(self, topic=topic, bronze=bronze, dlq=dlq)
@@ -96,7 +96,7 @@ class Pipeline:
 
     @property
     def kafka(self) -> KafkaClient:
-        """Asks Kafka about the topic."""
+        """The Kafka client."""
         assert self.client is not None
         return self.client
 
@@ -112,22 +112,22 @@ class Pipeline:
 
     @cached_property
     def known(self) -> DlqBinding:
-        """The DLQs that bronze names for the topic."""
+        """The binding of bronze to its DLQs of the topic."""
         return find_dlqs(self.spark, self.bronze, self.dlq, self.topic.name)
 
     @cached_property
     def lookup(self) -> Lookup:
-        """Looks up positions of the topic in all tables that may hold some."""
+        """The look-up of the topic's positions in bronze and all its DLQs."""
         bronze = [self.bronze.path] if self.bronze.state else []
         return Lookup(self.spark, [*bronze, *self.known.dlq_paths], self.topic.name)
 
     @property
     def has_ledger(self) -> bool:
-        """Whether bronze has a ledger of the topic; else it is new, or of an older version of this product."""
+        """Whether bronze has a ledger of the topic; a new table or one of an older version has none."""
         return self.bronze.state is not None and self.topic.name in self.bronze.state.note.ledger
 
     def fetch_available(self) -> Bounds:
-        """The offsets that Kafka holds now.
+        """Ask Kafka which offsets it holds now.
 
         Raises:
             BronzeError: Kafka does not answer.
@@ -135,18 +135,18 @@ class Pipeline:
         return fetch_offsets(self.kafka, self.topic.partitions)
 
     def find_ingested(self, bounds: Bounds) -> OffsetSet:
-        """Which offsets within the bounds are in any of the tables."""
+        """Look up which offsets within the bounds are in any of the tables."""
         return self.lookup.find(bounds)
 
     def get_checkpoint(self, path: str) -> CheckpointFolder:
-        """The folder of a checkpoint of the topic."""
+        """Return the folder of a checkpoint of the topic."""
         return CheckpointFolder(self.spark, path, self.topic.name)
 
     def check_exists(self, *options: str) -> None:
         """Refuse tables that do not exist yet: ``output-path``, ``dlq-path``.
 
         Raises:
-            ConfigError: With the path.
+            ConfigError: A table does not exist. The message has the path.
         """
         for option in options:
             table = self.bronze if option == "output-path" else self.dlq
@@ -160,7 +160,7 @@ def _find_topic_and_tables(kafka: KafkaClient, config: TablesConfig) -> tuple[To
 
 
 def _locate_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
-    """Both tables as they are now.
+    """Read the current state of both tables.
 
     Raises:
         NotADeltaTableError: A path holds something else.
@@ -177,24 +177,24 @@ def check_topic_id(table: CheckedTable, topic: Topic) -> None:
     """Refuse a table whose rows came from another topic of the same name.
 
     Raises:
-        ConfigError: The topic's id is not the one that the table was made for.
+        ConfigError: The topic's id is not the one that the table was created for.
     """
     if table.state is None:
         return
     ledger, place = table.state.note.ledger.get(topic.name), table.state.note.bronze.get(topic.name)
     noted = (ledger.topic_id if ledger else "") or (place.topic_id if place else "")
-    # Tables of an older version of this product have the property only, and RESTORE takes it back.
+    # Tables of an older version have only the property, which RESTORE reverts.
     known = noted or table.state.properties.get(f"{OWN_PROPERTIES}topicId.{topic.name}")
     if known and topic.topic_id and known != topic.topic_id:
         raise recreated_topic_error(topic.name, table.path, known, topic.topic_id)
 
 
 def reopen_for_append(pipeline: Pipeline, config: IngestConfig | BackfillConfig) -> Pipeline:
-    """Check that the tables fit one another, for a command that appends.
+    """Check that the tables belong together, for a command that appends.
 
     Raises:
-        ConfigError: A DLQ that bronze names is gone. Bronze names another DLQ for the topic. The DLQ belongs to another
-            bronze table.
+        ConfigError: A DLQ that bronze names is missing. Bronze names another DLQ for the topic. The DLQ belongs to
+            another bronze table.
     """
     if pipeline.bronze.state is None:  # another process may have created and bound both since
         pipeline = pipeline.reopen(config)
@@ -206,21 +206,21 @@ def reopen_for_append(pipeline: Pipeline, config: IngestConfig | BackfillConfig)
 def bind_tables(
     pipeline: Pipeline, config: IngestConfig | BackfillConfig, ledger: TopicLedger, lost: OffsetSet
 ) -> tuple[Pipeline, TableWriter]:
-    """Create the tables that are missing, choose the writer, and commit to both tables that they belong together.
+    """Create missing tables, choose the writer, and commit to both tables that they belong together.
 
     Args:
-        pipeline: As it was checked.
-        config: The command's.
-        ledger: What bronze is to know of the topic from now on.
+        pipeline: The checked pipeline.
+        config: Configuration of the command.
+        ledger: The topic's new ledger in bronze.
         lost: Offsets whose loss is accepted.
 
     Returns:
-        The pipeline with the tables as they are now (another process may have created them meanwhile), and their
+        The pipeline with the current state of the tables (another process may have created them meanwhile), and their
         writer.
 
     Raises:
-        ConfigError: Another run has changed the DLQ since the tables were checked. The direct writer is asked for where
-            it cannot append.
+        ConfigError: Another run has changed the DLQ since the tables were checked. ``--writer direct`` is given, but
+            the direct writer cannot append to a table.
     """
     known, topic = pipeline.known, pipeline.topic
     for table in pipeline.tables:
@@ -229,7 +229,7 @@ def bind_tables(
     opened = pipeline.reopen(config)
     place, dlq = opened.bronze.place, opened.dlq.place if opened.dlq else None
     assert place is not None
-    # Only now: the session may give new tables properties that are an obstacle.
+    # After the creation, because the session may give new tables properties that the direct writer cannot handle.
     writer = choose_writer(config.writer, opened.tables)
     expected = {each.id if each else "" for each in (known.ledger.dlq, dlq)}
 
@@ -250,14 +250,14 @@ def bind_tables(
 
 
 def _fence_earlier_dlq(known: DlqBinding, dlq: Place | None) -> None:
-    """Make a writer that is about to append to the DLQ before look again."""
+    """Commit to the previous DLQ, so that a writer that is about to append to it conflicts and looks again."""
     before = known.paths.get(known.ledger.dlq.id) if known.ledger.dlq else None
     if before and (not dlq or before != dlq.path):
         SparkWriter(before).renew()
 
 
 def bind_checkpoint(pipeline: Pipeline, checkpoint: CheckpointFolder) -> None:
-    """Note in a checkpoint which tables it belongs to, where it does not say so yet."""
+    """Note in a checkpoint which tables it belongs to, unless it already says so."""
     binding = {"format": "2", "topic": pipeline.topic.name}
     binding |= {"output_path": pipeline.bronze.path, "output_id": pipeline.bronze.id}
     if pipeline.dlq and pipeline.dlq.state:
@@ -267,11 +267,11 @@ def bind_checkpoint(pipeline: Pipeline, checkpoint: CheckpointFolder) -> None:
 
 
 def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
-    """Check what can be checked without Spark, and return a session that can be used, with its settings.
+    """Return a checked session with the settings applied; checks the configuration first, as far as it needs no Spark.
 
     Args:
-        config: Where tables and checkpoint are.
-        spark: Session to use; spark-submit's, the running or a new local one when not given.
+        config: Paths of the tables and the checkpoint.
+        spark: Session to use; by default spark-submit's, the running or a new local one.
 
     Raises:
         InvalidOptionError: A path cannot be used.
@@ -293,10 +293,10 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
 
 
 def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
-    """Let Spark itself read the interval.
+    """Check the trigger interval with Spark's own parser.
 
     Raises:
-        InvalidOptionError: Spark cannot.
+        InvalidOptionError: Spark cannot parse it.
     """
     try:
         find_class(spark, "org.apache.spark.sql.streaming.Trigger").ProcessingTime(config.trigger_interval)
@@ -306,7 +306,7 @@ def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
 
 
 def check_local_tables(config: TablesConfig) -> None:
-    """Check the tables without Spark, where they are on the local file system.
+    """Check the tables on the local file system, without Spark.
 
     Raises:
         NotADeltaTableError: A path holds something else.
@@ -321,7 +321,7 @@ def check_session(spark: SparkSession) -> None:
     """Refuse a session without Delta Lake or the Kafka source.
 
     Raises:
-        ConfigError: With the packages to submit with.
+        ConfigError: The session lacks one. The message names the packages to submit with.
     """
     loader = find_class(spark, "java.lang.Thread").currentThread().getContextClassLoader()
     try:

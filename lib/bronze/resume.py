@@ -1,4 +1,4 @@
-"""Where a query goes on: may it start from this checkpoint, or from these offsets, without skipping records?"""
+"""Checks that a query can start from its checkpoint or its starting offsets without skipping records."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -21,33 +21,33 @@ from bronze.pipeline import Pipeline
 from bronze.runtime.spark_errors import data_loss_error
 
 log = logging.getLogger(__name__)
-# Of a table of an older version, more ranges than that are taken for one: a transactional topic has one per marker.
+# For a table of an older version, more ranges than this become one: a transactional topic has a range per marker.
 _MAX_RANGES = 1_000
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a query starts: the ledger that it goes on with, and the losses that are accepted."""
+    """The start of a query: the ledger that it continues, and the accepted losses."""
 
     ledger: TopicLedger
     lost: OffsetSet = EMPTY
 
 
 def plan_start(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolder, available: Bounds) -> Start:
-    """Refuse to start where records would be skipped silently: the checkpoint decides, else ``starting_offsets``.
+    """Plan the start from the checkpoint or else from ``starting_offsets``; refuse to skip records silently.
 
     Args:
         pipeline: Topic and tables.
-        config: The ingestion.
+        config: Configuration of the ingestion.
         folder: Its checkpoint.
-        available: What Kafka holds of the topic.
+        available: Offsets that Kafka holds.
 
     Raises:
-        ConfigError: JSON offsets do not name every partition. They name one that does not exist. They are not among
-            those that Kafka holds. A file of it is missing or cut off. It has the offsets of another topic. It was used
-            with another bronze table. The DLQ that it filled is gone. It filled a DLQ that bronze does not name.
-        DataLossError: Kafka deleted records that were not read, and that is not accepted. The topic ends before what
-            was read.
+        ConfigError: JSON offsets do not name every partition, name one that does not exist, or are not among those that
+            Kafka holds. A file of the checkpoint is missing or truncated. The checkpoint has the offsets of another
+            topic, was used with another bronze table, or filled a DLQ that is missing or that bronze does not name.
+        DataLossError: Kafka deleted records before they were read, and data loss is not accepted. The topic ends before
+            the offsets that were read.
     """
     checkpoint = folder.read()
     if checkpoint is None:
@@ -57,11 +57,11 @@ def plan_start(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolde
         _check_checkpoint_dlq(pipeline, folder, checkpoint)
     ledger = _begin_all(build_ledger(pipeline, checkpoint), pipeline, available)
     if checkpoint and pipeline.has_ledger and not folder.read_binding().get("format"):
-        # Written by an older version: the ledger does not know what it has done.
+        # An older version wrote the checkpoint, so the ledger lacks the offsets that it has done.
         ledger = ledger.add_read(checkpoint.done, {}, checkpoint.first_offsets)
     warn_of_rollback(pipeline, folder, checkpoint)
     _check_end(config, ledger, checkpoint, available)
-    # A partition that was added later begins at its first record.
+    # A partition that was added later starts at its first record.
     begins = dict.fromkeys(available, 0) | ledger.begins if ledger.begins else {}
     lost = find_holes(ledger, begins, available, pipeline.find_ingested)
     if lost and config.fail_on_data_loss:
@@ -70,7 +70,7 @@ def plan_start(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolde
         _warn_of_skipped(config, ledger, available)
     elif config.starting_offsets:
         log.warning(
-            "--starting-offsets %s is ignored, because the checkpoint %s exists and says where to go on",
+            "--starting-offsets %s is ignored, because the checkpoint %s exists and says where to continue",
             config.starting_offsets,
             config.checkpoint_path,
         )
@@ -83,22 +83,22 @@ def check_tables_of(
     checkpoint: Checkpoint,
     table: TableState | None,
 ) -> None:
-    """Refuse a checkpoint that was used with another bronze table: it would leave its past out of this one.
+    """Refuse a checkpoint that was used with another bronze table: this table would lack the records before it.
 
     Raises:
-        ConfigError: It was, or it does not say.
+        ConfigError: It was used with another table, or does not name its table.
     """
     if found := find_disagreement(folder, checkpoint, table):
         raise ConfigError(
             f"the checkpoint {config.checkpoint_path} says that records were ingested, but not into the table at "
             f"{config.output_path} ({found})",
-            hint="correct --output-path, or give a new --checkpoint-path to ingest from the start (what is in the "
-            "tables already is left out then)",
+            hint="correct --output-path, or use a new --checkpoint-path to ingest from the start (records that are "
+            "already in the tables are skipped)",
         )
 
 
 def find_disagreement(folder: CheckpointFolder, checkpoint: Checkpoint, table: TableState | None) -> str:
-    """Why a checkpoint and a bronze table do not belong together; empty where they do."""
+    """Return why a checkpoint and a bronze table do not belong together; empty if they do."""
     if table is None:
         return "there is no table"
     binding = folder.read_binding()
@@ -111,7 +111,7 @@ def find_disagreement(folder: CheckpointFolder, checkpoint: Checkpoint, table: T
 
 
 def _check_checkpoint_dlq(pipeline: Pipeline, folder: CheckpointFolder, checkpoint: Checkpoint) -> None:
-    """The checkpoint will not read again what went into a DLQ that is gone, or that bronze does not know."""
+    """Refuse a checkpoint that filled a missing or unknown DLQ: it would not read those records again."""
     known, path = pipeline.known, pipeline.bronze.path
     if known.missing and checkpoint.committed is not None:
         raise missing_dlq_error(known.missing[0].path, path)
@@ -124,7 +124,7 @@ def _check_checkpoint_dlq(pipeline: Pipeline, folder: CheckpointFolder, checkpoi
 
 
 def _begin_all(ledger: TopicLedger, pipeline: Pipeline, available: Bounds) -> TopicLedger:
-    """Of a table of an older version, a partition without rows begins at what Kafka holds."""
+    """In a table of an older version, let a partition without rows begin at Kafka's earliest offset."""
     if pipeline.has_ledger or not ledger.begins:
         return ledger
     begins = {p: earliest for p, (earliest, _) in available.items()} | ledger.begins
@@ -132,10 +132,11 @@ def _begin_all(ledger: TopicLedger, pipeline: Pipeline, available: Bounds) -> To
 
 
 def build_ledger(pipeline: Pipeline, checkpoint: Checkpoint | None) -> TopicLedger:
-    """The ledger to go on with: bronze's own, except in two cases.
+    """Return the ledger to continue: bronze's own, except in two cases.
 
-    A table of an older version has none: what is in the tables was read, and what the checkpoint has done. Where a DLQ
-    is gone, only what is left in the tables counts as read, so that nothing of what it held is skipped silently.
+    A table of an older version has none; the offsets in the tables and those that the checkpoint has done count as
+    read. If a DLQ is missing, only the offsets in the tables count as read, so that none of its records are skipped
+    silently.
     """
     ledger, is_gone = pipeline.known.ledger, bool(pipeline.known.missing)
     if (pipeline.has_ledger and not is_gone) or pipeline.bronze.state is None:
@@ -160,13 +161,13 @@ def _join_many(offsets: OffsetSet) -> OffsetSet:
 def find_holes(
     ledger: TopicLedger, begins: Mapping[int, int], available: Bounds, find_ingested: Callable[[Bounds], OffsetSet]
 ) -> OffsetSet:
-    """The offsets that were never read and that Kafka can no longer give, whatever was read beyond them.
+    """Find the offsets that were never read and that Kafka has deleted, even if later ones were read.
 
     Args:
-        ledger: What was read of the topic, and which losses were accepted.
-        begins: Where the ingestion began, per partition; nothing is promised before.
-        available: What Kafka holds.
-        find_ingested: Looks up which offsets are in the tables; asked only where there may be a hole.
+        ledger: The offsets that were read, and the accepted losses.
+        begins: Offset at which the ingestion began, per partition; earlier ones need not be in the tables.
+        available: Offsets that Kafka holds.
+        find_ingested: Looks up which offsets are in the tables; called only if there may be a hole.
     """
     deleted = OffsetSet.between({p: (first, available.get(p, (0, 0))[0]) for p, first in begins.items()})
     holes = deleted - ledger.read - ledger.lost
@@ -176,7 +177,7 @@ def find_holes(
 def warn_of_rollback(
     pipeline: Pipeline, folder: CheckpointFolder | None = None, checkpoint: Checkpoint | None = None
 ) -> None:
-    """Say which committed records the tables lack, where a table seems to be restored to an earlier state."""
+    """Warn of committed records that the tables lack, if a table seems to be restored to an earlier state."""
     if found := find_rolled_back(pipeline, folder, checkpoint):
         log.warning("%s", explain_rollback(found))
 
@@ -184,10 +185,10 @@ def warn_of_rollback(
 def find_rolled_back(
     pipeline: Pipeline, folder: CheckpointFolder | None = None, checkpoint: Checkpoint | None = None
 ) -> OffsetSet:
-    """Offsets that were committed and are in no table, where a table seems to be restored to an earlier state.
+    """Find committed offsets that are in no table, if a table seems to be restored to an earlier state.
 
-    Looked for where a RESTORE is among a table's newest commits, where the commits do not know of what the checkpoint
-    has done, or where the tables lack a part of its newest committed batch; else a start would have to read all
+    Searches only if a RESTORE is among a table's newest commits, if the commits do not cover the offsets that the
+    checkpoint has done, or if the tables lack a part of its newest committed batch, because a search reads all
     positions. Some of the offsets may never have held a record.
     """
     if pipeline.bronze.state is None:
@@ -195,11 +196,11 @@ def find_rolled_back(
     last: Bounds = {}
     if folder and checkpoint and checkpoint.committed is not None:
         last = folder.read_batch_range(checkpoint.committed)
-    if not pipeline.has_ledger:  # commits of an older version do not say what the batch held
+    if not pipeline.has_ledger:  # commits of an older version do not list the records of the batch
         return EMPTY if _find_from(pipeline, last) else OffsetSet.between(last)
     ledger = pipeline.known.ledger
     unknown = (checkpoint.done if checkpoint else EMPTY) - ledger.read - ledger.lost
-    # A DLQ that bronze had before still counts, so a rollback of it takes records away, too.
+    # A previous DLQ still counts, so its rollback removes records too.
     paths = [pipeline.bronze.path, *pipeline.known.dlq_paths]
     is_restored = any(_is_restored(pipeline, path) for path in paths)
     if not unknown and not is_restored and _has_all(pipeline, checkpoint, last):
@@ -212,7 +213,7 @@ def find_rolled_back(
 
 
 def _find_from(pipeline: Pipeline, bounds: Bounds) -> OffsetSet:
-    """Which offsets of a batch the tables have; looks up what comes behind it too, which the guard asks next."""
+    """Find which offsets of a batch the tables have; the look-up has no end, because the guard needs the rest next."""
     if not OffsetSet.between(bounds):
         return EMPTY
     return pipeline.find_ingested({p: (first, MAX_OFFSET) for p, (first, _) in bounds.items()}).clip(bounds)
@@ -236,15 +237,15 @@ def _has_all(pipeline: Pipeline, checkpoint: Checkpoint | None, last: Bounds) ->
 
 
 def explain_rollback(found: OffsetSet) -> str:
-    """What the tables lack, and what helps."""
+    """Return the warning with the offsets that the tables lack, and the remedy."""
     return (
         f"the tables lack records that were committed, of {found}; was a table restored to an earlier state? "
-        "bronze audit tells, bronze backfill adds what Kafka still holds"
+        "Run bronze audit to see what is missing, and bronze backfill to add what Kafka still holds"
     )
 
 
 def _check_end(config: IngestConfig, ledger: TopicLedger, checkpoint: Checkpoint | None, available: Bounds) -> None:
-    """Refuse a topic that ends before what was read: its next records would get offsets that meant others."""
+    """Refuse a topic that ends before the offsets that were read: its next records would reuse offsets."""
     read_to = {p: end for p, (_, end) in ledger.read.bounds.items()} | (checkpoint.next_offsets if checkpoint else {})
     ends = {p: (available[p][1], end) for p, end in sorted(read_to.items()) if p in available}
     if beyond := {p: (end, read) for p, (end, read) in ends.items() if read > end}:
@@ -252,7 +253,7 @@ def _check_end(config: IngestConfig, ledger: TopicLedger, checkpoint: Checkpoint
 
 
 def _warn_of_skipped(config: IngestConfig, ledger: TopicLedger, available: Bounds) -> None:
-    """Say what a start without a checkpoint leaves out of what Kafka still holds."""
+    """Warn of records that Kafka still holds and that a start without a checkpoint skips."""
     offsets = parse_starting_offsets(config.starting_offsets, config.kafka_topic) or {}
     default = -1 if config.starting_offsets == "latest" else -2
     skipped = {}
@@ -262,16 +263,21 @@ def _warn_of_skipped(config: IngestConfig, ledger: TopicLedger, available: Bound
         skipped[partition] = (max(ledger.begins.get(partition, start), earliest), start)
     for partition, ranges in (OffsetSet.between(skipped) - ledger.read).items():
         log.warning(
-            "--starting-offsets leaves out partition %d, offsets %s; bronze backfill can add them",
+            "--starting-offsets skips partition %d, offsets %s; bronze backfill can add them",
             partition,
             format_ranges(ranges),
         )
 
 
 def truncated_topic_error(topic: str, ends: Mapping[int, tuple[int, int]]) -> DataLossError:
-    """For a topic that ends before what was read; ``ends`` has the end and where it was read to, by partition."""
+    """Make the error for a topic that ends before the offsets that were read.
+
+    Args:
+        topic: Kafka topic.
+        ends: End of the topic and end of the offsets that were read, per partition.
+    """
     listed = "; ".join(f"partition {p} ends at {end}, but was read to {read}" for p, (end, read) in ends.items())
     return DataLossError(
-        f"{topic} has lost its newest records: {listed}. New records would get offsets that are in the tables already.",
-        hint="Give new --output-path, --dlq-path and --checkpoint-path",
+        f"{topic} has lost its newest records: {listed}. New records would get offsets that are already in the tables.",
+        hint="Use new --output-path, --dlq-path and --checkpoint-path",
     )

@@ -1,7 +1,7 @@
-"""The shape of the data: the event as JSON, and the bronze and DLQ tables made of it.
+"""The schemas of the JSON event, the bronze table and the DLQ table.
 
-Everything else derives from here: the decoder's types, the Arrow and Parquet types, the DDL and the check of an
-existing table.
+All other types derive from them: the decoder's, the Arrow and Parquet types, the DDL and the check of an existing
+table.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def _parse_fields(line: str) -> list[T.StructField]:
 
 
 def get_event_schema() -> T.StructType:
-    """The event as producers send it, JSON names and types; every field may be absent or null."""
+    """Return the event as producers send it, with JSON names and types; every field may be absent or null."""
     objects = [T.StructField(name, T.StructType(_parse_fields(line))) for name, line in _EVENT_OBJECTS.items()]
     metadata = T.StructField("metadata", T.StructType(_parse_fields(_METADATA)))
     attributes = T.StructField("custom_attributes", _STRING_MAP)
@@ -94,7 +94,7 @@ def get_event_schema() -> T.StructType:
 
 
 def get_bronze_schema() -> T.StructType:
-    """The bronze table: 14 parsed columns, the raw value, and where the record came from."""
+    """Return the bronze table's columns: 14 parsed ones, the raw value, and the record's origin."""
     event = get_event_schema()
     names = ["event_id", "event_version", "event_timestamp", "tenant_id", *_EVENT_OBJECTS]
     lineage = [
@@ -113,7 +113,7 @@ def get_bronze_schema() -> T.StructType:
 
 
 def get_dlq_schema() -> T.StructType:
-    """The DLQ table: the exact record, where it came from, and why it is not in bronze."""
+    """Return the DLQ table's columns: the exact record, its origin, and why it is not in bronze."""
     return _with_comments(
         [
             ("_raw_bytes", T.BinaryType()),
@@ -136,13 +136,13 @@ def _with_comments(columns: list[tuple[str, T.DataType]]) -> T.StructType:
     return T.StructType([T.StructField(n, t, metadata={"comment": _COMMENTS[n]}) for n, t in columns])
 
 
-# A table of ours says by this property who cleans its log. Without it, Delta's own property decides.
+# This table property says that ``bronze maintain`` cleans the log. Without it, Delta's own property decides.
 CLEANED_BY = "bronze.logCleanedBy"
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What one of the two tables must look like."""
+    """The specification of one of the two tables."""
 
     name: str
     schema: T.StructType
@@ -153,9 +153,9 @@ class TableSpec:
     def properties(self) -> dict[str, str]:
         """Delta table properties set at creation.
 
-        Statistics are kept of the columns that are looked up (by default Delta takes the first 32 leaves, which
-        end inside ``request``). The log gets a checkpoint every 100 commits, as one takes a second. The audit reads
-        the log, so ``bronze maintain`` alone cleans it, and not any commit of Spark that writes a checkpoint.
+        Statistics cover the columns of look-ups (Delta's default, the first 32 leaf columns, ends inside ``request``).
+        The log gets a checkpoint every 100 commits, because each takes a second. The audit reads the log, so only
+        ``bronze maintain`` cleans it, and no commit of Spark that writes a checkpoint does.
         """
         return {
             "delta.dataSkippingStatsColumns": ",".join(self.stats_columns),
@@ -167,14 +167,14 @@ class TableSpec:
 
 @cache
 def get_bronze_spec() -> TableSpec:
-    """The bronze table's specification."""
+    """Return the bronze table's specification."""
     ids = ("event_id", "event_timestamp", "tenant_id")
     return TableSpec("bronze", get_bronze_schema(), ("_event_date", "_event_hour"), (*_POSITION, *ids))
 
 
 @cache
 def get_dlq_spec() -> TableSpec:
-    """The DLQ table's specification."""
+    """Return the DLQ table's specification."""
     return TableSpec("DLQ", get_dlq_schema(), ("_dlq_date",), (*_POSITION, "_error_type", "_batch_id"))
 
 

@@ -1,7 +1,7 @@
-"""How a running ingestion is stopped: by a signal, a stop file, an HTTP call, or the end of spark-submit's JVM.
+"""Stops a running ingestion on a signal, a stop file, an HTTP call, or the shutdown of spark-submit's JVM.
 
-A request closes the gate before the next batch. The batch that runs is committed, with Spark's own note of it in the
-checkpoint; so the next start repeats nothing.
+A stop request blocks the next batch. The current batch is committed, and Spark notes it in the checkpoint, so the next
+start repeats nothing.
 """
 
 import logging
@@ -25,17 +25,17 @@ from bronze.stop_http import serve_stop
 
 log = logging.getLogger(__name__)
 
-# Above those of Spark (40) and of Hadoop's file systems (10): it is called before the session ends.
+# Above the priorities of Spark (40) and Hadoop's file systems (10), so this hook runs before the session ends.
 _HOOK_PRIORITY = 100
-# What Spark takes for an interruption, without the stack trace: it looks with a regular expression that recurses at
-# each character, and a stack trace could overflow its thread's stack.
+# The error text that Spark takes for an interruption. It has no stack trace, because Spark matches it with a regular
+# expression that recurses at each character, and a long text could overflow the thread's stack.
 _INTERRUPTED = "py4j.protocol.Py4JJavaError: An error occurred while calling sleep: java.lang.InterruptedException"
-# A query that is being stopped is stopped within moments.
+# Stopping a query takes only moments.
 _HELD_SECONDS = 600
 
 
 class StopSwitch:
-    """Whether a stop was asked for and by what, and the gate that it closes."""
+    """Records a stop request and its reason, and blocks further batches."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -45,14 +45,14 @@ class StopSwitch:
         self.has_ended = threading.Event()
 
     def request(self, reason: str, error: BronzeError | None = None) -> None:
-        """Ask for a stop; the first to ask is the one that is named. An error is raised once the run has stopped."""
+        """Request a stop. The first reason and the first error are kept; the run raises the error once it stopped."""
         self.reason, self.error = self.reason or reason, self.error or error
 
     def block_if_stopping(self, spark: SparkSession) -> None:
-        """Let a batch begin, unless a stop was asked for: then wait for the query's end.
+        """Return at once, or wait for the query's end if a stop was requested.
 
-        This runs in a callback, whose JVM thread sleeps here. ``query.stop()`` interrupts that thread, and Spark takes
-        the error for a stop and not for a failure (``StreamExecution.isInterruptionException``).
+        This runs in a callback, and sleeps in its JVM thread. ``query.stop()`` interrupts that thread, and Spark treats
+        the error as a stop, not as a failure (``StreamExecution.isInterruptionException``).
 
         Raises:
             BronzeError: The query was stopped.
@@ -68,7 +68,7 @@ class StopSwitch:
 
 @contextmanager
 def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfig) -> Iterator[None]:
-    """Take requests to stop, by signals, the JVM and HTTP, until the block ends.
+    """Accept stop requests from signals, the JVM and HTTP until the block ends.
 
     Raises:
         ConfigError: The HTTP server cannot listen.
@@ -78,13 +78,13 @@ def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfi
         stack.enter_context(_hook_into_jvm(switch, spark, config.stop_timeout))
         if config.http_port:
             stack.enter_context(serve_stop(switch.request, spark.sparkContext.applicationId, config))
-        stack.callback(switch.has_ended.set)  # called first: the JVM waits for it
+        stack.callback(switch.has_ended.set)  # runs first: the JVM waits for it
         yield
 
 
 @contextmanager
 def _catch_signals(switch: StopSwitch) -> Iterator[None]:
-    """SIGTERM and SIGINT, also the interrupt of a notebook's kernel; Python takes signals in its main thread only."""
+    """Handle SIGTERM and SIGINT (also of a notebook's kernel), in the main thread only: Python allows no other."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -104,7 +104,7 @@ def _catch_signals(switch: StopSwitch) -> Iterator[None]:
 
 
 class _JvmEnd:
-    """What the JVM runs when it is told to end, as by SIGTERM to spark-submit: ask for a stop and wait for it."""
+    """JVM shutdown hook, for example on SIGTERM to spark-submit: request a stop and wait for it."""
 
     def __init__(self, switch: StopSwitch, seconds: float):
         self._switch, self._seconds = switch, seconds
@@ -121,7 +121,7 @@ class _JvmEnd:
 def _hook_into_jvm(switch: StopSwitch, spark: SparkSession, stop_timeout: int) -> Iterator[None]:
     jvm: Any = spark._jvm
     ensure_callback_server_started(spark.sparkContext._gateway)  # type: ignore[no-untyped-call]
-    seconds = stop_timeout + 10  # what it takes to stop after the time is over
+    seconds = stop_timeout + 10  # time to stop the query after the timeout
     hook = jvm.java.lang.Thread(_JvmEnd(switch, seconds))
     manager = jvm.org.apache.hadoop.util.ShutdownHookManager.get()
     manager.addShutdownHook(hook, _HOOK_PRIORITY, seconds, jvm.java.util.concurrent.TimeUnit.SECONDS)
@@ -133,26 +133,26 @@ def _hook_into_jvm(switch: StopSwitch, spark: SparkSession, stop_timeout: int) -
 
 
 def check_stop_file(switch: StopSwitch, stop_file: str) -> None:
-    """Ask for a stop where the file is there; it stays, and must be removed before the next start."""
+    """Request a stop if the file exists; the user must remove the file before the next start."""
     if stop_file and Path(stop_file).exists():
         switch.request(f"the stop file {stop_file}")
 
 
 def stop_query(query: StreamingQuery, switch: StopSwitch, stop_timeout: int) -> None:
-    """Stop a query once the batch that runs is done; after ``stop_timeout`` seconds, in the middle of it.
+    """Stop a query once the current batch is done, or after ``stop_timeout`` seconds in the middle of it.
 
-    A batch is done when Spark has noted it in the checkpoint: when the next one waits at the gate, or none is active.
+    A batch is done when Spark has noted it in the checkpoint: when the next one is blocked, or none is active.
 
     Raises:
         StreamingQueryException: The batch failed meanwhile.
     """
-    log.info("Stopping, asked by %s: the batch that runs is committed, no other is started", switch.reason)
+    log.info("Stopping (requested by %s): the current batch is committed, no further batch starts", switch.reason)
     end = time.monotonic() + stop_timeout
     while query.isActive and query.status["isTriggerActive"] and not switch.is_holding.is_set():
         if time.monotonic() > end:
-            log.warning("the batch took longer than --stop-timeout, %d s; it is run again", stop_timeout)
+            log.warning("the batch took longer than --stop-timeout, %d s; the next start runs it again", stop_timeout)
             break
         time.sleep(0.05)
     if not query.isActive:
-        query.awaitTermination()  # raises where it failed; a stop would hide that
+        query.awaitTermination()  # raises if the query failed; stop() would hide that
     query.stop()

@@ -1,6 +1,6 @@
 """The HTTP server that stops an ingestion: ``POST /api/v1/applications/<app-id>/stop`` on ``--http-port``.
 
-Spark's own UI has no such call. Without a token it listens on this machine only.
+Spark's own UI has no such call. Without a token the server listens on this machine only.
 """
 
 import hmac
@@ -20,7 +20,7 @@ _APPLICATIONS = "/api/v1/applications"
 
 
 class StopServer(ThreadingHTTPServer):
-    """Knows the application that it stops, and the token that it asks for; without one, empty."""
+    """The server, with the application that it stops and the token that it requires (empty: none)."""
 
     daemon_threads = True
 
@@ -31,18 +31,18 @@ class StopServer(ThreadingHTTPServer):
             super().__init__((config.http_host, config.http_port), StopHandler)
         except OSError as error:
             raise _port_error(config, error.strerror or str(error)) from None
-        except UnicodeError:  # of a name with an empty part, or a part that is too long
-            raise _port_error(config, "it is no host's name") from None
+        except UnicodeError:  # a host name with an empty label, or a label that is too long
+            raise _port_error(config, "it is not a valid host name") from None
 
 
 class StopHandler(BaseHTTPRequestHandler):
-    """Answers in JSON: GET lists the application as Spark's own API does, POST stops it."""
+    """Answers requests in JSON: GET lists the application like Spark's own API, POST stops it."""
 
     server: StopServer
     timeout = 10
 
     def do_GET(self) -> None:
-        """The one application that there is."""
+        """List the one application."""
         if self._is_allowed():
             if self.path.rstrip("/") == _APPLICATIONS:
                 self._answer(200, [{"id": self.server.app_id}])
@@ -50,7 +50,7 @@ class StopHandler(BaseHTTPRequestHandler):
                 self._answer(404, {"error": f"GET {_APPLICATIONS} lists the application"})
 
     def do_POST(self) -> None:
-        """Ask for a stop; it is answered before the batch that runs has ended."""
+        """Request a stop; the answer does not wait for the end of the current batch."""
         if not self._is_allowed():
             return
         wanted = f"{_APPLICATIONS}/{self.server.app_id}/stop"
@@ -58,10 +58,10 @@ class StopHandler(BaseHTTPRequestHandler):
             self._answer(404, {"error": f"POST {wanted} stops the application"})
             return
         self.server.request_stop("an HTTP call")
-        self._answer(202, {"id": self.server.app_id, "status": "stopping after the batch that runs"})
+        self._answer(202, {"id": self.server.app_id, "status": "stopping after the current batch"})
 
     def _is_allowed(self) -> bool:
-        """With a token where one is set; never from a page in a browser, which names its origin."""
+        """Check the token, if one is set, and refuse web pages: a browser sends their ``Origin``."""
         if "Origin" in self.headers:
             self._answer(403, {"error": "not from a web page"})
             return False
@@ -82,16 +82,16 @@ class StopHandler(BaseHTTPRequestHandler):
         self.wfile.write(encoded)
 
     def log_message(self, format: str, *args: object) -> None:
-        """To the product's log; a request line holds no token."""
+        """Write to this package's log; a request line holds no token."""
         log.debug(format, *args)
 
 
 @contextmanager
 def serve_stop(request_stop: Callable[[str], None], app_id: str, config: IngestConfig) -> Iterator[None]:
-    """Listen until the block ends.
+    """Run the server until the block ends.
 
     Raises:
-        ConfigError: Another program listens there, or it is not an address of this machine.
+        ConfigError: Another program uses the port, or the host is not an address of this machine.
     """
     with StopServer(request_stop, app_id, config) as server:
         threading.Thread(target=server.serve_forever, name="stop-server", daemon=True).start()

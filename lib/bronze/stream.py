@@ -1,6 +1,6 @@
-"""The ingestion: read the topic, split it, write both tables, batch by batch.
+"""The ingestion: reads the topic, splits its records and writes both tables, batch by batch.
 
-``ingest`` is the whole of it; the CLI, spark-submit's entrypoint and the notebooks call nothing else.
+The CLI, spark-submit's entrypoint and the notebooks call only ``ingest``.
 """
 
 import logging
@@ -37,20 +37,20 @@ log = logging.getLogger(__name__)
 
 
 def ingest(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummary:
-    """Ingest the topic into bronze and the DLQ until all is done (``available_now``) or the process is stopped.
+    """Ingest the topic into bronze and the DLQ until it is done (``available_now``) or the process is stopped.
 
-    Nothing is written before everything was checked. After any end, run it again with the same checkpoint to go on;
-    no record is lost or doubled by that.
+    All checks run before the first write. After any end, run it again with the same checkpoint to continue; no record
+    is lost or duplicated.
 
     Args:
         config: What to read, where to write and how.
-        spark: Session to use; the running one, spark-submit's or a new local one when not given.
+        spark: Session to use; by default the running one, spark-submit's or a new local one.
 
     Returns:
-        The counts of this run, also of one that was stopped as asked.
+        The counts of this run, also if it was stopped on request.
 
     Raises:
-        BronzeError: One of its subclasses, with an exit code and the cure.
+        BronzeError: One of its subclasses, with an exit code and a hint.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         return _run(pipeline, config)
@@ -68,7 +68,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
         with explain_failures(folder.path):
             bind_checkpoint(pipeline, folder)
         for place in pipeline.known.ledger.earlier:
-            log.warning("invalid records went to the DLQ %s before; what it holds is left out", place.path)
+            log.warning("invalid records went to the DLQ %s before; records that it holds are skipped", place.path)
         guard = OverlapGuard(config, folder, pipeline.lookup)
         hooks = Hooks(switch.block_if_stopping, partial(_end_batch, switch, config), watch)
         processor = BatchProcessor(pipeline.topic.name, pipeline.paths, writer, guard, hooks)
@@ -76,7 +76,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
         try:
             await_query(query, processor, switch, config, watch)
         except (DataLossError, TopicVanishedError, UnknownTopicError) as error:
-            # Spark names what it stumbled over, and another topic looks like lost records; the next start knows better.
+            # Spark reports a recreated topic as lost records, but the checks of a start find the cause.
             again = pipeline.reopen(config, fetch_topic(pipeline.kafka))
             _check(again, replace(config, starting_offsets="", change_dlq=False), folder)
             if isinstance(error, UnknownTopicError):
@@ -86,13 +86,13 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
 
 
 def _check(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolder) -> tuple[Pipeline, Start]:
-    """Check Kafka, tables and checkpoint against one another, as every start does."""
+    """Check that Kafka, tables and checkpoint belong together, as every start does."""
     pipeline = reopen_for_append(pipeline, config)
     return pipeline, plan_start(pipeline, config, folder, pipeline.fetch_available())
 
 
 def _end_batch(switch: StopSwitch, config: IngestConfig, batch: Batch) -> None:
-    """Log a batch, and ask for a stop behind one of whose new records a too large share is invalid."""
+    """Log a batch, and request a stop if too many of its new records are invalid."""
     log_batch(batch, config.with_metrics)
     invalid, limit = batch.counts.invalid, config.max_invalid_ratio
     records = batch.counts.valid + invalid
@@ -100,16 +100,16 @@ def _end_batch(switch: StopSwitch, config: IngestConfig, batch: Batch) -> None:
         error = TooManyInvalidError(
             f"{invalid:,} of the {records:,} records of batch {batch.batch_id} are invalid, {invalid / records:.1%}; "
             f"--max-invalid-ratio allows {limit:g}. The batch is committed, and nothing after it was read.",
-            hint="See what came (notebooks/dlq_inspection.ipynb), then run the same command again to go on with the "
-            "next batch",
+            hint="Inspect the DLQ (notebooks/dlq_inspection.ipynb), then run the same command again to continue with "
+            "the next batch",
         )
         switch.request(f"--max-invalid-ratio {limit:g}", error)
 
 
 def main(config: IngestConfig) -> int:
-    """The command ``bronze ingest``: run, and print what was ingested."""
+    """Run the command ``bronze ingest``, and print the counts."""
     summary = ingest(config)
-    present = f", {summary.present:,} in the tables already" if summary.present else ""
+    present = f", {summary.present:,} already in the tables" if summary.present else ""
     print(
         f"{summary.total:,} records in {summary.batch_count:,} batches: "
         f"{summary.valid:,} valid, {summary.invalid:,} invalid{present}"
@@ -118,10 +118,10 @@ def main(config: IngestConfig) -> int:
 
 
 def read_topic(pipeline: Pipeline, config: IngestConfig) -> DataFrame:
-    """The topic as a stream of Kafka records; those of aborted transactions are left out.
+    """Return the topic as a stream of Kafka records, without those of aborted transactions.
 
     Raises:
-        ConfigError: Spark does not take one of the client properties.
+        ConfigError: Spark does not accept one of the client properties.
     """
     options = pipeline.kafka.build_source_options("read_committed") | {
         "subscribe": config.kafka_topic,
@@ -139,7 +139,7 @@ def read_topic(pipeline: Pipeline, config: IngestConfig) -> DataFrame:
 def start_query(
     records: DataFrame, processor: BatchProcessor, config: IngestConfig, checkpoint_path: str
 ) -> StreamingQuery:
-    """Start the query: a batch per interval, or all that is there now and then stop."""
+    """Start the query: a batch per interval, or with ``available_now`` all present records and then stop."""
     writer = (
         records.writeStream.queryName(f"bronze-{config.kafka_topic}")
         .option("checkpointLocation", checkpoint_path)
@@ -153,10 +153,10 @@ def start_query(
 def await_query(
     query: StreamingQuery, processor: BatchProcessor, switch: StopSwitch, config: IngestConfig, watch: TopicWatch
 ) -> None:
-    """Wait until the query ends or is asked to; a stop at any moment loses and doubles nothing.
+    """Wait until the query ends or a stop is requested; a stop at any moment loses and duplicates nothing.
 
     Raises:
-        BronzeError: Why the query failed or was stopped.
+        BronzeError: The query failed, or was stopped with an error.
         KeyboardInterrupt: A second signal came; the query was stopped at once.
     """
     try:
@@ -169,16 +169,16 @@ def await_query(
         if switch.error:
             raise switch.error
     except (StreamingQueryException, Py4JJavaError) as error:
-        # Without an error of the batch, what Spark itself writes to has failed: the checkpoint.
+        # Without an error of the batch, Spark's own write to the checkpoint has failed.
         raise explain_failure(processor.error or error, "" if processor.error else config.checkpoint_path) from error
     except (KeyboardInterrupt, Py4JError) as error:
         if is_interrupt(error):
-            log.warning("Stopping at once; a batch that was not committed is run again at the next start")
+            log.warning("Stopping at once; the next start runs a batch again that was not committed")
             drop_connection()
             query.stop()
         raise
 
 
 def format_progress(summary: IngestSummary) -> str:
-    """How far a run came."""
+    """Describe the newest batch of a run, for the log."""
     return f"after batch {summary.batches[-1].batch_id}" if summary.batches else "before a batch was run"

@@ -1,8 +1,8 @@
-"""What the tasks of a batch do: decode their records once and write the files of both tables, or give the rows back.
+"""Code that runs on executors: decode each record once, then write Parquet files or return rows to Spark.
 
 Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``). Files
-become part of a table only when the driver commits them, so a task that fails or runs twice leaves at worst
-files that nobody refers to; VACUUM removes them.
+become part of a table only when the driver commits them. A task that fails or runs twice leaves at worst unreferenced
+files, which VACUUM removes.
 """
 
 import errno
@@ -38,15 +38,15 @@ _ROWS_ARROW = pa.schema(
 
 @dataclass(frozen=True)
 class BatchTask:
-    """What the tasks of one batch need to know; times in microseconds since 1970.
+    """The parameters of one batch's tasks; times in microseconds since 1970.
 
     Attributes:
         batch_id: Batch of the streaming query.
-        ingested_at: When the batch started, whole milliseconds.
+        ingested_at: Start of the batch, in whole milliseconds.
         bronze_path: Local path of the bronze table.
         dlq_path: Local path of the DLQ table; empty keeps invalid records in bronze.
-        present: Offsets to leave out, because they are in the tables already.
-        counted: Offsets whose records the table's ledger has counted already.
+        present: Offsets to skip, because the tables already have them.
+        counted: Offsets whose records the table's ledger has already counted.
     """
 
     batch_id: int
@@ -58,7 +58,7 @@ class BatchTask:
 
 
 class BatchResult(msgspec.Struct):
-    """What one task, or all tasks of a batch, counted and wrote: files for bronze, and for the DLQ."""
+    """The counts and written files of one task, or of all tasks of a batch."""
 
     counts: Counts = Counts()
     bronze: list[DataFile] = []
@@ -69,33 +69,33 @@ class BatchResult(msgspec.Struct):
 
 
 def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
-    """Decode a batch and write its files; one Spark job, and nothing is committed.
+    """Decode a batch and write its files in one Spark job, without a commit.
 
     Args:
         batch: Kafka records with the columns of ``RECORD_COLUMNS``.
-        task: What the tasks need.
+        task: Parameters of the tasks.
     """
     return add_results(batch.mapInArrow(partial(_run_task, task=task), "result binary"))
 
 
 def add_results(encoded: DataFrame) -> BatchResult:
-    """Run the tasks, and add up what each returns in the column ``result``."""
+    """Run the tasks, and add up their results (column ``result``)."""
     results = (msgspec.json.decode(row["result"], type=BatchResult) for row in encoded.select("result").collect())
     return sum(results, BatchResult())
 
 
 def _run_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task: Arrow batches of records in, one row with the result out."""
+    """Entry point of a task: takes Arrow batches of records, yields one row with the result."""
     result = write_partition(batches, task)
     yield pa.record_batch({"result": pa.array([msgspec.json.encode(result)], pa.binary())})
 
 
 def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> BatchResult:
-    """Go through the records once; hold at most FLUSH_BYTES of decoded rows before they are written."""
+    """Decode and write the records in one pass; buffers at most FLUSH_BYTES of decoded rows."""
     counts = Counts()
     bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id)
     dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id)
-    # Decoded events hold no cycles; looking for some in millions of dicts would cost half of the decoding.
+    # Decoded events have no reference cycles; a search for them in millions of dicts would cost half the decoding time.
     collected = gc.isenabled()
     gc.disable()
     try:
@@ -121,7 +121,7 @@ def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
 
 @dataclass
 class _Buffer:
-    """Rows of one table that wait to be written."""
+    """Rows of one table that are not yet written."""
 
     path: str
     spec: TableSpec
@@ -142,9 +142,9 @@ class _Buffer:
 
 
 def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task of the delta-spark writer: records in, ROWS_SCHEMA out, the counts in a last row."""
+    """Entry point of a delta-spark writer's task: takes records, yields ROWS_SCHEMA with the counts in the last row."""
     for path in (task.bronze_path, task.dlq_path):
-        # Spark would make the folders, on an executor's own disk.
+        # Spark would create the folders on an executor's own disk.
         if path.startswith("/") and not Path(path, "_delta_log").is_dir():
             raise FileNotFoundError(errno.ENOENT, NO_TABLE, path)
     counts = Counts()
@@ -174,12 +174,12 @@ DIAGNOSED_DDL = (
 
 
 def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task of a replay's plan: for each record its error, null where it is valid now.
+    """Entry point of a task of a replay's plan: yields the error of each record, null if the record is valid now.
 
     Args:
-        batches: DLQ records: ``value``, ``timestamp``, ``partition``, ``offset``, ``was`` (the error type that it has
-            in the DLQ) and ``is_replayed``.
-        ingested_at: When the replay started.
+        batches: DLQ records: ``value``, ``timestamp``, ``partition``, ``offset``, ``was`` (the error type in the DLQ)
+            and ``is_replayed``.
+        ingested_at: Start of the replay.
 
     Returns:
         Batches with the columns of DIAGNOSED_DDL.

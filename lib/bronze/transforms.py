@@ -1,4 +1,4 @@
-"""From an Arrow batch of Kafka records to the rows of the bronze table and of the DLQ table. Pure, no I/O.
+"""Transforms an Arrow batch of Kafka records into rows of the bronze table and the DLQ table, without I/O.
 
 The records have the columns of RECORD_COLUMNS; all timestamps are microseconds since 1970, UTC. Executors import this
 module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
@@ -37,12 +37,12 @@ _EVENT_ARROW = pa.struct([BRONZE_ARROW.field(name) for name in _EVENT_COLUMNS])
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Records by what became of them; counts of several tasks or batches add up.
+    """Numbers of records by outcome; counts of several tasks or batches add up.
 
     Attributes:
         by_partition: Records that were read, per Kafka partition.
-        by_error_type: Invalid records per error type, wherever they went.
-        present: Records left out because their position was in the tables already.
+        by_error_type: Invalid records per error type, in the DLQ or in bronze.
+        present: Records that were skipped because the tables already had their position.
         fresh: Records at offsets that the ledger had not counted before, per Kafka partition.
     """
 
@@ -58,12 +58,12 @@ class Counts(msgspec.Struct, frozen=True):
 
     @property
     def invalid(self) -> int:
-        """Records that are invalid and were not in the tables yet."""
+        """Records that are invalid and were not yet in the tables."""
         return sum(self.by_error_type.values())
 
     @property
     def valid(self) -> int:
-        """Records that are valid and were not in the tables yet."""
+        """Records that are valid and were not yet in the tables."""
         return self.total - self.invalid - self.present
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -81,7 +81,7 @@ def _add(one: dict[Any, int], other: dict[Any, int]) -> dict[Any, int]:
 
 @dataclass(frozen=True)
 class Split:
-    """What became of some records: rows of the two tables, and counts of all that were read."""
+    """The rows of both tables that some records became, and the counts of all records that were read."""
 
     bronze: pa.Table
     dlq: pa.Table
@@ -101,10 +101,10 @@ def split_records(
     Args:
         records: Kafka records, with RECORD_COLUMNS.
         batch_id: Batch of the streaming query.
-        ingested_at: When the batch started.
-        use_dlq: Invalid records become DLQ rows; else they stay in bronze with ``_is_valid`` false.
-        present: Offsets that are in the tables already and are left out.
-        counted: Offsets whose records are not counted as fresh.
+        ingested_at: Start of the batch.
+        use_dlq: Whether invalid records become DLQ rows; else they stay in bronze with ``_is_valid`` false.
+        present: Offsets to skip, because the tables already have them.
+        counted: Offsets whose records do not count as fresh.
     """
     partitions = count_partitions(records)
     fresh = count_partitions(drop_present(records, counted)) if counted else partitions
@@ -123,13 +123,13 @@ def split_records(
 
 
 def count_partitions(records: pa.RecordBatch) -> dict[int, int]:
-    """How many of the records are of each Kafka partition."""
+    """Count the records per Kafka partition."""
     counted = records["partition"].value_counts().to_pylist()
     return {each["values"]: each["counts"] for each in sorted(counted, key=itemgetter("values"))}
 
 
 def drop_present(records: pa.RecordBatch, present: OffsetSet) -> pa.RecordBatch:
-    """The records whose (partition, offset) is in none of the ranges."""
+    """Return the records whose position (partition, offset) is not in the set."""
     partitions = records["partition"].to_numpy()
     offsets = records["offset"].to_numpy()
     found = np.zeros(len(records), dtype=bool)
@@ -143,14 +143,14 @@ def drop_present(records: pa.RecordBatch, present: OffsetSet) -> pa.RecordBatch:
 
 
 def decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invalid]:
-    """Decode the column ``value`` of records, each with its ``timestamp``."""
+    """Decode the column ``value`` of the records; each decode also takes the record's ``timestamp``."""
     values = records["value"].to_pylist()
     timestamps = records["timestamp"].cast(pa.int64()).to_pylist()
     return [decode(value, timestamp, ingested_at) for value, timestamp in zip(values, timestamps, strict=True)]
 
 
 def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], ingested_at: int) -> pa.Table:
-    """Bronze rows of records; an invalid one keeps its raw value and has nulls in all parsed columns."""
+    """Build bronze rows; an invalid record keeps its raw value and has nulls in all parsed columns."""
     valid = [type(d) is Event for d in decoded]
     events = [d.fields if type(d) is Event else None for d in decoded]
     times = pa.array([d.event_time if type(d) is Event else None for d in decoded], pa.int64())
@@ -166,7 +166,7 @@ def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], in
 
 
 def build_dlq(records: pa.RecordBatch, invalid: Sequence[Invalid], batch_id: int, ingested_at: int) -> pa.Table:
-    """DLQ rows of invalid records, with the exact bytes that came."""
+    """Build DLQ rows of invalid records, with the exact bytes of key and value."""
     columns = _build_origin(records, ingested_at)
     columns["_raw_bytes"] = records["value"]
     columns["_raw_value"] = _read_raw_values(records["value"], all_utf8=False)
@@ -189,9 +189,9 @@ def _build_origin(records: pa.RecordBatch, ingested_at: int) -> dict[str, Any]:
 
 
 def _read_raw_values(values: pa.Array, all_utf8: bool) -> pa.Array:
-    """Values as text: bytes that are not UTF-8 are backslash-escaped, so that anyone can read what came."""
+    """Convert values to text; bytes that are not UTF-8 are backslash-escaped."""
     if all_utf8:
-        return values.cast(pa.string())  # checks, copies nothing
+        return values.cast(pa.string())  # checks the bytes without a copy
     texts = [v if v is None else v.decode("utf-8", "backslashreplace") for v in values.to_pylist()]
     return pa.array(texts, pa.string())
 
@@ -201,7 +201,7 @@ def _repeat(value: int, count: int) -> pa.Array:
 
 
 def _to_date(times: pa.Array) -> pa.Array:
-    # Whole division is a floor here: no time before 1970 is valid.
+    # Integer division rounds down here, because no time before 1970 is valid.
     return pc.divide(times, _DAY).cast(pa.int32()).cast(pa.date32())
 
 

@@ -1,8 +1,8 @@
-"""The two writers: how the rows of a batch are made, and appended to the tables.
+"""The two writers: build the rows of a batch, and append them to the tables.
 
-The direct writer's tasks write the files, and the driver commits them. The delta-spark writer, for tables that the
-direct writer cannot append to, decodes in the same tasks; the rows go back to Spark and are kept while both tables are
-written.
+The direct writer's tasks write the files, and the driver commits them. The delta-spark writer is for tables that the
+direct writer cannot append to: its tasks return the decoded rows to Spark, which persists them while it writes both
+tables.
 """
 
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def _write_files(batch: DataFrame, task: BatchTask) -> Iterator[Written]:
-    """Write a batch's files; they are part of a table once they are committed."""
+    """Write a batch's files; they become part of the tables with the commit."""
     result = write_batch(batch, task)
     yield Written(result.counts, {"dlq": result.dlq or None, "bronze": result.bronze or None})
 
@@ -43,7 +43,7 @@ class DirectWriter(TableWriter):
 
 @contextmanager
 def _write_rows(batch: DataFrame, task: BatchTask) -> Iterator[Written]:
-    """Decode a batch once, and keep its rows until both tables have them."""
+    """Decode a batch once, and persist its rows until both tables are written."""
     rows = batch.mapInArrow(partial(split_partition, task=task), ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = add_results(rows.where(F.col("result").isNotNull())).counts
@@ -57,12 +57,12 @@ def _write_rows(batch: DataFrame, task: BatchTask) -> Iterator[Written]:
 
 
 def count_rows(counts: Counts, has_dlq: bool) -> dict[str, int]:
-    """How many rows of a batch are for each table."""
+    """Count a batch's rows per table."""
     return {"dlq": counts.invalid if has_dlq else 0, "bronze": counts.valid + (0 if has_dlq else counts.invalid)}
 
 
 class SparkWriter(TableWriter):
-    """Appends batches to the tables by Spark's own Delta writer."""
+    """Appends batches to the tables with Spark's own Delta writer."""
 
     def __init__(self, bronze_path: str, dlq_path: str = ""):
         paths = {"dlq": dlq_path, "bronze": bronze_path}
@@ -70,34 +70,34 @@ class SparkWriter(TableWriter):
 
 
 def find_writer_obstacle(tables: Sequence[CheckedTable]) -> str:
-    """Why the direct writer cannot append to the tables correctly; empty where it can."""
+    """Return why the direct writer cannot append to the tables correctly; empty if it can."""
     return next(filter(None, (find_obstacle(table.path, table.state) for table in tables)), "")
 
 
 def check_writer(writer: str, tables: Sequence[CheckedTable]) -> None:
-    """Refuse the direct writer where it cannot append correctly.
+    """Refuse ``--writer direct`` for tables to which the direct writer cannot append correctly.
 
     Raises:
-        ConfigError: It is asked for all the same.
+        ConfigError: The direct writer is requested and cannot be used.
     """
     if writer == "direct" and (obstacle := find_writer_obstacle(tables)):
         raise ConfigError(f"--writer direct cannot be used: {obstacle}", hint="use --writer auto or delta-spark")
 
 
 def choose_writer(writer: str, tables: Sequence[CheckedTable]) -> TableWriter:
-    """The direct writer wherever it can append correctly, unless delta-spark is asked for; says so in the log.
+    """Choose the direct writer if it can append correctly and delta-spark is not requested; log the choice.
 
     Args:
-        writer: The option.
-        tables: Bronze, and the DLQ where there is one, as they are, not before they are created.
+        writer: Value of ``--writer``.
+        tables: Bronze, and the DLQ if one is configured. They must exist.
 
     Raises:
-        ConfigError: The direct writer is asked for where it cannot.
+        ConfigError: The direct writer is requested and cannot be used.
     """
     check_writer(writer, tables)
     obstacle, paths = find_writer_obstacle(tables), [table.path for table in tables]
     if writer == "delta-spark" or obstacle:
-        log.info("Writer: delta-spark, because %s", obstacle or "--writer asks for it")
+        log.info("Using the delta-spark writer (%s)", obstacle or "set by --writer")
         return SparkWriter(*paths)
-    log.info("Writer: direct, because %s", "--writer asks for it" if writer == "direct" else "nothing is in its way")
+    log.info("Using the direct writer (%s)", "set by --writer" if writer == "direct" else "no restrictions found")
     return DirectWriter(*paths)

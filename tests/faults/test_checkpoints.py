@@ -128,11 +128,11 @@ def test_a_dlq_that_was_deleted_is_not_made_anew_under_its_checkpoint(topic: Top
     shutil.rmtree(lake.config.dlq_path)
     for change_dlq in (False, True):  # the checkpoint would not read its records again
         with pytest.raises(
-            ConfigError, match="is gone, and the invalid records .*--change-dlq with a new --checkpoint-path"
+            ConfigError, match="is missing, and the invalid records .*--change-dlq with a new --checkpoint-path"
         ):
             lake.ingest(change_dlq=change_dlq)
     shutil.rmtree(lake.config.checkpoint_path)
-    with pytest.raises(ConfigError, match="is gone, and the invalid records"):
+    with pytest.raises(ConfigError, match="is missing, and the invalid records"):
         lake.ingest()
     assert not Path(lake.config.dlq_path).exists()
     lake.ingest(change_dlq=True)
@@ -158,7 +158,7 @@ def test_a_lost_checkpoint_does_not_hide_what_kafka_deleted(topic: Topic, lake: 
     with pytest.raises(DataLossError, match="records before they were read: partition 1, offsets 10-14"):
         lake.ingest()
     lake.ingest(starting_offsets=f'{{"{topic.name}": {{"0": 0, "1": 17, "2": 0}}}}', fail_on_data_loss=False)
-    assert any("leaves out partition 1, offsets 15-16" in message for message in bronze_log.messages)
+    assert any("skips partition 1, offsets 15-16" in message for message in bronze_log.messages)
     assert lake.positions() == [(1, offset) for offset in (*range(10), 17, 18, 19)]
 
 
@@ -303,10 +303,10 @@ def test_a_truncated_checkpoint_is_refused_by_the_name_of_its_file(topic: Topic,
     topic.produce(make_events(5))
     lake.ingest()
     Path(lake.config.checkpoint_path, "offsets", "0").write_text("v1\n")
-    with pytest.raises(ConfigError, match="offsets/0 is damaged.*, so the checkpoint does not say where to go on"):
+    with pytest.raises(ConfigError, match="offsets/0 is damaged.*, so the checkpoint does not say where to continue"):
         lake.ingest()
     Path(lake.config.checkpoint_path, "offsets", ".0.crc").unlink()
-    with pytest.raises(ConfigError, match="offsets/0 is damaged.*, so the checkpoint does not say where to go on"):
+    with pytest.raises(ConfigError, match="offsets/0 is damaged.*, so the checkpoint does not say where to continue"):
         lake.ingest()
 
 
@@ -323,7 +323,8 @@ def test_a_dlq_that_is_no_longer_given_still_counts(
     any_lake.ingest(dlq_path="", change_dlq=True)
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
     assert any(
-        "went to the DLQ" in message and "what it holds is left out" in message for message in bronze_log.messages
+        "went to the DLQ" in message and "records that it holds are skipped" in message
+        for message in bronze_log.messages
     )
 
 

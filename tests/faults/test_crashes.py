@@ -100,7 +100,7 @@ def test_kill_9_between_the_commits_and_then_a_changed_schema(
     commands = ["ingest", *list_flags(config)], ["audit", *list_flags(lake.configure(AuditConfig))]
     done = run_changed(change_schema(tmp_path), *commands)
     assert done.stdout.splitlines()[-1] == "[0, 0]", done.stdout + done.stderr
-    assert "60 records in 1 batches: 10 valid, 30 invalid, 20 in the tables already" in done.stdout
+    assert "60 records in 1 batches: 10 valid, 30 invalid, 20 already in the tables" in done.stdout
     assert "(10 in bronze, 50 in the DLQ); lag 0" in done.stdout
 
 
@@ -148,7 +148,7 @@ def test_a_driver_on_other_ports_and_in_another_folder_goes_on(
     second = submit(start, lake, cwd=elsewhere)
     assert second.wait(LONG) == 0, second.log[-3000:]
     assert re.findall(r"Batch (\d+): total", second.log)[0] == str(count_batches(first))
-    assert "were in the tables already" not in second.log
+    assert "already in the tables" not in second.log
     assert_complete(lake, 3_008)
 
 

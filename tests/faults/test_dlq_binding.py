@@ -110,7 +110,7 @@ def test_a_running_writer_notices_a_change_before_its_next_commit(
 
     with monkeypatch.context() as patch:
         patch.setattr(OwnTable, "commit", commit)
-        with pytest.raises(ConfigError, match="names the DLQ file:.*dlq2 now") as refused:
+        with pytest.raises(ConfigError, match="now names the DLQ file:.*dlq2,") as refused:
             filled.ingest()
     assert refused.value.exit_code == 2
     other.ingest()
@@ -174,21 +174,21 @@ MAKERS: dict[str, Callable[[Lake], object]] = {
 @pytest.mark.parametrize("command", MAKERS)
 def test_no_command_creates_again_a_dlq_that_is_gone(filled: Lake, command: str):
     shutil.rmtree(filled.config.dlq_path)
-    with pytest.raises(ConfigError, match="is gone, and the invalid records .*Restore it; or give --change-dlq"):
+    with pytest.raises(ConfigError, match="is missing, and the invalid records .*Restore it; or use --change-dlq"):
         MAKERS[command](filled)
     assert not Path(filled.config.dlq_path).exists()
 
 
 def test_a_stream_of_another_topic_does_not_create_it_again_either(filled: Lake, make_topic):
     shutil.rmtree(filled.config.dlq_path)
-    with pytest.raises(ConfigError, match="is gone, and the invalid records"):
+    with pytest.raises(ConfigError, match="is missing, and the invalid records"):
         filled.ingest(kafka_topic=make_topic().name, checkpoint_path=f"{filled.config.checkpoint_path}-2")
 
 
 def test_a_dlq_made_again_by_hand_is_another(filled: Lake):
     shutil.rmtree(filled.config.dlq_path)
     filled.spark.sql(create_table_statement(get_dlq_spec(), filled.config.dlq_path))
-    with pytest.raises(ConfigError, match="is gone, and the invalid records"):
+    with pytest.raises(ConfigError, match="is missing, and the invalid records"):
         filled.ingest()
 
 

@@ -185,7 +185,7 @@ def test_a_topic_that_was_recreated_while_the_stream_was_down(topic: Topic, lake
 
 def assert_refused(lake: Lake) -> None:
     with pytest.raises(
-        ConfigError, match="recreated since .*Give new --output-path, --dlq-path and --checkpoint-path"
+        ConfigError, match="recreated since .*Use new --output-path, --dlq-path and --checkpoint-path"
     ) as refused:
         lake.ingest()
     assert refused.value.exit_code == 2
@@ -208,7 +208,7 @@ def test_a_topic_that_is_recreated_while_the_stream_runs(topic: Topic, stream: L
     ingestion = start(replace(stream.config, fail_on_data_loss=flag == "fail")).wait_for("Batch 0: total")
     with frozen(ingestion):
         recreate(topic, records)
-    assert_clear(ingestion, 2, "was deleted and recreated", "Give new --output-path")
+    assert_clear(ingestion, 2, "was deleted and recreated", "Use new --output-path")
     assert stream.positions() == [(0, offset) for offset in range(20)]
 
 
@@ -219,17 +219,17 @@ def test_a_topic_that_is_recreated_between_plan_and_read(topic: Topic, lake: Lak
     ingestion.wait_for("Gate: batch 0 is planned")
     recreate(topic, 50)
     (tmp_path / "gate").touch()
-    assert_clear(ingestion, 2, "was deleted and recreated", "Give new --output-path")
+    assert_clear(ingestion, 2, "was deleted and recreated", "Use new --output-path")
     assert lake.positions() == []
 
 
 def test_a_batch_that_fails_while_a_stop_waits_for_it_still_says_why(topic: Topic, lake: Lake, start, tmp_path: Path):
     topic.produce(make_events(20), partition=0)
     ingestion = start(lake.config, *GATED, GATE=str(tmp_path / "gate")).wait_for("Gate: batch 0 is planned")
-    ingestion.send(signal.SIGTERM).wait_for("Stopping, asked by SIGTERM")
+    ingestion.send(signal.SIGTERM).wait_for("Stopping (requested by SIGTERM)")
     recreate(topic, 50)
     (tmp_path / "gate").touch()
-    assert_clear(ingestion, 2, "was deleted and recreated", "Give new --output-path")
+    assert_clear(ingestion, 2, "was deleted and recreated", "Use new --output-path")
     assert lake.positions() == []
 
 

@@ -46,7 +46,7 @@ def busy(topic: Topic, lake: Lake) -> Lake:
 def assert_stopped(lake: Lake, ingestion: Ingestion, reason: str, exit_code: int = 0) -> None:
     """It ended after the batch that ran, and what follows adds the rest."""
     assert ingestion.wait() == exit_code, ingestion.log[-3000:]
-    assert f"Stopping, asked by {reason}" in ingestion.log
+    assert f"Stopping (requested by {reason})" in ingestion.log
     (last,) = re.findall(r"Stopped after batch (\d+)", ingestion.log)
     committed = [int(number) for number in re.findall(r"Batch (\d+): total", ingestion.log)]
     assert committed == list(range(int(last) + 1))
@@ -125,7 +125,7 @@ def test_a_stop_file_and_no_start_while_it_is_there(busy: Lake, start: Callable[
 
 def test_a_second_signal_stops_at_once(busy: Lake, start: Callable[..., Ingestion]):
     slow = replace(busy.config, max_offsets_per_trigger=0, stop_timeout=600)
-    ingestion = start(slow, *SLOW).wait_for("the batch begins").send(signal.SIGTERM).wait_for("Stopping, asked by")
+    ingestion = start(slow, *SLOW).wait_for("the batch begins").send(signal.SIGTERM).wait_for("Stopping (requested by")
     assert ingestion.send(signal.SIGTERM).wait(30) == 130
     assert "Stopping at once" in ingestion.log
     assert busy.positions() == []

@@ -109,7 +109,7 @@ def test_a_table_that_is_dropped_while_the_stream_runs_ends_it_and_is_not_made_a
     assert not Path(path, "_delta_log").exists()
     code, message = bronze()
     assert code == 2, message
-    assert "give --change-dlq with a new --checkpoint-path" in message
+    assert "use --change-dlq with a new --checkpoint-path" in message
     assert writer == "delta-spark" or not path.exists()
     assert not Path(path, "_delta_log").exists()
     shutil.rmtree(path, ignore_errors=True)  # tasks of Spark's own writer may have left files there

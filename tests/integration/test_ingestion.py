@@ -241,6 +241,6 @@ def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lak
         finally:
             process.kill()
     assert process.returncode == 0
-    assert "Stopping, asked by SIGINT" in log
+    assert "Stopping (requested by SIGINT)" in log
     assert re.search(r"50 records in \d+ batches: 50 valid, 0 invalid", printed)
     assert lake.ingest().total == 0

@@ -194,5 +194,5 @@ def test_a_checkpoint_that_delta_cannot_write_fails_no_batch(
 
     monkeypatch.setattr("bronze.delta.log_files.open_log", fail)
     run_direct(spark, TableLog(path), 12)
-    assert sum("No checkpoint of the log of" in message for message in bronze_log.messages) == 1
+    assert sum("cannot write a checkpoint of the log of" in message for message in bronze_log.messages) == 1
     assert DeltaTable(path).version() == 12

@@ -175,7 +175,7 @@ def test_appends_of_the_direct_writer_are_right_with_all_properties_that_allow_i
     topic.produce(make_events(20) + BAD)
     before = DeltaTable(lake.config.output_path).version()
     assert lake.ingest().valid == 20
-    assert bronze_log.messages.count("Writer: direct, because nothing is in its way") == 2
+    assert bronze_log.messages.count("Using the direct writer (no restrictions found)") == 2
     assert_once(lake, 20, len(BAD))
     feed = lake.spark.read.option("readChangeFeed", "true").option("startingVersion", before + 1)
     changes = feed.format("delta").load(lake.config.output_path)
@@ -190,7 +190,7 @@ def test_tables_made_with_all_properties_that_allow_it_get_the_direct_writer_and
     topic.produce(make_events(20) + BAD)
     with session_defaults(lake.spark, get_direct_settings()):
         lake.ingest()
-    assert "Writer: direct, because nothing is in its way" in bronze_log.messages
+    assert "Using the direct writer (no restrictions found)" in bronze_log.messages
     jvm: Any = lake.spark._jvm
     for path in (lake.config.output_path, lake.config.dlq_path):
         jvm.org.apache.spark.sql.delta.DeltaLog.forTable(lake.spark._jsparkSession, path).checkpoint()
@@ -246,7 +246,7 @@ def test_arrays_that_may_hold_no_null_are_written_by_the_direct_writer(
     DeltaTable.create(lake.config.output_path, schema, partition_by=list(spec.partition_columns))
     topic.produce([make_event(0, identity={"scopes": ["a", "b"]}), make_event(1, identity={"scopes": []})], 0)
     lake.ingest()
-    assert "Writer: direct, because nothing is in its way" in bronze_log.messages
+    assert "Using the direct writer (no restrictions found)" in bronze_log.messages
     scopes = lake.bronze.orderBy("_kafka_offset").select("identity.scopes")
     assert scopes.schema["scopes"].dataType.containsNull is False
     assert [row["scopes"] for row in scopes.collect()] == [["a", "b"], []]

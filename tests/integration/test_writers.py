@@ -83,7 +83,7 @@ def test_a_column_that_is_added_under_a_writer_ends_the_run(lake: Lake, make_wri
     writer = make_writer(lake.config.output_path, lake.config.dlq_path)
     writer.has_changed()
     lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` ADD COLUMN more INT")
-    with pytest.raises(BronzeError, match="was altered, replaced or deleted .*checked anew"):
+    with pytest.raises(BronzeError, match="was altered, replaced or deleted .*checks the table again"):
         writer.has_changed()
 
 

@@ -39,7 +39,7 @@ def wait_at_random(ingestion: Ingestion, chance: random.Random, number: int) -> 
     if number % 5 == 0:
         time.sleep(chance.uniform(0.5, 5))
     elif number % 5 == 1:
-        ingestion.wait_for("Writer: ", LONG)
+        ingestion.wait_for(" writer (", LONG)
         time.sleep(chance.uniform(0, 3))
     else:
         wait_for_batches(ingestion, chance.randint(1, 3))

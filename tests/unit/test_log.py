@@ -138,7 +138,7 @@ def test_a_checkpoint_that_fails_is_a_warning_and_tried_again_an_interval_later(
     checkpoints, written.error = LogCheckpoints(path), "No space left on device"
     written.go_on(checkpoints, range(15))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "No checkpoint of the log of" in caplog.text and "No space left on device" in caplog.text
+    assert "cannot write a checkpoint of the log of" in caplog.text and "No space left on device" in caplog.text
     written.error = ""
     written.go_on(checkpoints, range(15, 25))
     assert written == [19]

@@ -47,7 +47,7 @@ def test_a_log_that_is_cleaned_while_it_is_read_is_not_taken_for_read(table: Pat
     assert [next(files).name for _ in range(3)] == [f"part-{n}.parquet" for n in range(3)]
     clean(table, *range(5))
     assert list(files) == []
-    with pytest.raises(NotAppendsError, match="the last commit is gone"):
+    with pytest.raises(NotAppendsError, match="the last commit no longer exists"):
         reader.advance()
 
 
@@ -63,7 +63,7 @@ def test_a_position_whose_commit_is_cleaned_is_lost(table: Path):
 
 def test_a_log_without_its_first_commits_is_not_read_from_the_start(table: Path):
     clean(table, 0, 1)
-    with pytest.raises(NotAppendsError, match="its first commits are gone"):
+    with pytest.raises(NotAppendsError, match="its first commits no longer exist"):
         read(LogReader(str(table)))
 
 

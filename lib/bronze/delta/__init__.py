@@ -1,1 +1,1 @@
-"""The Delta tables: their log, ledger, features and look-ups."""
+"""The Delta tables: their log, ledger, features, commits and look-ups."""

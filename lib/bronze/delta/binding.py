@@ -1,7 +1,7 @@
-"""Which DLQ a bronze table has for a topic: one, known by its table id, until somebody decides otherwise.
+"""Binds a bronze table to one DLQ per topic, by table id, until ``--change-dlq`` changes it.
 
-The binding stands in bronze's ledger, in the DLQ's and in the checkpoint. A DLQ that bronze had before is not
-forgotten: what it holds still counts for the overlap guard and the audit.
+The binding is noted in bronze's ledger, in the DLQ's commits and in the checkpoint. Records of a previous DLQ still
+count for the overlap guard and the audit.
 """
 
 import json
@@ -29,11 +29,11 @@ class DlqBinding:
     Attributes:
         topic: Kafka topic.
         bronze: The bronze table.
-        dlq: The configured DLQ; None where none is.
-        ledger: What bronze knows of the topic.
-        paths: Where the DLQs are that it names, by their table ids.
-        missing: Those that it names and that are not there.
-        twin: Where the DLQ is as well, though bronze was not copied with it; empty where it is in one place.
+        dlq: The configured DLQ; None if none is configured.
+        ledger: Bronze's ledger of the topic.
+        paths: Paths of the DLQs that bronze names, by table id.
+        missing: DLQs that bronze names and that do not exist.
+        twin: Path of the original DLQ if the configured one is a copy of it and bronze was not copied; else empty.
     """
 
     topic: str
@@ -46,28 +46,29 @@ class DlqBinding:
 
     @property
     def given(self) -> str:
-        """Id of the configured DLQ; empty where none is, or it does not exist yet."""
+        """Id of the configured DLQ; empty if none is configured, or it does not exist yet."""
         return self.dlq.id if self.dlq else ""
 
     @property
     def dlq_paths(self) -> list[str]:
-        """Paths of all DLQs that are there, each table once: the configured one, and those that bronze names."""
+        """Paths of all existing DLQs, each table once: the configured one, and those that bronze names."""
         given = {self.dlq.id: self.dlq.path} if self.dlq and self.dlq.state else {}
         return list((given | self.paths | given).values())
 
     def check(self, change: bool) -> None:
-        """Refuse a run whose DLQ is not the one that bronze names for the topic; the first DLQ is no change.
+        """Refuse a run whose DLQ is not the one that bronze names for the topic; the first DLQ is not a change.
 
         Args:
-            change: Whether the change was decided (``--change-dlq``).
+            change: Whether the user allows a change (``--change-dlq``).
 
         Raises:
-            ConfigError: A DLQ that bronze names is gone. Bronze names another. The DLQ belongs to another bronze table.
+            ConfigError: A DLQ that bronze names is missing. Bronze names another one. The DLQ belongs to another bronze
+                table.
         """
         if change:
             return
         ledger, bronze, dlq = self.ledger, self.bronze, self.dlq
-        # An older version may have noted several DLQs: then nobody has said which one it is.
+        # An older version may have noted several DLQs, without a decision which one is current.
         is_decided = bool(ledger.bronze_path) or len(ledger.dlqs) < 2
         matches = is_decided and self.given == (ledger.dlq.id if ledger.dlq else "")
         if self.missing and (matches or ledger.dlq is None or ledger.dlq in self.missing):
@@ -82,10 +83,10 @@ class DlqBinding:
             raise taken_dlq_error(dlq.path, self.topic, owner.path, missing="" if bronze.state else bronze.path)
 
     def check_is_named(self) -> None:
-        """Refuse to replay from, or audit, a DLQ that bronze does not name; where it names none, any will do.
+        """Refuse to replay from, or audit, a DLQ that bronze does not name; if it names none, any DLQ is accepted.
 
         Raises:
-            ConfigError: With those that it names.
+            ConfigError: Bronze names other DLQs. The message lists them.
         """
         if self.dlq and self.ledger.dlqs and self.given and self.given not in self.paths:
             raise other_dlq_error(self.bronze.path, self.topic, self._names, self.dlq.path)
@@ -96,7 +97,7 @@ class DlqBinding:
         return [self.paths.get(place.id, place.path) for place in places]
 
     def bind(self, ledger: TopicLedger, dlq: CheckedTable | None) -> TopicLedger:
-        """A ledger with a DLQ as the topic's; the one before becomes an earlier one, one that is gone is forgotten."""
+        """Return the ledger with a new DLQ; the previous one becomes an earlier one, and missing ones are dropped."""
         place = dlq.place if dlq else None
         forgotten = {each.id for each in (*self.missing, *([place] if place else []))}
         earlier = tuple(Place(p.id, self.paths.get(p.id, p.path)) for p in ledger.dlqs if p.id not in forgotten)
@@ -104,10 +105,10 @@ class DlqBinding:
 
 
 def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str) -> DlqBinding:
-    """Look for the DLQs that bronze names for a topic.
+    """Find the DLQs that bronze names for a topic.
 
-    A DLQ is its table id. Where the configured path has it, that is the table, also if a copy lies where it was last
-    seen; else it is looked for there, and beside bronze where the whole lake was moved.
+    The table id identifies a DLQ. The configured path comes first, even if a copy is at the last known path. Then
+    follow the place relative to bronze, in case the whole lake was moved, and the last known path.
     """
     ledger = read_topic_ledger(spark, bronze, topic)
     given = {dlq.state.table_id: dlq.path} if dlq and dlq.state else {}
@@ -123,7 +124,7 @@ def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | Non
 
 
 def _find_twin(spark: SparkSession, ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None) -> str:
-    """Where a DLQ that is configured is a copy, and the original is still beside the same bronze."""
+    """Return the path of the original if the configured DLQ is a copy and bronze was not moved; else empty."""
     if not ledger.dlq or not dlq or not dlq.state or dlq.state.table_id != ledger.dlq.id:
         return ""
     is_copied = _is_same_path(ledger.bronze_path, bronze.path) and not _is_same_path(ledger.dlq.path, dlq.path)
@@ -131,7 +132,7 @@ def _find_twin(spark: SparkSession, ledger: TopicLedger, bronze: CheckedTable, d
 
 
 def _list_candidates(place: Place, ledger: TopicLedger, bronze_path: str) -> list[str]:
-    """Where the DLQ is if it was moved or copied together with bronze, on a local disk; then where it was."""
+    """Return the place of a local DLQ that was moved or copied together with bronze, then its last known path."""
     dlq, before, now = (to_local_path(path) for path in (place.path, ledger.bronze_path, bronze_path))
     if not ledger.bronze_path or not dlq or not before or not now or before == now:
         return [place.path]
@@ -139,7 +140,7 @@ def _list_candidates(place: Place, ledger: TopicLedger, bronze_path: str) -> lis
 
 
 def read_id(spark: SparkSession, path: str) -> str:
-    """The id of the table at a path; empty where there is none."""
+    """Return the id of the table at a path; empty if there is none."""
     try:
         state = read_table_state(path, "dlq-path", spark)
     except NotADeltaTableError:
@@ -148,7 +149,7 @@ def read_id(spark: SparkSession, path: str) -> str:
 
 
 def read_topic_ledger(spark: SparkSession, bronze: CheckedTable, topic: str) -> TopicLedger:
-    """What bronze knows of a topic; of a table of an older version of this product, what its properties say."""
+    """Return bronze's ledger of a topic; for a table of an older version, from its table properties."""
     if bronze.state is None:
         return TopicLedger()
     if topic in bronze.state.note.ledger:
@@ -157,9 +158,9 @@ def read_topic_ledger(spark: SparkSession, bronze: CheckedTable, topic: str) -> 
 
 
 def _migrate(spark: SparkSession, state: TableState, topic: str) -> TopicLedger:
-    """An older version noted paths of DLQs, for all topics, and lost offsets as table properties.
+    """Build the ledger from an older version's table properties: DLQ paths of all topics, and lost offsets.
 
-    Where it noted several for the topic, which of them is the DLQ is for the user to say.
+    If there are several DLQs for the topic, the user must say which one is current.
     """
     paths = json.loads(state.properties.get(_DLQ_PATHS, "[]"))
     places = {place.id or place.path: place for place in _find_places(spark, paths, topic)}
@@ -184,10 +185,10 @@ def _find_places(spark: SparkSession, paths: Iterable[str], topic: str) -> Itera
 
 
 def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = "") -> None:
-    """Refuse to create a DLQ where one is gone that bronze names for another topic.
+    """Refuse to create a DLQ at a path where bronze names a DLQ of another topic that is missing.
 
     Raises:
-        ConfigError: With its path.
+        ConfigError: That DLQ is missing. The message has its path.
     """
     if dlq and dlq.state is None and bronze.state:
         ledgers = bronze.state.note.ledger
@@ -198,56 +199,55 @@ def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = 
 
 
 def _is_same_path(one: str, other: str) -> bool:
-    """Whether two spellings mean the same place, as far as links on local disks tell."""
+    """Whether two paths mean the same place, after local links are resolved."""
     local = [to_local_path(path) for path in (one, other)]
     return one == other or (None not in local and len({os.path.realpath(str(path)) for path in local}) == 1)
 
 
 def missing_dlq_error(dlq_path: str, output_path: str) -> ConfigError:
-    """For a DLQ that bronze names and that is gone; a new one would hide that its records are lost."""
+    """Make the error for a missing DLQ that bronze names; a new one would hide that its records are lost."""
     return ConfigError(
-        f"the DLQ {dlq_path} of {output_path} is gone, and the invalid records that waited in it are in no other "
-        "table.",
-        hint="Restore it; or give --change-dlq with a new --checkpoint-path, which reads again what Kafka still holds "
-        "of them (what is in the tables is left out)",
+        f"the DLQ {dlq_path} of {output_path} is missing, and the invalid records that it held are in no other table.",
+        hint="Restore it; or use --change-dlq with a new --checkpoint-path, which reads again what Kafka still holds "
+        "of them (records that are already in the tables are skipped)",
     )
 
 
 def other_dlq_error(output_path: str, topic: str, known: Sequence[str], given: str) -> ConfigError:
-    """For a run that has another DLQ than bronze names for the topic, or none."""
+    """Make the error for a run that has another DLQ than bronze names for the topic, or none."""
     names = " or ".join(known)
     where = f"in the DLQ {names}" if known else "in itself, without a DLQ"
     return ConfigError(
         f"{output_path} keeps the invalid records of {topic} {where}, and this run has "
         f"{'the DLQ ' + given if given else 'none'}.",
-        hint=f"{'Give --dlq-path ' + names if known else 'Omit --dlq-path'}; or --change-dlq, to use "
-        f"{given or 'no DLQ'} from now on (what the DLQ before holds still counts)",
+        hint=f"{'Give --dlq-path ' + names if known else 'Omit --dlq-path'}; or use --change-dlq to switch to "
+        f"{given or 'no DLQ'} (records of the previous DLQ still count)",
     )
 
 
 def taken_dlq_error(dlq_path: str, topic: str, owner: str, missing: str = "") -> ConfigError:
-    """For a DLQ that keeps the topic's records for another bronze table.
+    """Make the error for a DLQ that keeps the topic's records for another bronze table.
 
     Args:
         dlq_path: The DLQ.
         topic: Kafka topic.
         owner: The other bronze table.
-        missing: The configured bronze table, where it does not exist.
+        missing: The configured bronze table, if it does not exist.
     """
     problem = f"the DLQ {dlq_path} keeps the invalid records of {topic} for another bronze table, {owner}"
     if missing:
         return ConfigError(
             f"{problem}; there is no table at {missing}.",
-            hint="Correct --output-path, or restore it; or give --change-dlq with a new --checkpoint-path, which reads "
+            hint="Correct --output-path, or restore it; or use --change-dlq with a new --checkpoint-path, which reads "
             "the topic again into a new table",
         )
-    return ConfigError(problem, hint="give a --dlq-path of its own, or --change-dlq to take it over for this table")
+    return ConfigError(problem, hint="give this table a separate --dlq-path, or use --change-dlq to take the DLQ over")
 
 
 def changed_dlq_error(output_path: str, topic: str, dlq_path: str) -> ConfigError:
-    """For another run that has changed the DLQ of bronze, or the bronze table of the DLQ, meanwhile."""
+    """Make the error for a run whose DLQ, or the DLQ's bronze table, was changed by another run."""
     return ConfigError(
-        f"another run has changed where the invalid records of {topic} go: {output_path} names "
-        f"{'the DLQ ' + dlq_path if dlq_path else 'no DLQ'} now, or its DLQ belongs to another table.",
+        f"another run has changed where the invalid records of {topic} go: {output_path} now names "
+        f"{'the DLQ ' + dlq_path if dlq_path else 'no DLQ'}, or its DLQ belongs to another table.",
         hint=f"Nothing was lost: start again {'with that --dlq-path' if dlq_path else 'without --dlq-path'}",
     )

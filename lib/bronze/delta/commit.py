@@ -1,9 +1,9 @@
-"""The one commit rule of all appends of ours, by either writer: live, backfill and replay.
+"""The commit rule of all appends of this package (ingestion, backfill, replay), for both writers.
 
-Every commit of ours in a table advances SHARED_APP_ID there from the version that its writer saw before it looked up
-what the tables have. So of two writers that looked up the same state, one commits; the other one looks up again, leaves
-out what is there by now, and tries again. The DLQ is committed before bronze: a crash between the two leaves a batch
-that Spark runs again at the next start, and the overlap guard then leaves out what is in the tables.
+Each commit advances the table's version of SHARED_APP_ID from the one that its writer read before it looked up the
+tables. So of two writers that saw the same state, only one commits. The other one looks up again, skips the records
+that are there now, and retries. The DLQ is committed before bronze. After a crash between the two commits, Spark runs
+the batch again at the next start, and the overlap guard skips the records that are already in the tables.
 """
 
 import logging
@@ -32,15 +32,15 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a batch comes from, and what its commits say of it.
+    """The origin of a batch, for the notes of its commits.
 
     Attributes:
         kind: ``ingest``, ``backfill`` or ``replay``.
-        query_id: The streaming query, or the run.
+        query_id: Id of the streaming query, or of the run.
         topic: Kafka topic.
-        covered: Offsets that the batch reads from Kafka; of a replay, those that it appends.
-        uncertain: Offsets that it may have read, or Kafka had deleted before; known after the commit.
-        begins: Where the stream began, per partition; empty for a backfill or replay.
+        covered: Offsets that the batch reads from Kafka; for a replay, those that it appends.
+        uncertain: Offsets that it read unless Kafka deleted them before; resolved after the commit.
+        begins: Offset at which the stream began, per partition; empty for a backfill or replay.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Source:
     begins: Mapping[int, int] = field(default_factory=dict)
 
     def is_news(self, ledger: TopicLedger) -> bool:
-        """Whether the ledger is to know of the batch: that it read offsets, or where a stream began.
+        """Whether the batch changes the ledger: it read offsets, or a stream began.
 
         The offsets of a replay were read before. A stream's first batch may be empty.
         """
@@ -60,14 +60,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Written:
-    """A batch that is ready to be committed: its counts, and for each table what is to be appended (None: nothing)."""
+    """A batch that is ready to commit: its counts, and the rows to append per table (None: no rows)."""
 
     counts: Counts
     rows: dict[str, Any]
 
 
 class TableWriter:
-    """Commits batches to the tables, the DLQ before bronze; the subclasses say how rows are written and committed."""
+    """Commits batches to the tables, the DLQ before bronze. The subclasses define how rows are written."""
 
     def __init__(
         self,
@@ -76,51 +76,51 @@ class TableWriter:
     ):
         """
         Args:
-            tables: ``dlq``, where there is one, before ``bronze``.
-            write: Decodes Kafka records and writes their rows, which ``commit`` takes while the block lasts.
+            tables: ``dlq``, if one is configured, before ``bronze``.
+            write: Decodes Kafka records and writes their rows, which ``commit`` takes within the context.
         """
         self._tables, self.write = dict(tables), write
         self._bound: tuple[str, Place | None, Place] | None = None
-        self._has_missed = False  # whether a retry has seen commits of others that nobody was told of
+        self._has_missed = False  # whether a retry saw commits of others that has_changed has not yet reported
 
     @property
     def ledger(self) -> dict[str, TopicLedger]:
-        """What bronze knows of each topic, as of the last look."""
+        """Bronze's ledger of each topic, as last read."""
         return self._tables["bronze"].note.ledger
 
     def has_changed(self) -> bool:
-        """Whether anybody committed to a table since this was last asked, other than through this object.
+        """Whether anybody committed to a table since the last call, other than through this object.
 
         Raises:
-            BronzeError: A table is another one, or was altered.
-            ConfigError: Another run has given bronze another DLQ.
+            BronzeError: A table was replaced or altered.
+            ConfigError: Another run has changed the DLQ of bronze.
         """
         has_changed, self._has_missed = self._look() or self._has_missed, False
         return has_changed
 
     def _look(self) -> bool:
-        changed = [table.refresh() for table in self._tables.values()]  # a list: each must look
+        changed = [table.refresh() for table in self._tables.values()]  # a list: each table must refresh
         self._check_bound()
         return any(changed)
 
     def mark_counted(self, task: BatchTask, source: Source) -> BatchTask:
-        """The task with the offsets whose records the ledger has counted, or will count after the commit."""
+        """Add to a task the offsets whose records the ledger has counted, or will count after the commit."""
         known = self.ledger.get(source.topic, TopicLedger()).read
         return replace(task, counted=(known & source.covered) | source.uncertain)
 
     def commit(self, written: Written, committed: dict[str, Counts], source: Source, batch_id: int) -> None:
-        """Commit to each table that was not committed to yet.
+        """Commit to each table that does not have the batch yet.
 
-        Bronze is committed to also where a batch has no rows for it: it must know which offsets were read.
+        A batch without rows for bronze is committed there too, because the ledger must have the offsets that were read.
 
         Args:
             written: The batch.
-            committed: The counts of what each table has of it by now; an attempt after a conflict has the same.
-            source: What the commits say of the batch.
+            committed: Counts per table that has the batch; filled here, and kept for the attempt after a conflict.
+            source: Origin of the batch, for the commits.
             batch_id: Batch of the query.
 
         Raises:
-            ConflictError: Another writer of ours has committed since the last look.
+            ConflictError: Another writer of this package has committed since the last refresh.
         """
         is_news = source.is_news(self.ledger.get(source.topic, TopicLedger()))
         for table in self._tables.values():
@@ -134,15 +134,15 @@ class TableWriter:
                 committed[name] = written.counts
 
     def keep_logs_short(self, spark: SparkSession) -> None:
-        """After the commits of a batch: what the writer does for those who open the tables; nothing may fail by it."""
+        """Write due checkpoints of the logs after the commits of a batch; a failure must not end the run."""
         for table in self._tables.values():
             table.keep_log_short(spark)
 
     def change_ledger(self, topic: str, change: Callable[[TopicLedger], TopicLedger]) -> None:
-        """Commit a change of what bronze knows of a topic; nothing where it changes nothing.
+        """Commit a change of bronze's ledger of a topic, unless the ledger stays the same.
 
         Raises:
-            AppendConflictError: Others committed first, each time.
+            AppendConflictError: Another writer committed first on every attempt.
         """
 
         def commit(_: bool) -> None:
@@ -156,16 +156,16 @@ class TableWriter:
     def bind(
         self, topic: str, change: Callable[[TopicLedger], TopicLedger], bronze: Place, owner: Place | None = None
     ) -> None:
-        """Commit to the DLQ which bronze table it belongs to, and to bronze which DLQ; from now on both are watched.
+        """Commit to the DLQ the bronze table that it belongs to, and to bronze its DLQ; watch both from now on.
 
         Args:
             topic: Kafka topic.
-            change: Makes the new ledger of the topic.
+            change: Returns the new ledger of the topic.
             bronze: The bronze table.
-            owner: The bronze table that the DLQ belonged to when it was checked.
+            owner: The bronze table to which the DLQ belonged at the check.
 
         Raises:
-            ConfigError: Another bronze table has taken the DLQ since.
+            ConfigError: Another bronze table has taken over the DLQ since.
         """
         if dlq := self._tables.get("dlq"):
 
@@ -181,9 +181,9 @@ class TableWriter:
         self._bound = (topic, self.ledger[topic].dlq, bronze)
 
     def renew(self) -> None:
-        """Commit once more what the newest commits of ours say of the tables, without rows.
+        """Commit the newest notes of the tables again, without rows.
 
-        A writer of ours that has looked up a table before must look again then; and no clean-up of the log takes it.
+        Other writers of this package then look up the tables again, and log clean-up keeps the notes.
         """
         for table in self._tables.values():
 
@@ -193,7 +193,7 @@ class TableWriter:
             self.retry(commit, f"Ledger of {table.path}")
 
     def _check_bound(self) -> None:
-        """Raise where another run has changed the DLQ of bronze, or the bronze table of the DLQ."""
+        """Raise if another run has changed the DLQ of bronze, or the bronze table of the DLQ."""
         if self._bound:
             topic, place, bronze = self._bound
             dlq, named = self._tables.get("dlq"), self.ledger.get(topic, TopicLedger()).dlq
@@ -202,14 +202,14 @@ class TableWriter:
                 raise changed_dlq_error(bronze.path, topic, named.path if named else "")
 
     def retry(self, commit: Callable[[bool], Answer], name: str) -> Answer:
-        """Commit until no other commit of ours came first; from the second time on, with the tables' newest state.
+        """Retry a commit while other writers of this package commit first, each time with the tables' newest state.
 
         Args:
-            commit: Takes whether a conflict came before.
-            name: What is committed, for the log.
+            commit: The commit; takes whether the previous attempt had a conflict.
+            name: Name of the commit, for the log.
 
         Raises:
-            AppendConflictError: Others committed first, each time.
+            AppendConflictError: Another writer committed first on every attempt.
         """
         path = ""
         for attempt in range(1, ATTEMPTS + 1):
@@ -217,18 +217,18 @@ class TableWriter:
                 return commit(attempt > 1)
             except ConflictError as conflict:
                 path = str(conflict)
-                log.info("%s: others appended to %s, attempt %d", name, path, attempt)
+                log.info("%s: another writer committed to %s first, attempt %d", name, path, attempt)
             if attempt < ATTEMPTS:
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
                 self._has_missed = self._look() or self._has_missed
         raise AppendConflictError(
-            f"could not commit to {path} in {ATTEMPTS} attempts, because other writers kept committing first",
+            f"could not commit to {path} in {ATTEMPTS} attempts, because another writer committed first each time",
             hint="nothing was lost, run the same command again",
         )
 
 
 def _make_note(before: CommitNote, source: Source, counts: Counts, batch_id: int) -> CommitNote:
-    """What a commit says of its batch, and what the commit before said of the table."""
+    """Make a commit's note: its batch, and the ledger and binding of the previous note."""
     return new_note(
         source.kind,
         query_id=source.query_id,
@@ -242,6 +242,6 @@ def _make_note(before: CommitNote, source: Source, counts: Counts, batch_id: int
 
 
 def _add_read(note: CommitNote, source: Source, counts: Counts) -> CommitNote:
-    """The note with the batch added to the ledger."""
+    """Add the batch to the ledger of a note."""
     known = note.ledger.get(source.topic, TopicLedger()).add_read(source.covered, counts.fresh, source.begins)
     return msgspec.structs.replace(note, ledger={**note.ledger, source.topic: known})

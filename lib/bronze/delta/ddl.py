@@ -1,4 +1,4 @@
-"""The SQL of the tables: create, register and alter them."""
+"""SQL statements that create, register and alter the tables."""
 
 from bronze.schema import TableSpec
 
@@ -6,13 +6,13 @@ from bronze.schema import TableSpec
 def create_table_statement(
     spec: TableSpec, location: str, table: str = "", properties: dict[str, str] | None = None
 ) -> str:
-    """The ``CREATE TABLE IF NOT EXISTS`` statement of a table, with column comments.
+    """Return the ``CREATE TABLE IF NOT EXISTS`` statement of a table, with column comments.
 
     Args:
-        spec: Which table.
+        spec: Specification of the table.
         location: Path of the table.
-        table: Catalog name; empty for a table known by its path alone.
-        properties: Table properties beside the specification's own.
+        table: Catalog name; empty for a table without one.
+        properties: Table properties in addition to those of the specification.
     """
     columns = ",\n  ".join(
         f"`{f.name}` {f.dataType.simpleString()} COMMENT '{_escape(f.metadata['comment'])}'" for f in spec.schema
@@ -27,12 +27,12 @@ def create_table_statement(
 
 
 def register_table_statement(location: str, table: str) -> str:
-    """The statement that makes an existing table known under a catalog's name, with its own columns and properties."""
+    """Return the statement that registers an existing table in a catalog, with its columns and properties."""
     return f"CREATE TABLE IF NOT EXISTS {table} USING DELTA LOCATION '{_escape(location)}'"
 
 
 def set_properties_statement(location: str, properties: dict[str, str]) -> str:
-    """The ``ALTER TABLE`` statement that sets properties of the table at a path."""
+    """Return the ``ALTER TABLE`` statement that sets properties of the table at a path."""
     return f"ALTER TABLE {quote_path(location)} SET TBLPROPERTIES ({_list_properties(properties)})"
 
 
@@ -41,7 +41,7 @@ def _list_properties(properties: dict[str, str]) -> str:
 
 
 def quote_path(location: str) -> str:
-    """The name of the table at a path, for SQL and ``writeTo``."""
+    """Return the name of the table at a path, for SQL and ``writeTo``."""
     return "delta.`" + location.replace("`", "``") + "`"
 
 

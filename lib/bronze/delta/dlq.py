@@ -1,6 +1,6 @@
-"""The DLQ's records, as the filters of inspection and replay select them. Reads only.
+"""Reads the DLQ records that the filters of inspection and replay select.
 
-A DLQ record is replayed once bronze has a valid row of its position, and open until then.
+A DLQ record counts as replayed once bronze has a valid row of its position, and as open until then.
 """
 
 from functools import reduce
@@ -13,7 +13,7 @@ from bronze.delta.positions import is_one_of, mark_replayed
 from bronze.delta.tables import locate_tables, no_table_error
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
 
-# What differs from record to record within one kind of error, and what is shown in its place.
+# Patterns of values that differ between records with the same kind of error, and their replacements.
 _VALUES = (
     (r"""got (['"]).*\1( - at |$)""", "got …$2"),
     (r"byte \d+( \(0x[0-9a-f]{2}\))?", "byte …"),
@@ -22,7 +22,7 @@ _VALUES = (
 
 
 def select_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
-    """The DLQ's rows that the filters leave, with all columns."""
+    """Select the DLQ rows that match the filters, with all columns."""
     rows = spark.read.format("delta").load(config.dlq_path).where(F.col("_kafka_topic") == config.kafka_topic)
     if types := parse_error_types(config.error_type):
         rows = rows.where(F.col("_error_type").isin(types))
@@ -32,7 +32,7 @@ def select_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
 
 
 def select_time(rows: DataFrame, config: DlqConfig) -> DataFrame:
-    """The rows of either table that were ingested within the filter's time."""
+    """Select the rows of either table that were ingested within the filter's time range."""
     if start := parse_time("start_timestamp", config.start_timestamp):
         rows = rows.where(F.col("_ingested_at") >= F.lit(start))
     if end := parse_time("end_timestamp", config.end_timestamp):
@@ -41,10 +41,10 @@ def select_time(rows: DataFrame, config: DlqConfig) -> DataFrame:
 
 
 def read_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
-    """What ``select_dlq`` selects, without values and keys; ``is_replayed`` is whether bronze has a valid row of it.
+    """Read the rows of ``select_dlq`` without values and keys; ``is_replayed`` tells if bronze has a valid row.
 
     Raises:
-        ConfigError: Bronze or the DLQ is not there. A table has other columns or another partitioning.
+        ConfigError: Bronze or the DLQ does not exist. A table has other columns or another partitioning.
         NotADeltaTableError: A path holds something else.
     """
     bronze, dlq = locate_tables(spark, config)
@@ -56,5 +56,5 @@ def read_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
 
 
 def normalize_detail(detail: Column) -> Column:
-    """An error's detail without the values in it, so that errors of one kind have one detail."""
+    """Replace the values in an error's detail, so that errors of the same kind have the same detail."""
     return reduce(lambda text, rule: F.regexp_replace(text, *rule), _VALUES, detail)

@@ -1,9 +1,8 @@
-"""What Delta's table properties and features mean for an append: one row for each that Delta knows.
+"""Maps each table property and feature of Delta to the writer that can append correctly.
 
-The direct writer is right where it does all that a table asks of an append: readers then see what they would see after
-an append of delta-spark. How files are laid out (``delta.autoOptimize``) does not matter for that, nor how long old
-files and commits are kept, as the direct writer removes none. What has no row may ask for anything and means
-delta-spark, so a newer Delta never makes the direct writer wrong.
+The direct writer is correct if readers see the same as after an append of delta-spark. The layout of files
+(``delta.autoOptimize``) and the retention of old files and commits do not matter, because the direct writer removes
+none. A property or feature without a row requires delta-spark, so a newer Delta cannot make the direct writer wrong.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ _OFF = {"", "false", "none", "0", "classic"}
 
 @dataclass(frozen=True)
 class Row:
-    """Which writer a property or feature leaves, and why: ``none`` where neither can keep the table right."""
+    """The writer that a property or feature allows, and why; ``none`` if neither can keep the table correct."""
 
     writer: Literal["direct", "delta-spark", "none"]
     why: str = ""
@@ -28,9 +27,9 @@ class Row:
 
 _DIRECT = Row("direct")
 _DIRECT_PROPERTIES = [
-    # Appends are what it allows.
+    # It allows appends.
     "delta.appendOnly",
-    # How long old files, commits and checkpoints are kept, and how checkpoints are made: nothing of an append.
+    # Retention of files, commits and checkpoints, and the form of checkpoints: they do not affect an append.
     "delta.checkpoint.writeStatsAsJson",
     "delta.checkpoint.writeStatsAsStruct",
     "delta.checkpointInterval",
@@ -41,30 +40,30 @@ _DIRECT_PROPERTIES = [
     "delta.enableFullRetentionRollback",
     "delta.logRetentionDuration",
     "delta.sampleRetentionDuration",
-    # Size, names and format of the files: readers go by the log, and bronze maintain compacts.
+    # Size, names and format of the files: readers follow the log, and bronze maintain compacts.
     "delta.autoOptimize",
     "delta.autoOptimize.autoCompact",
     "delta.autoOptimize.optimizeWrite",
     "delta.parquet.format.version",
     "delta.randomPrefixLength",
     "delta.randomizeFilePrefixes",
-    # Statistics are bounds, and more or fewer of them change no answer.
+    # Statistics are bounds; more or fewer of them change no query result.
     "delta.dataSkippingNumIndexedCols",
     "delta.dataSkippingStatsColumns",
     "delta.dataSkippingStringPrefixLength",
-    # Readers find the inserts of a commit in its files; deletion vectors are made by DELETE and UPDATE.
+    # Readers find the inserts of a commit in its files; only DELETE and UPDATE write deletion vectors.
     "delta.enableChangeDataCapture",
     "delta.enableChangeDataFeed",
     "delta.enableDeletionVectors",
-    # Commits carry isBlindAppend, as those of Spark do.
+    # Commits set isBlindAppend, like those of Spark.
     "delta.isolationLevel",
-    # Said when a table is created, or converted from Iceberg.
+    # They only matter when a table is created, or converted from Iceberg.
     "delta.castIcebergTimeType",
     "delta.ignoreIcebergBucketPartition",
     "delta.ignoreProtocolDefaults",
     "delta.minReaderVersion",
     "delta.minWriterVersion",
-    # Details of a feature or another property, whose own row decides.
+    # Details of a feature or another property, which has the row that decides.
     "delta.columnMapping.maxColumnId",
     "delta.coordinatedCommits.commitCoordinatorConf-preview",
     "delta.coordinatedCommits.tableConf-preview",
@@ -80,9 +79,9 @@ _REDIRECTED = Row("none", "the table is redirected to another; give that one's p
 
 PROPERTIES: dict[str, Row] = {
     **dict.fromkeys(_DIRECT_PROPERTIES, _DIRECT),
-    "delta.checkpointPolicy": Row("delta-spark", "it makes the checkpoints of that kind"),
+    "delta.checkpointPolicy": Row("delta-spark", "only delta-spark writes checkpoints of that kind"),
     "delta.columnMapping.mode": Row("delta-spark", "columns have other names in the files"),
-    "delta.compatibility.symlinkFormatManifest.enabled": Row("delta-spark", "it renews the manifests"),
+    "delta.compatibility.symlinkFormatManifest.enabled": Row("delta-spark", "only delta-spark updates the manifests"),
     "delta.enableIcebergCompatV1": _ICEBERG,
     "delta.enableIcebergCompatV2": _ICEBERG,
     "delta.enableIcebergCompatV3": _ICEBERG,
@@ -98,7 +97,7 @@ PROPERTIES: dict[str, Row] = {
     "delta.redirectReaderWriter-preview": _REDIRECTED,
     "delta.redirectWriterOnly-preview": _REDIRECTED,
     "delta.setTransactionRetentionDuration": Row(
-        "none", "Delta then forgets the transactions by which writers exclude one another; unset it (ALTER TABLE)"
+        "none", "Delta then drops the transactions with which writers detect conflicts; unset it (ALTER TABLE)"
     ),
 }
 
@@ -106,7 +105,7 @@ _BY_CATALOG = Row("none", "a catalog keeps the table's commits")
 _SPARK = Row("delta-spark")
 
 FEATURES: dict[str, Row] = {
-    # What they ask of an append is in properties and columns: constraints, generated and mapped columns.
+    # Properties and columns have what they require of an append: constraints, generated and mapped columns.
     "appendOnly": _DIRECT,
     "changeDataFeed": _DIRECT,
     "checkConstraints": _DIRECT,
@@ -146,19 +145,19 @@ FEATURES: dict[str, Row] = {
     ),
 }
 
-# Delta takes names of properties and features in any case.
+# Delta accepts names of properties and features in any case.
 _PROPERTY_ROWS = {name.lower(): row for name, row in PROPERTIES.items()}
 _FEATURE_ROWS = {name.lower(): row for name, row in FEATURES.items()}
 _UNKNOWN_PROPERTY = Row("delta-spark", "the direct writer does not know it")
 
 
 def find_feature(name: str) -> Row:
-    """The row of a table feature."""
+    """Return the row of a table feature."""
     return _FEATURE_ROWS.get(name.lower(), _SPARK)
 
 
 def find_property(name: str, value: str) -> Row:
-    """The row of a table property with its value; direct for one that is off, or not of Delta."""
+    """Return the row of a table property with its value; direct for a property that is off, or not Delta's."""
     key = name.lower()
     if not key.startswith(_PREFIX):
         return _DIRECT
@@ -171,7 +170,7 @@ def find_property(name: str, value: str) -> Row:
 
 
 def list_reasons(properties: Mapping[str, str], features: Iterable[str]) -> Iterator[str]:
-    """Why the direct writer is not right with a table: a line for each property, and one for all features."""
+    """List why the direct writer cannot append to a table: a line per property, and one for all features."""
     for name, value in sorted(properties.items()):
         row = find_property(name, value)
         if name.lower().startswith(_CONSTRAINT):
@@ -183,20 +182,23 @@ def list_reasons(properties: Mapping[str, str], features: Iterable[str]) -> Iter
 
 
 def list_misfits(properties: Mapping[str, str], features: Iterable[str]) -> list[str]:
-    """What no writer of ours can keep right, a line for each."""
+    """List the properties and features that neither writer supports, a line for each."""
     rows = [(f"property {name} = {value}", find_property(name, value)) for name, value in sorted(properties.items())]
     rows += [(f"table feature {name}", find_feature(name)) for name in sorted(features)]
     return [f"{what}: {row.why}" for what, row in rows if row.writer == "none"]
 
 
-# Keys of a column's metadata that ask nothing of an append; mapped columns are those of a property.
+# Keys of a column's metadata that do not affect an append; a property decides on column mapping.
 _HARMLESS = ("delta.columnMapping.",)
-# How Spark notes CHAR(n) and VARCHAR(n), and the DEFAULT of a column.
+# Spark's metadata keys for CHAR(n) and VARCHAR(n), and for the DEFAULT of a column.
 _LENGTH, _DEFAULT = "__CHAR_VARCHAR_TYPE_STRING", "CURRENT_DEFAULT"
 
 
 def list_column_reasons(schema: T.DataType, prefix: str = "") -> Iterator[str]:
-    """What columns ask. Within arrays and maps of ours, only values of maps may be null, and all tables allow that."""
+    """List the columns that the direct writer cannot fill correctly.
+
+    Arrays and maps need no check: only map values can be null, and all tables allow that.
+    """
     for column in schema if isinstance(schema, T.StructType) else ():
         name = prefix + column.name
         if not column.nullable:

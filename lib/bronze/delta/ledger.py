@@ -1,9 +1,9 @@
-"""What our commits say of themselves: one JSON in ``commitInfo.userMetadata``, the same from both writers.
+"""The note that both writers put into each commit, as JSON in ``commitInfo.userMetadata``.
 
-Each commit of ours names its batch, and carries the table's ledger on: which offsets of a topic were read so far, how
-many records they held, whose loss was accepted, and which DLQ the invalid ones went to. All commits of ours in a table
-follow one another (SHARED_APP_ID), so the newest ledger is the whole truth. RESTORE does not revert it, as it is not
-part of the table's state, and only ``bronze maintain`` cleans the log, which keeps the newest commit of ours.
+A note names the batch and carries the table's ledger: the offsets of each topic that were read so far, the number of
+their records, the offsets whose loss was accepted, and the DLQ. All commits of this package in a table are serialized
+(SHARED_APP_ID), so the newest note has the complete ledger. RESTORE does not revert it, because it is not part of the
+table's state. Only ``bronze maintain`` cleans the log, and it keeps the newest commit of this package.
 
 A later version may add fields: unknown ones are ignored, and missing ones have defaults.
 """
@@ -16,13 +16,13 @@ import msgspec
 
 from bronze.offsets import EMPTY, OffsetSet
 
-# Everything of ours that appends to a table, by either writer, advances this application's version in it: so two such
-# commits conflict, which Delta lets blind appends not do by themselves.
+# Each commit of this package, by either writer, advances this application's version in the table. So two concurrent
+# commits conflict; Delta alone would accept both, because they are blind appends.
 SHARED_APP_ID = "bronze-writer"
 
 
 class Place(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A table: its id, where it was last seen, and for a bronze table the topic's id there."""
+    """A table: its id, its last known path, and for a bronze table the topic's id."""
 
     id: str
     path: str = ""
@@ -30,17 +30,17 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TopicLedger(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a bronze table knows of one topic.
+    """A bronze table's ledger of one topic.
 
     Attributes:
         topic_id: Kafka's id of the topic.
-        begins: First offset that a stream was to read, per partition; before it nothing is promised.
+        begins: First offset that a stream had to read, per partition; earlier ones need not be in the tables.
         read: Offsets that were read, with or without a record. One without a row had no record in Kafka.
-        records: How many records the read offsets held, per partition; as many positions must be in the tables.
-        lost: Offsets that Kafka deleted before they were read, whose loss was accepted.
-        dlq: The DLQ of the topic; None where invalid records stay in bronze.
-        earlier: DLQs that it had before; their positions still count.
-        bronze_path: Where bronze was when its DLQ was bound.
+        records: Number of records at the read offsets, per partition; as many positions must be in the tables.
+        lost: Offsets that Kafka deleted before they were read, and whose loss was accepted.
+        dlq: The DLQ of the topic; None if invalid records stay in bronze.
+        earlier: Previous DLQs; their positions still count.
+        bronze_path: Path of bronze when its DLQ was bound.
     """
 
     topic_id: str = ""
@@ -54,16 +54,16 @@ class TopicLedger(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def dlqs(self) -> list[Place]:
-        """The DLQ and the earlier ones."""
+        """The current DLQ and the earlier ones."""
         return [*([self.dlq] if self.dlq else []), *self.earlier]
 
     def add_read(self, covered: OffsetSet, records: Mapping[int, int], begins: Mapping[int, int]) -> "TopicLedger":
-        """The ledger after a batch.
+        """Return the ledger after a batch.
 
         Args:
             covered: Offsets that the batch read.
-            records: How many records it found at offsets that were not read before, per partition.
-            begins: Where its stream began; empty for a backfill.
+            records: Number of records at offsets that were not read before, per partition.
+            begins: Offset at which its stream began, per partition; empty for a backfill.
         """
         return msgspec.structs.replace(
             self,
@@ -73,23 +73,23 @@ class TopicLedger(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def add_lost(self, lost: OffsetSet) -> "TopicLedger":
-        """The ledger after a loss was accepted."""
+        """Return the ledger after a loss was accepted."""
         return msgspec.structs.replace(self, lost=self.lost | lost)
 
 
 class CommitNote(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="writer", tag="bronze-ingestion"):
-    """What one commit says.
+    """The note of one commit.
 
     Attributes:
-        kind: ``ingest``, ``backfill``, ``replay``, or ``ledger`` for a commit that changes the ledger only.
-        commit: Id of this commit, by which its writer knows it again.
-        query_id: The streaming query, or the run of a backfill or replay.
+        kind: ``ingest``, ``backfill``, ``replay``, or ``ledger`` for a commit that changes only the ledger.
+        commit: Id of this commit, with which its writer finds it again.
+        query_id: Id of the streaming query, or of the run of a backfill or replay.
         batch_id: Batch of that query.
         topic: Topic of the batch.
-        offsets: Offsets that the batch read, per partition; of a replay, those that it appended.
-        counts: Records of the batch: ``total``, ``valid``, ``invalid``, ``present`` (in the tables before).
-        ledger: In a bronze table: what it knows, by topic.
-        bronze: In a DLQ: the bronze table that its records of a topic belong to.
+        offsets: Offsets that the batch read, per partition; for a replay, those that it appended.
+        counts: Records of the batch: ``total``, ``valid``, ``invalid``, ``present`` (already in the tables).
+        ledger: In a bronze table: its ledger, by topic.
+        bronze: In a DLQ: the bronze table of its records, by topic.
     """
 
     kind: str
@@ -103,17 +103,17 @@ class CommitNote(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="wri
     bronze: dict[str, Place] = {}
 
     def to_json(self) -> str:
-        """The text for ``userMetadata``."""
+        """Return the text for ``userMetadata``."""
         return msgspec.json.encode(self, enc_hook=dict).decode()
 
 
 def new_note(kind: str, **values: object) -> CommitNote:
-    """A note with a new commit id."""
+    """Make a note with a new commit id."""
     return CommitNote(kind, commit=uuid4().hex, **values)  # type: ignore[arg-type]
 
 
 def decode_note(text: Any) -> CommitNote | None:
-    """The note of a commit's ``userMetadata``; None where it is not ours."""
+    """Decode the note in a commit's ``userMetadata``; None if this package did not write it."""
     try:
         return _DECODER.decode(text if isinstance(text, str) else "")
     except (msgspec.DecodeError, UnicodeError):

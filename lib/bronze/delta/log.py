@@ -1,6 +1,7 @@
-"""The one reader of a table's Delta log: its state, its commits, and what those of ours say.
+"""Reads a table's Delta log: its state, its commits, and the notes of this package's commits.
 
-On a local disk without Spark, else through Hadoop. ``statistics`` alone asks Spark, for many commits at once.
+Reads local tables without Spark, and others through Hadoop. Only ``statistics`` uses Spark, to read many commits at
+once.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,26 +16,26 @@ from pyspark.sql import SparkSession
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, decode_note
 from bronze.runtime.paths import find_class, read_text, to_local_path
 
-# Commits to look back through for a ledger, behind commits of an older version of this product, which have none.
+# Commits to search for a ledger, before commits of an older version of this package, which have none.
 _LOOK_BACK = 1_000
-# Commits to look back through for a RESTORE; what an older one took away, the audit says.
+# Commits to search for a RESTORE; the audit finds the records that an older RESTORE removed.
 _LOOK_BACK_RESTORE = 200
 
 
 def open_log(spark: SparkSession, path: str) -> tuple[Any, Any]:
-    """Delta's own ``DeltaLog`` of a table, and its newest ``Snapshot``."""
+    """Return Delta's ``DeltaLog`` of a table, and its newest ``Snapshot``."""
     opened = find_class(spark, "org.apache.spark.sql.delta.DeltaLog").forTableWithSnapshot(spark._jsparkSession, path)
     return opened._1(), opened._2()
 
 
 def read_transaction_version(snapshot: Any, app_id: str) -> int:
-    """The version that a table has of an application; 0 where it has none."""
+    """Return a table's transaction version of an application; 0 if it has none."""
     version = snapshot.transactions().get(app_id)
     return int(version.get()) if version.isDefined() else 0
 
 
 def read_commit(path: str, version: int) -> str | None:
-    """The text of a commit in a table's log; None where it is gone."""
+    """Read the text of a commit in a table's log; None if the file does not exist."""
     if to_local_path(path) is None:
         return read_text(SparkSession.active(), f"{path}/_delta_log/{version:020}.json")
     try:
@@ -44,14 +45,14 @@ def read_commit(path: str, version: int) -> str | None:
 
 
 def locate_commit(path: str, version: int) -> Path:
-    """The file of a commit of a local table."""
+    """Return the path of a commit's file in a local table."""
     return Path(to_local_path(path) or "/nowhere", "_delta_log", f"{version:020}.json")
 
 
 def identify_commit(path: str, version: int) -> tuple[int, int] | None:
-    """Which file a commit of a local table is; None where it is gone.
+    """Return the identity (inode, modification time) of a commit's file in a local table; None if it does not exist.
 
-    Another table at the same path, deleted and recreated meanwhile, has another one.
+    A table that was deleted and recreated at the same path has another identity.
     """
     try:
         file = locate_commit(path, version).stat()
@@ -78,7 +79,7 @@ class _File(msgspec.Struct, rename="camel"):
 
 
 class _Action(msgspec.Struct, rename="camel"):
-    """The parts of a log line that are read here."""
+    """The parts of a log line that this module reads."""
 
     txn: _Transaction | None = None
     commit_info: _CommitInfo | None = None
@@ -91,12 +92,12 @@ class Commit:
     """One commit of a log.
 
     Attributes:
-        operation: Its name, as the engine that wrote it says.
-        shared: Version of SHARED_APP_ID; -1 where it sets none.
-        note: What it says of itself; None where it is not ours.
-        timestamp: Milliseconds since 1970, 0 where unknown.
-        appended: Files whose rows are new, relative to the table; rows that OPTIMIZE only moved are not.
-        has_deleted: Whether it deleted rows.
+        operation: Name of the operation, from the engine that wrote it.
+        shared: Version of SHARED_APP_ID; -1 if the commit sets none.
+        note: Its note; None if this package did not write the commit.
+        timestamp: Milliseconds since 1970; 0 if unknown.
+        appended: Files with new rows, relative to the table; files of OPTIMIZE have no new rows.
+        has_deleted: Whether the commit deleted rows.
     """
 
     operation: str
@@ -108,8 +109,8 @@ class Commit:
 
 
 def parse_commit(text: str) -> Commit:
-    """Read a commit's JSON lines; a note that is not ours is None."""
-    # Only a line feed ends an action: JSON may hold the other signs that Python takes for the end of a line.
+    """Parse a commit's JSON lines."""
+    # Only a line feed ends an action: JSON may hold other characters that Python treats as line ends.
     actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
     info = next((a.commit_info for a in actions if a.commit_info), _CommitInfo())
     added = [action.add for action in actions if action.add]
@@ -125,22 +126,22 @@ def parse_commit(text: str) -> Commit:
 
 @dataclass(frozen=True)
 class FoundNote:
-    """The newest commit of ours in a table, and its version; ``note`` is None where it is of an older product."""
+    """The note and version of this package's newest commit in a table; an older version wrote no note (None)."""
 
     version: int = -1
     note: CommitNote | None = None
 
 
 def find_note(read: Callable[[int], str | None], version: int, shared: int) -> FoundNote:
-    """The newest commit of ours that carries a note: behind those of others, and those of an older product.
+    """Find this package's newest commit with a note, before commits of others and of older versions.
 
     Args:
-        read: Text of a commit by its version; None where it is gone.
+        read: Returns the text of a commit by its version; None if the commit does not exist.
         version: Newest version of the table.
-        shared: The table's version of SHARED_APP_ID; 0 where no commit of ours is in it.
+        shared: The table's version of SHARED_APP_ID; 0 if this package has not committed to it.
 
     Returns:
-        What was found; without a note where commits of ours have none, or are gone.
+        The commit; without a note if this package's commits have none, or no longer exist.
     """
     newest = -1
     for candidate in range(version if shared else -1, -1, -1):
@@ -156,17 +157,17 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
 
 
 def find_restore(read: Callable[[int], str | None], first: int, last: int) -> int | None:
-    """The version of the newest RESTORE from first to last, among the newest commits; None where there is none."""
+    """Find the version of the newest RESTORE from first to last, among the newest commits; None if there is none."""
     newest = range(last, max(first, last - _LOOK_BACK_RESTORE) - 1, -1)
     return next((v for v in newest if parse_commit(read(v) or "").operation == "RESTORE"), None)
 
 
 class NotAppendsError(Exception):
-    """Raised when commits are more than appends that can be read one by one."""
+    """Raised when the new commits are not plain appends that can be read one by one."""
 
 
 class LogReader:
-    """A position in the log of a local table, before its first commit; reads on from there."""
+    """Reads the log of a local table commit by commit; starts before the first one."""
 
     def __init__(self, path: str):
         self._path = path
@@ -174,16 +175,16 @@ class LogReader:
         self._identity: tuple[int, int] | None = None
 
     def read_appended(self, limit: int) -> Iterator[Path]:
-        """The files that were appended since the position; ends after the commit that exceeds the limit.
+        """Yield the files that were appended since the position; ends after the commit that exceeds the limit.
 
         Raises:
-            NotAppendsError: Rows were deleted, commits are gone, or another table is there.
+            NotAppendsError: Rows were deleted, commits no longer exist, or the table was replaced.
         """
         is_same = self._identity and self._identity == identify_commit(self._path, self._version)
         if self._version >= 0 and not is_same:
             raise NotAppendsError("not the log that was read before")
         if self._version < 0 and not locate_commit(self._path, 0).is_file():
-            raise NotAppendsError("its first commits are gone")
+            raise NotAppendsError("its first commits no longer exist")
         self._read_to, count = self._version, 0
         while count <= limit and locate_commit(self._path, self._read_to + 1).is_file():
             self._read_to += 1
@@ -197,18 +198,19 @@ class LogReader:
             yield from (Path(to_local_path(self._path) or "", unquote(file)) for file in commit.appended)
 
     def advance(self) -> None:
-        """Move the position behind what was read.
+        """Move the position to the end of the commits that were read.
 
         Raises:
-            NotAppendsError: The last commit that was read is gone: the log was cleaned meanwhile, perhaps beyond it.
+            NotAppendsError: The last commit that was read no longer exists. The log was cleaned meanwhile, and commits
+                after it may be gone too.
         """
         identity = identify_commit(self._path, self._read_to)
         if identity is None and self._read_to >= 0:
-            raise NotAppendsError("the last commit is gone")
+            raise NotAppendsError("the last commit no longer exists")
         self._version, self._identity = self._read_to, identity
 
     def skip_to_end(self) -> None:
-        """Move the position behind all commits that are there."""
+        """Move the position to the end of the log."""
         folder = locate_commit(self._path, 0).parent
         versions = [int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal()]
         self._version = max(versions, default=-1)

@@ -1,11 +1,11 @@
-"""The files of a table's Delta log: its checkpoints, and which commits its retention no longer keeps.
+"""Writes checkpoints of a table's Delta log, and deletes its expired commits.
 
-Checkpoints are written by delta-spark when they are due. deltalake writes checkpoints too, but it reads some spellings
-of a retention otherwise than delta-spark does, so that tombstones are missing in them, and it leaves Hadoop's checksum
-of ``_last_checkpoint`` as it was. Delta's own ``checkpoint`` also cleans the log; here it is only written.
+delta-spark writes the checkpoints. deltalake's checkpoints do not fit: it parses some retentions differently, so that
+tombstones are missing, and it does not update Hadoop's checksum of ``_last_checkpoint``. Delta's own ``checkpoint``
+also cleans the log; this module only writes the checkpoint.
 
-The log says what each batch read, which the audit needs. So the newest commit of this package and all that follow it
-stay, however old they are; expired ones before are deleted by Delta's own code.
+The audit needs the notes in the log. So this package's newest commit and all later ones stay, however old they are.
+Delta's own code deletes the expired ones before.
 """
 
 import json
@@ -27,14 +27,14 @@ from bronze.schema import CLEANED_BY
 
 log = logging.getLogger(__name__)
 
-_INTERVAL = 10  # Delta's own
+_INTERVAL = 10  # Delta's default
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(parquet|json)")
 
 
 class LogCheckpoints:
-    """Writes a checkpoint of one local table's log when enough commits came since the last one, whoever wrote it.
+    """Writes a checkpoint of a local table's log when enough commits follow the last one, by any writer.
 
-    Commits are counted, because versions that divide by the interval may all be those of other writers.
+    It counts commits, because versions that are multiples of the interval may all belong to other writers.
     """
 
     def __init__(self, path: str):
@@ -47,17 +47,17 @@ class LogCheckpoints:
         remove_stale_checksum(path)
 
     def write_if_due(self, spark: SparkSession, version: int, interval: int = _INTERVAL) -> bool:
-        """Write a checkpoint when it is due; a failure is only warned of, and tried again an interval later.
+        """Write a checkpoint if it is due; a failure logs a warning, and the next attempt follows an interval later.
 
-        Costs a comparison while fewer commits than the interval were made since the last one that is known.
+        Costs one comparison until an interval of commits follows the last known checkpoint.
 
         Args:
             spark: Session.
             version: Version of the table.
-            interval: Commits between two checkpoints, as ``read_interval`` has it.
+            interval: Commits between two checkpoints, from ``read_interval``.
 
         Returns:
-            Whether one was written.
+            Whether a checkpoint was written.
         """
         if version - self._last < interval:
             return False
@@ -67,31 +67,31 @@ class LogCheckpoints:
         self._last = version
         try:
             write_checkpoint(spark, self._path)
-        except Exception as error:  # the commits are made, and a table can be read without it
-            log.warning("No checkpoint of the log of %s was written at version %d: %s", self._path, version, error)
+        except Exception as error:  # the batch is committed, and readers do not need the checkpoint
+            log.warning("cannot write a checkpoint of the log of %s at version %d: %s", self._path, version, error)
             return False
         return True
 
 
 def read_interval(properties: Mapping[str, str]) -> int:
-    """How many commits a table wants between two checkpoints.
+    """Return the number of commits between two checkpoints.
 
     Args:
-        properties: Of the table.
+        properties: Properties of the table.
     """
     interval = properties.get("delta.checkpointInterval", "")
     return int(interval) if interval.isdecimal() and int(interval) else _INTERVAL
 
 
 def write_checkpoint(spark: SparkSession, path: str) -> None:
-    """Write a checkpoint of a table's newest version; nothing is cleaned.
+    """Write a checkpoint of a table's newest version, without a log clean-up.
 
     Args:
         spark: Session.
         path: The table.
 
     Raises:
-        Py4JJavaError: It could not be written.
+        Py4JJavaError: The checkpoint cannot be written.
     """
     delta_log, snapshot = open_log(spark, path)
     written = delta_log.writeCheckpointFiles(snapshot, find_class(spark, "scala.Option").empty())
@@ -100,33 +100,33 @@ def write_checkpoint(spark: SparkSession, path: str) -> None:
 
 
 def find_checkpoint(path: str) -> int:
-    """Version of a local table's newest checkpoint; -1 where there is none."""
+    """Return the version of a local table's newest checkpoint; -1 if there is none."""
     folder = Path(path, "_delta_log")
     try:
         return int(json.loads((folder / "_last_checkpoint").read_bytes())["version"])
-    except (OSError, ValueError, KeyError, TypeError):  # no checkpoint yet, or none that the pointer says
+    except (OSError, ValueError, KeyError, TypeError):  # no checkpoint yet, or no readable pointer to one
         found = (_CHECKPOINT.fullmatch(file.name) for file in folder.glob("*.checkpoint.*"))
         return max((int(name[1]) for name in found if name), default=-1)
 
 
 def remove_stale_checksum(path: str) -> None:
-    """Remove the checksum that Hadoop keeps of a local table's ``_last_checkpoint`` where it does not fit.
+    """Remove Hadoop's checksum of a local table's ``_last_checkpoint`` if it does not match.
 
-    Earlier versions wrote checkpoints by deltalake, which replaces the file but not the checksum beside it. Each Spark
-    that opens such a table warns of a corrupted file.
+    Earlier versions wrote checkpoints with deltalake, which replaces the file but not its checksum. Spark then warns of
+    a corrupted file whenever it opens the table.
     """
     folder = Path(path, "_delta_log")
     checksum = folder / "._last_checkpoint.crc"
     try:
         if not _fits(checksum.read_bytes(), (folder / "_last_checkpoint").read_bytes()):
             checksum.unlink(missing_ok=True)
-            log.info("Removed %s: it is not of the _last_checkpoint that is there", checksum)
+            log.info("Removed %s: it does not match _last_checkpoint", checksum)
     except OSError as error:
-        log.debug("No checksum was checked: %s", error)
+        log.debug("Cannot check the checksum: %s", error)
 
 
 def _fits(checksum: bytes, content: bytes) -> bool:
-    """Whether Hadoop's checksums are of a content: a head with the size of its chunks, then a CRC32 of each."""
+    """Whether Hadoop's checksum file matches a content: a header with the chunk size, then a CRC32 per chunk."""
     head, size, sums = checksum[:4], int.from_bytes(checksum[4:8]), checksum[8:]
     if head != b"crc\0" or not size:
         return False
@@ -137,13 +137,13 @@ def _fits(checksum: bytes, content: bytes) -> bool:
 _DAY = 86_400_000
 _HOUR = 3_600_000
 _FILE = re.compile(r"/(\d{20})\.([^;/]+); isDirectory=false; [^}]*?modification_time=(\d+)")
-# So many times the interval without a checkpoint is more than a writer that tries again.
+# So many intervals without a checkpoint mean more than one failed attempt.
 _LATE = 3
 
 
 @dataclass(frozen=True, order=True)
 class LogFile:
-    """A file of the log: version, what follows it in the name, and when it was written (ms)."""
+    """A file of the log: version, rest of the name, and modification time (ms)."""
 
     version: int
     suffix: str
@@ -156,10 +156,10 @@ class TableHistory:
 
     Attributes:
         files: Its files, by version.
-        checkpoint: Version of the newest checkpoint; -1 where there is none.
-        interval: Commits between two checkpoints, as the table says.
-        retention: Milliseconds that commits are kept, as the table says.
-        is_kept: Whether the table's owner keeps all of it.
+        checkpoint: Version of the newest checkpoint; -1 if there is none.
+        interval: Commits between two checkpoints, from the table's properties.
+        retention: Milliseconds that commits are kept, from the table's properties.
+        is_kept: Whether the table's owner keeps the whole log.
     """
 
     files: tuple[LogFile, ...]
@@ -169,20 +169,20 @@ class TableHistory:
     is_kept: bool
 
     def find_retention(self, kept: int | None, now: int) -> int:
-        """Milliseconds that commits are kept so that those from a version on are, too."""
-        # Delta stops before the first file that is not older. The hour is for what passes until it looks.
+        """Return the retention in milliseconds that also keeps the commits from a version on."""
+        # Delta stops before the first file that is not older. The hour covers the time until Delta reads the log.
         oldest = min((file.modified for file in self.files if kept is not None and file.version >= kept), default=now)
         return max(self.retention, now - oldest + _HOUR)
 
     @property
     def pending(self) -> int:
-        """How many commits must be read to open the table, after its checkpoint."""
+        """Number of commits after the checkpoint, which every reader must read to open the table."""
         return self.files[-1].version - self.checkpoint if self.files else 0
 
     def find_end(self, cutoff: int) -> int:
-        """The checkpoint that all files before it are older than a time (ms); what is below its version can go.
+        """Find the newest checkpoint before which all files are older than a time (ms); they can be deleted.
 
-        As Delta decides, which takes a version for younger than the one before, and keeps what a checkpoint needs.
+        Follows Delta's rule: a version counts as younger than the one before, and files that a checkpoint needs stay.
         """
         last, end = LogFile(-1, "", -1), 0
         for file in self.files:
@@ -194,12 +194,12 @@ class TableHistory:
         return end
 
     def count_commits(self, end: int) -> int:
-        """How many commits are below a version."""
+        """Count the commits below a version."""
         return sum(file.version < end and file.suffix == "json" for file in self.files)
 
 
 def read_history(spark: SparkSession, path: str) -> TableHistory:
-    """Read what there is of a table's log, on any file system.
+    """Read the state of a table's log, on any file system.
 
     Args:
         spark: Session.
@@ -221,18 +221,18 @@ def read_history(spark: SparkSession, path: str) -> TableHistory:
 def _list_files(spark: SparkSession, path: str) -> tuple[LogFile, ...]:
     folder = find_class(spark, "org.apache.hadoop.fs.Path")(path, "_delta_log")
     statuses = folder.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).listStatus(folder)
-    # As one text: a log may have many thousand files, and each call into the JVM takes its time.
+    # As one text: a log may have thousands of files, and each call into the JVM is slow.
     return parse_listing(find_class(spark, "org.apache.commons.lang3.ArrayUtils").toString(statuses))
 
 
 def parse_listing(text: str) -> tuple[LogFile, ...]:
-    """The files of a log, by version, from Hadoop's statuses as text."""
+    """Parse the files of a log, by version, from the text of Hadoop's file statuses."""
     found = (LogFile(int(version), suffix, int(modified)) for version, suffix, modified in _FILE.findall(text))
     return tuple(sorted(found))
 
 
 def prepare_log(spark: SparkSession, path: str) -> None:
-    """What is to be done to the log of a table before maintenance commits to it.
+    """Prepare the log of a table before maintenance commits to it.
 
     Args:
         spark: Session.
@@ -243,14 +243,14 @@ def prepare_log(spark: SparkSession, path: str) -> None:
 
 
 def tidy_log(spark: SparkSession, path: str) -> int:
-    """Write the checkpoint that is due, and delete the commits that the table's retention no longer keeps.
+    """Write a due checkpoint, and delete the commits beyond the table's retention.
 
     Args:
         spark: Session.
         path: The table.
 
     Returns:
-        How many commits were deleted.
+        Number of deleted commits.
     """
     history = read_history(spark, path)
     if history.pending >= history.interval:
@@ -275,29 +275,29 @@ def _clean(spark: SparkSession, path: str, kept: int | None) -> int:
 
 
 def _to_long_option(spark: SparkSession, value: int) -> Any:
-    """A Scala ``Option[Long]``; a number that fits into 32 bits would reach the JVM as an Integer."""
+    """Return a Scala ``Option[Long]``; py4j would pass a number that fits into 32 bits as an Integer."""
     companion = getattr(find_class(spark, "scala.collection.StringOps$"), "MODULE$")
     return getattr(companion, "toLongOption$extension")(str(value))
 
 
 def keep_newest(spark: SparkSession, path: str) -> int | None:
-    """From which version on the log of a table must be kept: that of the newest commit of this package.
+    """Find the version from which on a table's log must be kept: that of this package's newest commit.
 
-    Where that commit is older than the retention, the log is kept from it on, however long it gets.
+    Even if that commit is older than the retention, it and all later ones are kept.
 
     Args:
         spark: Session.
         path: The table.
 
     Returns:
-        The version; None where the log has no commit of this package.
+        The version; None if the log has no commit of this package.
     """
     state = read_table_state(path, "output-path", spark)
     return state.found.version if state and state.found.version >= 0 else None
 
 
 def list_log_notes(spark: SparkSession, paths: Sequence[str]) -> list[str]:
-    """What is to be done about logs that are longer than they should be.
+    """List remedies for logs that are longer than they should be.
 
     Args:
         spark: Session.
@@ -310,7 +310,7 @@ def _list_notes(spark: SparkSession, path: str) -> list[str]:
     history, notes = read_history(spark, path), []
     if history.pending >= _LATE * history.interval:
         notes.append(
-            f"the log of {path} has {history.pending:,} commits since its last checkpoint, where "
+            f"the log of {path} has {history.pending:,} commits since its last checkpoint, but "
             f"delta.checkpointInterval is {history.interval}; run bronze maintain"
         )
     if not history.is_kept and (expired := _count_expired(spark, path, history)):
@@ -322,13 +322,13 @@ def _list_notes(spark: SparkSession, path: str) -> list[str]:
 
 
 def _count_expired(spark: SparkSession, path: str, history: TableHistory) -> int:
-    """How many commits ``maintain`` would delete; which must be kept is looked up only where there are any."""
+    """Count the commits that ``maintain`` would delete; looks up the commits to keep only if any are expired."""
     end = history.find_end(_find_cutoff(history, None))
     return history.count_commits(end and history.find_end(_find_cutoff(history, keep_newest(spark, path))))
 
 
 def _find_cutoff(history: TableHistory, kept: int | None) -> int:
-    """What is older can go: by days, as Delta cleans, and with a day in which maintain may run."""
+    """Return the time before which commits can go: in whole days, as Delta cleans, plus a day for maintain to run."""
     now = _now()
     return (now - history.find_retention(kept, now)) // _DAY * _DAY - _DAY
 

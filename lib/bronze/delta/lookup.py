@@ -1,7 +1,7 @@
-"""What the tables hold, kept up to date: looked up by Spark once, afterwards only in what was committed since.
+"""Looks up the offsets that the tables hold: once with Spark, afterwards only in the commits since.
 
-A look-up by Spark takes seconds. Next to a writer that commits every second, the answer would be old before the next
-commit, again and again. The files of a few commits are read at once, here on the driver; of a young table, all.
+A look-up with Spark takes seconds. Next to a writer that commits every second, its result would always be outdated
+before the next commit. So the driver reads the files of a few new commits itself, and all files of a small new table.
 """
 
 import logging
@@ -19,12 +19,12 @@ from bronze.delta.positions import find_ingested
 from bronze.offsets import EMPTY, Bounds, OffsetSet, list_ranges
 
 log = logging.getLogger(__name__)
-# With more new files than that, a look-up by Spark takes less time.
+# With more new files, a look-up with Spark is faster.
 _MAX_FILES = 100
 
 
 class Lookup:
-    """Which offsets of a topic are in some tables."""
+    """Finds which offsets of a topic are in any of some tables."""
 
     def __init__(self, spark: SparkSession, tables: Sequence[str], topic: str):
         """
@@ -36,23 +36,23 @@ class Lookup:
         self.tables = tuple(tables)
         self._spark, self._topic = spark, topic
         self._readers = [LogReader(table) for table in tables]
-        self._bounds: Bounds | None = None  # what Spark was asked; nothing yet, all is in the logs
+        self._bounds: Bounds | None = None  # bounds of Spark's look-up; None before one, when the logs have all
         self._ingested = EMPTY
 
     def find(self, bounds: Bounds) -> OffsetSet:
-        """Which offsets within the bounds are in any of the tables, with all that was committed before this call."""
+        """Find which offsets within the bounds are in any table, including all commits before this call."""
         try:
             self._add_committed(bounds)
         except (NotAppendsError, OSError, ValueError, KeyError, pa.ArrowException) as reason:
-            log.debug("Looked up by Spark: %s: %s", type(reason).__name__, reason)
+            log.debug("Looking up with Spark: %s: %s", type(reason).__name__, reason)
             self._readers = [LogReader(table) for table in self.tables]
-            for reader in self._readers:  # before Spark looks: what is committed meanwhile is read twice
+            for reader in self._readers:  # before Spark's look-up: commits during it are read twice, and none is missed
                 reader.skip_to_end()
             self._bounds, self._ingested = bounds, find_ingested(self._spark, self.tables, self._topic, bounds)
         return self._ingested.clip(bounds)
 
     def _add_committed(self, bounds: Bounds) -> None:
-        """Add what was committed since the last look-up, which must have covered the bounds."""
+        """Add the commits since the last look-up, which must have covered the bounds."""
         for partition, (first, end) in bounds.items():
             known = (0, end) if self._bounds is None else self._bounds.get(partition, (0, -1))
             if first < end and not known[0] <= first <= end <= known[1]:
@@ -66,7 +66,7 @@ class Lookup:
 
 
 def read_file_positions(file: Path, topic: str) -> OffsetSet:
-    """The offsets of a topic that a table's file holds."""
+    """Read the offsets of a topic in a table's file."""
     rows = pq.ParquetFile(file).read(["_kafka_topic", "_kafka_partition", "_kafka_offset"])
     rows = rows.filter(pc.equal(rows["_kafka_topic"], topic))
     partitions, offsets = (rows[name].to_numpy() for name in ("_kafka_partition", "_kafka_offset"))

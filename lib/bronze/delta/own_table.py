@@ -1,8 +1,7 @@
-"""One table as a writer of this product sees it: its newest state, and commits that conflict with those of the others.
+"""One table as a writer of this package commits to it: through deltalake, or through delta-spark.
 
-``TableLog`` commits through deltalake on a local disk, ``SparkTable`` through delta-spark on any file system. Delta
-skips an append by delta-spark if the table has its number (``txnVersion``) of the application (``txnAppId``), and
-refuses one if another commit of that application came before. Both mean that another writer of this product was first.
+Each commit advances the table's version of SHARED_APP_ID from the one that the writer last read. If another writer of
+this package has committed since, the commit raises ConflictError.
 """
 
 import json
@@ -39,35 +38,35 @@ from bronze.runtime.spark_errors import explain_failures
 
 
 class ConflictError(Exception):
-    """Raised when somebody else of ours appended to a table since it was looked up."""
+    """Raised when another writer of this package committed to a table since the last refresh."""
 
 
 class OwnTable(ABC):
-    """One table as a writer of ours sees it: who has committed since, and the commit itself."""
+    """One table of a writer: notices commits of others, and commits."""
 
     def __init__(self, path: str):
         self.path = path
         self.found = FoundNote()
         self._state: tuple[int, int] | None = None  # version of the table, and of SHARED_APP_ID in it
-        self._searched: int | None = None  # to which version a RESTORE was looked for
+        self._searched: int | None = None  # last version that was searched for a RESTORE
         self.refresh()
 
     @property
     def note(self) -> CommitNote:
-        """What the newest commit of ours says."""
+        """The note of this package's newest commit."""
         return self.found.note or CommitNote("none")
 
     @property
     def version(self) -> int:
-        """The table's version, as of the last look and the commits through this object."""
+        """The table's version after the last refresh or commit."""
         return self._state[0] if self._state else -1
 
     @abstractmethod
     def _read_state(self) -> tuple[int, int]:
-        """The table's newest version, and its version of SHARED_APP_ID (0 where there is none).
+        """Read the table's newest version, and its version of SHARED_APP_ID (0 if there is none).
 
         Raises:
-            BronzeError: It is another table, or was altered, since it was opened.
+            BronzeError: The table was replaced or altered since it was opened.
         """
 
     @abstractmethod
@@ -75,14 +74,14 @@ class OwnTable(ABC):
         """Append rows, or nothing, in one transaction.
 
         Raises:
-            ConflictError: Another writer of ours has committed since.
+            ConflictError: Another writer of this package has committed since.
         """
 
     def keep_log_short(self, spark: SparkSession) -> None:  # noqa: B027
-        """After the commits of a batch: what the writer does for those who open the table; nothing may fail by it."""
+        """Write a checkpoint of the log if it is due; a failure must not end the run. Spark's writer does it itself."""
 
     def refresh(self) -> bool:
-        """Read the table's newest state; whether anybody committed since, other than through this object."""
+        """Read the table's newest state; return whether anybody committed since, other than through this object."""
         before, self._state = self._state, self._read_state()
         if self._state == before:
             return False
@@ -92,8 +91,8 @@ class OwnTable(ABC):
         searched, self._searched = self._searched, version
         if searched and find_restore(self._read_commit, searched + 1, version) is not None:
             log.warning(
-                "%s was restored to an earlier version while this run uses it; bronze audit says what is "
-                "missing, bronze backfill adds what Kafka still holds",
+                "%s was restored to an earlier version while this run uses it; run bronze audit to see what is "
+                "missing, and bronze backfill to add what Kafka still holds",
                 self.path,
             )
         return True
@@ -102,41 +101,41 @@ class OwnTable(ABC):
         return read_commit(self.path, version)
 
     def check_unchanged(self) -> None:
-        """Raise the conflict that a commit would, before any table is committed to."""
+        """Raise the conflict that a commit would raise, before the first table is committed to."""
         assert self._state is not None
         if self._read_state()[1] != self._state[1]:
             raise ConflictError(self.path)
 
     def commit(self, rows: Any, note: CommitNote) -> None:
-        """Append rows in one transaction; without rows, it tells other writers what the note says.
+        """Append rows in one transaction; without rows, only write the note.
 
         Raises:
-            ConflictError: Another writer of ours has committed since the last ``refresh``.
-            BronzeError: It is another table, or was altered.
+            ConflictError: Another writer of this package has committed since the last ``refresh``.
+            BronzeError: The table was replaced or altered.
         """
         self.check_unchanged()
         assert self._state is not None
         version, shared = self._state
         self._append(rows, note, shared + 1)
-        # Where others committed in between, the table's version is higher, and the next ``refresh`` says so.
+        # If others committed in between, the table's version is higher, and the next ``refresh`` notices.
         self._state = (version + 1, shared + 1)
         self.found = FoundNote(version + 1, note)
 
 
 log = logging.getLogger(__name__)
 
-# As Spark says it of its own appends. An UPDATE that began before one need not conflict then, where the isolation level
-# of the engine that runs it allows that (WriteSerializable).
+# Spark sets it for its own appends. Then an UPDATE that started before need not conflict, if the isolation level of its
+# engine allows that (WriteSerializable).
 _BLIND_APPEND = {"isBlindAppend": True}
-# deltalake reads some retentions otherwise than Delta does, and would delete what the table's owner keeps.
+# deltalake parses some retentions differently from Delta, and would delete commits that the table's owner keeps.
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 class TableLog(OwnTable):
     """One table through deltalake.
 
-    ``refresh`` notices every foreign commit, also of writers that are not ours. What makes a commit fail is only the
-    shared transaction, so OPTIMIZE and DELETE are in nobody's way.
+    ``refresh`` notices every commit of others, also from other engines. Only the shared transaction makes a commit
+    fail, so OPTIMIZE and DELETE do not conflict with it.
     """
 
     def __init__(self, path: str):
@@ -148,12 +147,12 @@ class TableLog(OwnTable):
 
     def _read_state(self) -> tuple[int, int]:
         found = identify_commit(self.path, self._table.version())
-        if found is None:  # the log was cleaned, or another table is there
+        if found is None:  # the log was cleaned, or the table was replaced
             self._table = self._open_again()
         elif found != self._newest:
             raise _changed_table_error(self.path)
         else:
-            self._table.update_incremental()  # a handle stays at its version, even after its own commit
+            self._table.update_incremental()  # a DeltaTable handle keeps its version, even after its own commit
         if _read_shape(self._table) != self._shape:
             raise _changed_table_error(self.path)
         self._newest = identify_commit(self.path, self._table.version())
@@ -169,7 +168,7 @@ class TableLog(OwnTable):
         return table
 
     def keep_log_short(self, spark: SparkSession) -> None:
-        """Write a checkpoint of the log where one is due."""
+        """Write a checkpoint of the log if it is due."""
         interval = read_interval(self._table.metadata().configuration)
         self._checkpoints.write_if_due(spark, self.version, interval)
 
@@ -195,19 +194,19 @@ class TableLog(OwnTable):
 
 
 def _read_shape(table: DeltaTable) -> tuple[object, ...]:
-    """What was checked at the start: another identity, schema, constraint or feature must be checked again."""
+    """Read the parts of a table that the start checked; a change of them requires a new check."""
     metadata, features = table.metadata(), table.protocol().writer_features
     properties = {k: v for k, v in metadata.configuration.items() if is_watched(k)}
     return metadata.id, json.loads(table.schema().to_json()), metadata.partition_columns, properties, features
 
 
 def _check_files(path: str, files: list[DataFile]) -> None:
-    """On a cluster, an executor's ``file:`` path is its own disk unless it is mounted from a shared one."""
+    """Check that the driver sees the files: an executor's ``file:`` path may be its own disk, not a shared one."""
     for file in files:
         written = Path(path, file.path)
         if not written.is_file() or written.stat().st_size != file.size:
             raise BronzeError(
-                f"an executor wrote {written}, but the driver does not see it, or not whole: is the path on a disk "
+                f"an executor wrote {written}, but the driver does not see the complete file: is the path on a disk "
                 "that all nodes share?",
                 hint="If not, use --writer delta-spark with a path on a shared file system; nothing was committed",
             )
@@ -255,7 +254,7 @@ class SparkTable(OwnTable):
             raise ConflictError(self.path)
 
     def _has_committed(self, note: CommitNote) -> bool:
-        """Whether the newest commits have the note: Delta says nothing of an append that it skipped."""
+        """Whether the newest commits have the note; Delta does not report an append that it skipped."""
         assert self._state is not None
         newest = open_log(SparkSession.active(), self.path)[1].version()
         texts = (self._read_commit(version) or "" for version in range(newest, self._state[0], -1))
@@ -272,7 +271,7 @@ def _to_dict(scala_map: Any) -> dict[str, str]:
 
 
 def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
-    # By name, since an append to a path recreates a table that somebody dropped (tried).
+    # By name, because an append to a path recreates a table that somebody dropped (tried).
     writer = rows.writeTo(f"spark_catalog.{quote_path(path)}").options(**options)
     with explain_failures(path):
         try:
@@ -289,5 +288,5 @@ def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
 def _changed_table_error(path: str) -> BronzeError:
     return BronzeError(
         f"{path} was altered, replaced or deleted since this run began",
-        hint="run the same command again: the table is checked anew",
+        hint="run the same command again, which checks the table again",
     )

@@ -1,6 +1,6 @@
-"""Which positions (partition, offset) of a topic are in the tables: what the overlap guard and the audit ask.
+"""Looks up which positions (partition, offset) of a topic are in the tables, for the overlap guard and the audit.
 
-Offsets are collected as bitmaps, one bit each: a hundred million are 13 MB, and no sort of theirs leaves a partition.
+Spark collects offsets as bitmaps with one bit per offset: a hundred million take 13 MB, and need no sort or shuffle.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from bronze.offsets import EMPTY, Bounds, OffsetSet, list_runs
 
 
 def find_ingested(spark: SparkSession, tables: Sequence[str], topic: str, bounds: Bounds) -> OffsetSet:
-    """Look up which offsets are in any of the tables; reads only files that may hold some.
+    """Look up which offsets are in any of the tables; reads only files that may hold one of them.
 
     Args:
         spark: Session.
@@ -30,13 +30,13 @@ def find_ingested(spark: SparkSession, tables: Sequence[str], topic: str, bounds
 
 
 def is_within(bounds: Bounds) -> Column:
-    """Whether a row's position lies within the bounds; Delta skips files by it."""
+    """Return the condition that a row's position lies within the bounds; Delta uses it to skip files."""
     each = [_is_between(partition, first, end - 1) for partition, (first, end) in bounds.items()]
     return any_of(each) if each else F.lit(False)
 
 
 def is_one_of(offsets: OffsetSet) -> Column:
-    """Whether a row's position is one of the offsets, which are not many ranges."""
+    """Return the condition that a row's position is one of the offsets, which must be few ranges."""
     return any_of([_is_between(partition, *each) for partition, ranges in offsets.items() for each in ranges])
 
 
@@ -45,19 +45,19 @@ def _is_between(partition: int, first: int, last: int) -> Column:
 
 
 def any_of(conditions: Sequence[Column]) -> Column:
-    """Whether one of them holds. Halved again and again: Spark goes by recursion through a chain, and not far."""
+    """Join conditions with OR, as a balanced tree: Spark recurses into it, and a long chain overflows the stack."""
     middle = len(conditions) // 2
     return any_of(conditions[:middle]) | any_of(conditions[middle:]) if middle else conditions[0]
 
 
 def select_positions(spark: SparkSession, table: str, topic: str) -> DataFrame:
-    """Columns ``_kafka_partition``, ``_kafka_offset`` of a table's rows of one topic."""
+    """Select ``_kafka_partition`` and ``_kafka_offset`` of a table's rows of one topic."""
     rows = spark.read.format("delta").load(table).where(F.col("_kafka_topic") == topic)
     return rows.select("_kafka_partition", "_kafka_offset")
 
 
 def build_bitmaps(positions: DataFrame, *keys: str) -> DataFrame:
-    """Columns of ``keys``, ``_kafka_partition``, ``bucket``, ``bits``, ``count`` (rows, also of doubled offsets).
+    """Build bitmaps: ``keys``, ``_kafka_partition``, ``bucket``, ``bits``, ``count`` (rows, with duplicates).
 
     Spark's own functions count from 1: offset 0 is bit 0 of bucket 1, hence ``+ 1`` and ``- 1``.
     """
@@ -69,7 +69,7 @@ def build_bitmaps(positions: DataFrame, *keys: str) -> DataFrame:
 
 
 def collect_offsets(positions: DataFrame) -> OffsetSet:
-    """Run a query of positions; their offsets."""
+    """Run a query of positions, and return their offsets."""
     by_partition: dict[int, list[tuple[int, bytearray]]] = defaultdict(list)
     for partition, bucket, bits, _ in positions.transform(build_bitmaps).collect():
         by_partition[partition].append((bucket, bits))
@@ -79,8 +79,8 @@ def collect_offsets(positions: DataFrame) -> OffsetSet:
 def mark_replayed(rows: DataFrame, bronze_path: str, topic: str) -> DataFrame:
     """Add the boolean column ``is_replayed``: whether bronze has a valid row of the position.
 
-    An invalid row in bronze (of a run without a DLQ) is not a replay. Bronze is read as bitmaps, which a join takes to
-    the rows; so it is the few rows of the DLQ that are moved. Reads only files that may hold some.
+    An invalid row in bronze (of a run without a DLQ) is not a replay. Bronze is read as bitmaps, so the join only moves
+    them and the few rows of the DLQ. Reads only files that may hold one of the positions.
 
     Args:
         rows: DLQ rows of one topic with ``_kafka_partition`` and ``_kafka_offset``.

@@ -1,6 +1,6 @@
-"""What the Delta log says of a table in numbers: its files, its commits, how long each batch took.
+"""Measures a table from its Delta log: its files, its commits, and the duration of each batch.
 
-Through delta-spark's own snapshot and Spark's readers, so on any file system; reads no data file.
+Uses delta-spark's snapshot and Spark's readers, so it works on any file system. It reads no data file.
 """
 
 from datetime import datetime
@@ -22,11 +22,10 @@ _ACTIONS = (
 
 
 def list_files(spark: SparkSession, path: str) -> DataFrame:
-    """The files of a table's newest version.
+    """List the files of a table's newest version.
 
-    Columns ``partitionValues`` (map of text), ``size`` (bytes), ``modified`` (when it was written), ``rows``,
-    ``newest_kafka`` (null where no clock could mean it, or a file has no statistics of it) and ``newest_ingested``
-    (null where a file has none of that).
+    Columns ``partitionValues`` (map of text), ``size`` (bytes), ``modified`` (time of the write), ``rows``,
+    ``newest_kafka`` (null if implausible or without statistics) and ``newest_ingested`` (null without statistics).
     """
     _, snapshot = open_log(spark, path)
     files = DataFrame(snapshot.allFiles().toDF(), spark).withColumn("stats", F.from_json("stats", _STATS))
@@ -42,19 +41,18 @@ def list_files(spark: SparkSession, path: str) -> DataFrame:
 
 
 def usable_time_column(kafka_timestamp: Column, start: Column) -> Column:
-    """Kafka timestamps of rows, at most the start of their batch; null where no clock could mean them."""
+    """Return Kafka timestamps of rows, limited to the start of their batch; null for implausible ones."""
     earliest = F.timestamp_micros(F.lit(EARLIEST))
     latest = start + F.make_dt_interval(secs=F.lit(MAX_AHEAD / 1_000_000))
     return F.when(kafka_timestamp.between(earliest, latest), F.least(kafka_timestamp, start))
 
 
 def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: int) -> pd.DataFrame:
-    """A row per partition of a table; times are naive UTC.
+    """Return a row per partition of a table; times are naive UTC.
 
     Columns: the partition columns as text (None for null), ``files``, ``small`` (files below ``small_file_mb``),
     ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each), ``odd_ingested`` (the
-    newest ingestion of a file whose newest Kafka timestamp says nothing), ``unmeasured`` (files of which neither is
-    known).
+    newest ingestion of a file without a usable Kafka timestamp), ``unmeasured`` (files without either time).
     """
     keys = [F.col("partitionValues")[name].alias(name) for name in spec.partition_columns]
     is_small = F.col("size") < small_file_mb * 1024 * 1024
@@ -75,16 +73,16 @@ def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: 
 
 
 def read_commits(spark: SparkSession, path: str, since: datetime) -> pd.DataFrame:
-    """A row per commit of a table since a time, the newest first; times are naive UTC.
+    """Return a row per commit of a table since a time, the newest first; times are naive UTC.
 
     Columns ``version``, ``time``, ``operation``, ``rows`` and ``files`` (added), ``removed`` (files), ``bytes``
-    (added), ``ingested_at`` (start of the batch that the rows are of; null where no rows were added).
+    (added), ``ingested_at`` (start of the rows' batch; null if no rows were added).
     """
     actions = (
         spark.read.schema(_ACTIONS)
         .option("modifiedAfter", f"{since:%Y-%m-%dT%H:%M:%S}")
         .option("pathGlobFilter", "*.json")
-        .option("__globPaths__", "false")  # a path is no pattern; Hadoop can escape one, but not with a colon in it
+        .option("__globPaths__", "false")  # a path is not a pattern, and Hadoop cannot escape one that has a colon
         .json(f"{path}/_delta_log")
         .withColumn("version", F.regexp_extract("_metadata.file_name", r"^(\d+)", 1).cast("long"))
         .withColumn("stats", F.from_json("add.stats", _STATS))
@@ -102,13 +100,13 @@ def read_commits(spark: SparkSession, path: str, since: datetime) -> pd.DataFram
 
 
 def measure_batches(commits: pd.DataFrame) -> pd.DataFrame:
-    """How long each batch took, as the tables show it: from ``_ingested_at``, its start, to its last commit.
+    """Measure the duration of each batch, from its start (``_ingested_at``) to its last commit.
 
     Args:
         commits: Commits of both tables; those of a batch have the same ``ingested_at``.
 
     Returns:
-        A row per batch in the order of time: ``ingested_at``, ``rows``, ``seconds``.
+        A row per batch, ordered by time: ``ingested_at``, ``rows``, ``seconds``.
     """
     written = commits[(commits["operation"] == "WRITE") & commits["ingested_at"].notna()]
     batches = written.groupby("ingested_at", as_index=False).agg(rows=("rows", "sum"), time=("time", "max"))

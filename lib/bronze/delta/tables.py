@@ -1,4 +1,4 @@
-"""The two Delta tables: do they exist, do they fit, make what is missing."""
+"""Reads, checks and creates the two Delta tables."""
 
 import json
 import logging
@@ -28,25 +28,25 @@ from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
 
 log = logging.getLogger(__name__)
 
-# The one whose tables name their features; Delta has no later one.
+# Tables of this writer version name their features; Delta has no later version.
 _MAX_WRITER_VERSION = 7
-# Table properties of ours.
+# Prefix of this package's table properties.
 OWN_PROPERTIES = "bronze."
 
 
 @dataclass(frozen=True)
 class TableState:
-    """What is known of an existing table.
+    """The state of an existing table.
 
     Attributes:
-        table_id: Delta's id of the table: the same table by whatever path.
+        table_id: Delta's id of the table, the same for every path to it.
         schema: Its columns.
         partition_columns: Its partitioning.
         properties: Its table properties.
-        writer_features: What a writer must know.
+        writer_features: Features that a writer must support.
         version: Its newest version.
-        found: The newest commit of ours.
-        obstacle: Why deltalake cannot open it; empty where it can.
+        found: This package's newest commit.
+        obstacle: Why deltalake cannot open it; empty if it can.
     """
 
     table_id: str
@@ -60,22 +60,22 @@ class TableState:
 
     @property
     def note(self) -> CommitNote:
-        """What the newest commit of ours says."""
+        """The note of this package's newest commit."""
         return self.found.note or CommitNote("none")
 
 
 def is_watched(key: str) -> bool:
-    """Whether a change of a table property under a running writer means that the table must be checked again."""
+    """Whether a change of a table property during a run requires a new check of the table."""
     return key.lower().startswith("delta.")
 
 
 def read_table_state(path: str, option: str, spark: SparkSession | None = None) -> TableState | None:
-    """Read what the log says of a table; None where there is no table yet.
+    """Read the state of a table from its log; None if there is no table yet.
 
-    Local tables are read without Spark; others only when a session is given.
+    Reads local tables without Spark, and others only with a session.
 
     Raises:
-        NotADeltaTableError: There are files, but no table.
+        NotADeltaTableError: The path holds files that are not a Delta table.
     """
     local = to_local_path(path)
     if local is None:
@@ -88,7 +88,7 @@ def read_table_state(path: str, option: str, spark: SparkSession | None = None) 
             found = _read_through_spark(spark, path) if spark else None
             return found and replace(found, obstacle=f"deltalake cannot open {path}")
     folder = Path(local)
-    # A log without a commit is that of a table which another process is about to make, or was when it was killed.
+    # A log without a commit: another process is about to create the table, or was killed before it did.
     if folder.exists() and (not folder.is_dir() or any(file.name != "_delta_log" for file in folder.iterdir())):
         raise _not_a_table_error(option, path)
     return None
@@ -110,7 +110,7 @@ def _read_local(path: str) -> TableState:
 
 
 def _list_features(protocol: ProtocolVersions) -> tuple[str, ...]:
-    """What a writer must know; beyond version 7 also a version, which no writer of ours knows."""
+    """Return the features that a writer must support; also the version if it is above 7, which neither writer knows."""
     version = protocol.min_writer_version
     newer = [f"of writer version {version}"] if version > _MAX_WRITER_VERSION else []
     return (*(protocol.writer_features or ()), *newer)
@@ -138,10 +138,10 @@ def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
 
 
 def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> None:
-    """Refuse a table that lacks columns, has others, other types, another partitioning, or what no writer can serve.
+    """Refuse a table with other columns, types or partitioning, or with a feature that neither writer supports.
 
     Raises:
-        ConfigError: With every difference on a line.
+        ConfigError: The table differs. The message lists every difference.
     """
     found, wanted = dict(_list_leaves(state.schema)), dict(_list_leaves(spec.schema))
     differences = [f"column {name}: missing ({kind})" for name, kind in wanted.items() if name not in found]
@@ -165,7 +165,7 @@ def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> N
 
 
 def _list_leaves(schema: T.StructType, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every column by its path and type, ``request.path`` and ``string``."""
+    """Yield path and type of every column, such as ``request.path`` and ``string``."""
     for column in schema:
         if isinstance(column.dataType, T.StructType):
             yield from _list_leaves(column.dataType, f"{prefix}{column.name}.")
@@ -174,16 +174,16 @@ def _list_leaves(schema: T.StructType, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _format_type(kind: T.DataType) -> str:
-    """A column's type. An event may have null in a map; Spark cannot read one that the table says holds none."""
+    """Format a column's type; notes maps without null values, because Spark cannot read a null there."""
     holds_none = isinstance(kind, T.MapType) and not kind.valueContainsNull
     return kind.simpleString() + (" without null values" if holds_none else "")
 
 
 def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
-    """Create a table; its state, also where another process made it at the same time: Delta lets one of two do so.
+    """Create a table and return its state, also if another process created it at the same time.
 
-    A log without a commit is for Delta a table that exists: of another process that has not committed yet, or of one
-    that was killed before it did.
+    Delta treats a log without a commit as an existing table. Another process may not have committed yet, or was killed
+    before it did.
     """
     log.info("Creating the %s table at %s", spec.name, path)
     option, local, error = "dlq-path" if spec.name == "DLQ" else "output-path", to_local_path(path), None
@@ -191,7 +191,7 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
     for seconds in (0, 1, 2, 4):
         time.sleep(seconds)
         for folder in leftover if seconds else ():
-            with suppress(OSError):  # there is something in it
+            with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
         try:
             spark.sql(create_table_statement(spec, path))
@@ -203,7 +203,7 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
 
 
 def list_tables(config: TablesConfig) -> dict[str, tuple[str, TableSpec]]:
-    """Path and specification of the configured tables, by the name of their option."""
+    """Return path and specification of the configured tables, by the name of their option."""
     tables = {"output-path": (config.output_path, get_bronze_spec())}
     if config.dlq_path:
         tables["dlq-path"] = (config.dlq_path, get_dlq_spec())
@@ -212,7 +212,7 @@ def list_tables(config: TablesConfig) -> dict[str, tuple[str, TableSpec]]:
 
 @dataclass(frozen=True)
 class CheckedTable:
-    """A table that fits or does not exist yet (``state`` is None), with its path as Hadoop qualifies it."""
+    """A table that passed the check or does not exist yet (``state`` is None), with its path qualified by Hadoop."""
 
     path: str
     spec: TableSpec
@@ -220,17 +220,17 @@ class CheckedTable:
 
     @property
     def id(self) -> str:
-        """Delta's id of the table; empty where it does not exist yet."""
+        """Delta's id of the table; empty if it does not exist yet."""
         return self.state.table_id if self.state else ""
 
     @property
     def place(self) -> Place | None:
-        """The table by its id and path; None where it does not exist yet."""
+        """The table's id and path; None if it does not exist yet."""
         return Place(self.state.table_id, self.path) if self.state else None
 
 
 def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTable, CheckedTable | None]:
-    """Bronze and the DLQ as they are now, where there are any with the right columns; Kafka is not asked.
+    """Read and check the current state of bronze and the DLQ, without Kafka.
 
     Raises:
         NotADeltaTableError: A path holds something else.
@@ -246,7 +246,7 @@ def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTab
 
 
 def find_obstacle(path: str, state: TableState | None) -> str:
-    """Why the direct writer cannot append to a table correctly; empty where it can."""
+    """Return why the direct writer cannot append to a table correctly; empty if it can."""
     if to_local_path(path) is None:
         return f"{path} is not on a local file system"
     if state is None:
@@ -259,10 +259,10 @@ def find_obstacle(path: str, state: TableState | None) -> str:
 
 def _not_a_table_error(option: str, path: str) -> NotADeltaTableError:
     return NotADeltaTableError(
-        f"--{option}: {path} holds files but is no Delta table", hint="give an empty or a new path"
+        f"--{option}: {path} holds files but is not a Delta table", hint="give an empty or a new path"
     )
 
 
 def no_table_error(option: str, path: str) -> ConfigError:
-    """For a command that needs a table which is not there."""
+    """Make the error for a command that needs a table when the path has none."""
     return ConfigError(f"--{option}: there is no table at {path}", hint="ingest first, or correct the path")

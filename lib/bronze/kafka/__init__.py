@@ -1,1 +1,1 @@
-"""What is asked of Kafka: its client, topics, offsets, times and records."""
+"""Requests to Kafka: client, topics, offsets, timestamps and records."""

@@ -1,4 +1,4 @@
-"""The records of a topic, read once and not as a stream."""
+"""Reads the records of a topic once, not as a stream."""
 
 import json
 
@@ -10,16 +10,16 @@ from bronze.offsets import Bounds
 
 
 def read_records(client: KafkaClient, bounds: Bounds, isolation: str, **others: str) -> DataFrame:
-    """The records within the bounds, with the columns of Spark's source; nothing is read yet.
+    """Return the records within the bounds, lazily, with the columns of Spark's source.
 
     Args:
-        client: Knows the topic.
-        bounds: What to read; of partitions that are not named, nothing.
+        client: Client of the topic.
+        bounds: Offsets to read; partitions without bounds are not read.
         isolation: read_committed or read_uncommitted.
-        others: More options of Spark's source.
+        others: Further options of Spark's source.
 
     Raises:
-        ConfigError: Spark does not take one of the client properties.
+        ConfigError: Spark does not accept one of the client properties.
     """
     config, spark = client.config, client.spark
     starts, ends = ({str(p): span[side] for p, span in bounds.items()} for side in (0, 1))

@@ -1,7 +1,7 @@
-"""Kafka timestamps by place, and places by time; a record whose timestamp no clock could mean is passed over.
+"""Finds Kafka timestamps of offsets and offsets of timestamps; skips records with an implausible timestamp.
 
-Kafka finds a time in its index. Where it answers with such a record, its neighbours are read: so one record of the year
-58872 neither ends a range before all that came after it, nor says how old the records are.
+Kafka finds a time in its index. If it answers with an implausible record, this module reads the neighbours. So one
+record of the year 58872 neither cuts off the records after it, nor decides how old the records are.
 """
 
 import time
@@ -18,7 +18,7 @@ from bronze.kafka.client import KafkaClient, no_answer_error
 from bronze.kafka.topic import list_offsets
 from bronze.offsets import Bounds
 
-# Records to look at for a timestamp that a clock could mean.
+# Records to search for a plausible timestamp.
 _NEIGHBOURS = 100
 # Offset and Kafka timestamp in milliseconds since 1970.
 Stamp = tuple[int, int]
@@ -26,17 +26,17 @@ _LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1
 
 
 def find_offsets_at(client: KafkaClient, timestamp_ms: int, available: Bounds, *, is_end: bool) -> dict[int, int]:
-    """The first offset whose Kafka timestamp is at or after a time, per partition; -1 where there is none.
+    """Return the first offset whose Kafka timestamp is at or after a time, per partition; -1 if none is.
 
-    A record with a timestamp in the future counts as one of the time of the next record that has a usable one. Where
-    none is near, an end is taken later and a start earlier: what the tables have is left out anyway.
+    A record with a timestamp in the future gets the time of the next record with a usable one. If none is near, an end
+    moves later and a start earlier: a backfill skips the records that the tables already have.
 
     Raises:
         BronzeError: Kafka does not answer.
     """
     found = list_offsets(client, available, _offset_spec(client).forTimestamp(timestamp_ms))
     offsets = {partition: info.offset() for partition, info in found.items()}
-    # One before 2000 is the answer only to such a time.
+    # Kafka answers with a timestamp before 2000 only if the time itself is before 2000.
     odd = [p for p, info in found.items() if not _is_usable(ms := info.timestamp()) and ms * 1000 >= EARLIEST]
     if odd:
         with _open_reader(client) as reader:
@@ -45,7 +45,7 @@ def find_offsets_at(client: KafkaClient, timestamp_ms: int, available: Bounds, *
 
 
 def _search(reader: "_Reader", partition: int, span: tuple[int, int], timestamp_ms: int, is_end: bool) -> int:
-    """Bisect a partition, whose usable timestamps ascend."""
+    """Bisect a partition, assuming that its usable timestamps ascend."""
     low, high = span
     while low < high:
         middle = (low + high) // 2
@@ -53,18 +53,18 @@ def _search(reader: "_Reader", partition: int, span: tuple[int, int], timestamp_
         is_reached = usable >= timestamp_ms if usable is not None else is_all or not is_end
         low, high = (low, middle) if is_reached else (middle + 1, high)
     if is_end and low < span[1] and _find_usable(reader, partition, low, span[1]) == (None, True):
-        return span[1]  # the last records say nothing: they belong to those before them
+        return span[1]  # the last records have no usable timestamp: they belong to the records before them
     return low
 
 
 def _find_usable(reader: "_Reader", partition: int, start: int, end: int) -> tuple[int | None, bool]:
-    """The first usable timestamp from an offset on, and whether all records were looked at."""
+    """Return the first usable timestamp from an offset on, and whether the search reached the end."""
     stamps = reader.read({partition: (start, end)})[partition]
     return next((ms for _, ms in stamps if _is_usable(ms)), None), len(stamps) < _NEIGHBOURS
 
 
 def find_timestamps(client: KafkaClient, available: Bounds) -> dict[int, tuple[int, int]]:
-    """Kafka timestamp of the earliest record and the newest timestamp, ms since 1970; -1 where there is no record.
+    """Return the timestamps of the earliest record and the newest one, in ms since 1970; -1 without a record.
 
     Raises:
         BronzeError: Kafka does not answer.
@@ -86,10 +86,10 @@ def find_timestamps(client: KafkaClient, available: Bounds) -> dict[int, tuple[i
 
 
 def read_next_timestamps(client: KafkaClient, next_offsets: dict[int, int], available: Bounds) -> dict[int, int]:
-    """Kafka timestamp (milliseconds since 1970) of the next unread record, per partition that has one.
+    """Return the Kafka timestamp (milliseconds since 1970) of the next unread record, per partition that has one.
 
-    That of the first one after it, else of the last one before it, where no clock could mean its own; its own where
-    that holds of all of them. Reads one record of each partition that lags, and commits nothing.
+    If it is implausible, the first plausible one after it counts, else the last plausible one before it, else the
+    implausible one itself. Reads one record of each partition that lags, and commits no offset.
 
     Raises:
         BronzeError: Kafka did not deliver them in time.
@@ -113,9 +113,9 @@ def _choose_next(unread: list[Stamp], before: list[Stamp]) -> int:
 
 
 def format_timestamp(timestamp_ms: int) -> str:
-    """A Kafka timestamp as ISO 8601; ``after 9999`` where the calendar ends before it."""
+    """Format a Kafka timestamp as ISO 8601; ``after 9999`` if it is beyond Python's calendar."""
     if timestamp_ms < 0:
-        return "before 1970"  # Kafka has -1 for no timestamp
+        return "before 1970"  # Kafka uses -1 for no timestamp
     if timestamp_ms > _LATEST:
         return "after 9999"
     return (EPOCH + timedelta(milliseconds=timestamp_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -131,15 +131,15 @@ def _offset_spec(client: KafkaClient) -> Any:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A consumer without a group, for a few records of each partition."""
+    """A consumer without a group, which reads a few records of each partition."""
 
     client: KafkaClient
     consumer: Any
 
     def read(self, spans: Bounds, whole: bool = False) -> dict[int, list[Stamp]]:
-        """Stamps from the first offset of each span up to the first usable one, or of the whole span.
+        """Read stamps from the first offset of each span up to the first usable one, or of the whole span.
 
-        At most _NEIGHBOURS of each: fewer, without a usable one, are all that the span has.
+        Reads at most _NEIGHBOURS stamps per span. Fewer stamps without a usable one are all of the span.
         """
         jvm, config = self.client.jvm, self.client.config
         requested = {p: jvm.org.apache.kafka.common.TopicPartition(config.kafka_topic, p) for p in spans}
@@ -155,7 +155,7 @@ class _Reader:
                 partition = topic_partition.partition()
                 records = polled.records(topic_partition).iterator()
                 _collect(records, found[partition], spans[partition][1], whole)
-            # Only transaction markers and aborted records may be left: the position passes them without a record.
+            # Only transaction markers and aborted records may remain: the position passes them without a record.
             done = [
                 p
                 for p, tp in requested.items()
@@ -183,8 +183,8 @@ def _open_reader(client: KafkaClient) -> Iterator[_Reader]:
     jvm, config = client.jvm, client.config
     properties = jvm.java.util.Properties()
     own = {"enable.auto.commit": "false", "isolation.level": "read_committed", "max.poll.records": str(_NEIGHBOURS)}
-    small = {"max.partition.fetch.bytes": "65536"}  # a record that is larger comes nevertheless
-    own["auto.offset.reset"] = "earliest"  # where Kafka deletes the record just now
+    small = {"max.partition.fetch.bytes": "65536"}  # Kafka still delivers a larger record
+    own["auto.offset.reset"] = "earliest"  # in case Kafka deletes the record meanwhile
     for key, value in {**client.properties, **own, **small}.items():
         if key != "group.id":
             properties.setProperty(key, value)

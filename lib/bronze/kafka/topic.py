@@ -1,7 +1,7 @@
-"""What is asked of Kafka beside its records: does it answer, what is the topic, which offsets does it hold.
+"""Requests the topic's metadata from Kafka: id, partitions, offsets and settings.
 
-Through the Java client on Spark's own class path, with the same client properties that Spark's source gets: so
-security settings mean the same to both, and what is checked at the start is what will be used.
+The Java client comes from Spark's own class path and gets the same client properties as Spark's source. So security
+settings mean the same to both, and the start checks the properties that the query will use.
 """
 
 import logging
@@ -18,12 +18,12 @@ from bronze.offsets import Bounds
 from bronze.parsing import parse_starting_offsets
 
 log = logging.getLogger(__name__)
-_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID: what old brokers answer
+_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID: the answer of old brokers
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as Kafka knows it; the id is another when a topic of the same name is made anew, empty where unknown."""
+    """A topic in Kafka. A recreated topic of the same name has another id; the id is empty if unknown."""
 
     name: str
     topic_id: str
@@ -31,7 +31,7 @@ class Topic:
 
 
 def fetch_topic(client: KafkaClient) -> Topic:
-    """Look the topic up, waiting for the broker up to ``startup_timeout`` seconds.
+    """Look up the topic; waits for a broker up to ``startup_timeout`` seconds.
 
     Raises:
         BronzeError: No broker answered in time.
@@ -44,18 +44,18 @@ def fetch_topic(client: KafkaClient) -> Topic:
 
 
 def request_topic(client: KafkaClient) -> Any:
-    """Ask what the topic is; a future of Kafka's client."""
+    """Request the description of the topic; returns a future of Kafka's client."""
     names = client.jvm.java.util.Collections.singletonList(client.config.kafka_topic)
     return client.admin.describeTopics(names).allTopicNames()
 
 
 def fetch_offsets(client: KafkaClient, partitions: Iterable[int], timeout: float | None = None) -> Bounds:
-    """The offsets that Kafka holds now: the earliest, and the end (exclusive; open transactions are beyond it).
+    """Ask which offsets Kafka holds now: the earliest, and the end (exclusive, before any open transaction).
 
     Args:
-        client: Knows the topic.
-        partitions: Of the topic.
-        timeout: Seconds that a running query waits for Kafka; at a start ``startup_timeout``.
+        client: Client of the topic.
+        partitions: Partitions of the topic.
+        timeout: Seconds that a running query waits for Kafka; None at a start, which waits for ``startup_timeout``.
 
     Raises:
         BronzeError: Kafka does not answer at a start. It does not answer a running query.
@@ -68,7 +68,7 @@ def fetch_offsets(client: KafkaClient, partitions: Iterable[int], timeout: float
 def list_offsets(
     client: KafkaClient, partitions: Iterable[int], spec: Any, timeout: float | None = None
 ) -> dict[int, Any]:
-    """Offset and timestamp of one record of each partition, by a Java ``OffsetSpec``; read committed."""
+    """Return offset and timestamp of one record per partition for a Java ``OffsetSpec``, read committed."""
     jvm, name = client.jvm, client.config.kafka_topic
     requested = {p: jvm.org.apache.kafka.common.TopicPartition(name, p) for p in partitions}
     request = jvm.java.util.HashMap()
@@ -81,23 +81,23 @@ def list_offsets(
 
 
 def fetch_settings(client: KafkaClient) -> dict[str, str]:
-    """The topic's settings, such as ``retention.ms``; empty where Kafka does not tell this client."""
+    """Return the topic's settings, such as ``retention.ms``; empty if this client may not read them."""
     jvm, name = client.jvm, client.config.kafka_topic
     kind = jvm.org.apache.kafka.common.config.ConfigResource.Type.TOPIC
     resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, name)
     try:
         found = client.admin.describeConfigs(jvm.java.util.Collections.singletonList(resource)).all().get()
     except Py4JJavaError as error:
-        log.warning("Kafka does not tell the settings of %s: %s", name, read_reason(error))
+        log.warning("cannot read the settings of topic %s: %s", name, read_reason(error))
         return {}
     return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
 
 
 def check_starting_offsets(config: IngestConfig, topic: Topic, available: Bounds) -> None:
-    """Refuse JSON offsets that do not name the topic's partitions, all of them, with offsets that Kafka holds.
+    """Refuse JSON offsets that do not name exactly the topic's partitions, with offsets that Kafka holds.
 
     Raises:
-        ConfigError: Some are not named. Some named ones do not exist. Kafka has deleted them, or not reached them.
+        ConfigError: A partition is not named or does not exist. Kafka has deleted an offset, or not reached it.
     """
     offsets = parse_starting_offsets(config.starting_offsets, topic.name)
     if offsets is None:
@@ -119,11 +119,11 @@ def check_starting_offsets(config: IngestConfig, topic: Topic, available: Bounds
 
 
 def read_topic_id(text: str, config: KafkaConfig) -> str:
-    """The topic's id as Kafka prints it; empty, with a warning, where the broker has none."""
+    """Return the topic's id as Kafka prints it; empty, with a warning, if the broker has none."""
     if text != _NO_TOPIC_ID:
         return text
     log.warning(
-        "Kafka at %s has no topic ids; if %s is deleted and recreated, that cannot be noticed",
+        "Kafka at %s has no topic ids, so this run cannot notice if %s is deleted and recreated",
         config.kafka_brokers,
         config.kafka_topic,
     )
@@ -131,14 +131,14 @@ def read_topic_id(text: str, config: KafkaConfig) -> str:
 
 
 def unknown_partitions_error(name: str, topic: str, unknown: Sequence[int]) -> ConfigError:
-    """For JSON offsets that name partitions which the topic does not have."""
+    """Make the error for JSON offsets that name partitions which the topic does not have."""
     return ConfigError(f"{to_flag(name)} names partitions that {topic} does not have: {', '.join(map(str, unknown))}")
 
 
 def recreated_topic_error(topic: str, path: str, known: str, found: str) -> ConfigError:
-    """For a topic that was deleted and recreated since the table was made for it: its offsets mean other records."""
+    """Make the error for a topic that was deleted and recreated after its table: its offsets mean other records."""
     return ConfigError(
-        f"topic {topic} was deleted and recreated since {path} was made (topic id {found}, the table has {known}); "
-        "its offsets mean other records now.",
-        hint="Give new --output-path, --dlq-path and --checkpoint-path.",
+        f"topic {topic} was deleted and recreated since {path} was created (topic id {found}, the table has {known}); "
+        "its offsets now mean other records.",
+        hint="Use new --output-path, --dlq-path and --checkpoint-path.",
     )

@@ -1,4 +1,4 @@
-"""What a running query asks Kafka again and again, over one client: does it answer, is the topic still the same?"""
+"""Checks of a running query, over one client: does Kafka answer, and is the topic still the same?"""
 
 import logging
 import time
@@ -11,17 +11,17 @@ from bronze.kafka.topic import Topic, recreated_topic_error, request_topic
 
 log = logging.getLogger(__name__)
 
-# Spark asks for the offsets of a batch three times, each as long as Kafka's client waits by default.
+# Spark requests the offsets of a batch three times, and waits each time as long as Kafka's client does by default.
 _TRIES = 3
 _CLIENT_TIMEOUT_MS = "60000"
-# A broker that answers does so in milliseconds.
+# A broker answers within milliseconds, or not at all.
 _LOOK_SECONDS = 10
 
 
 class TopicWatch:
-    """Watches one topic while a query reads it; ``path`` is the table that its records go into.
+    """Watches one topic while a query reads it; ``path`` is the table of its records.
 
-    ``timeout`` is for how many seconds the query waits for Kafka.
+    ``timeout`` is the number of seconds that the query waits for Kafka.
     """
 
     def __init__(self, client: KafkaClient, topic: Topic, path: str):
@@ -32,14 +32,14 @@ class TopicWatch:
         self._silent_since: float | None = None
 
     def check_topic(self) -> None:
-        """Make sure that the topic is still the one it was, after a batch was read and before it is committed.
+        """Check that the topic was not recreated, after a batch was read and before it is committed.
 
-        The offsets of a topic that was deleted and recreated mean other records. An id never comes back, so as long as
-        it is the same, all that was read until now came from the one topic. Waits for Kafka as long as Spark does.
+        The offsets of a recreated topic mean other records. Kafka never reuses an id, so with an unchanged id all
+        records until now came from the same topic. Waits for Kafka as long as Spark does.
 
         Raises:
-            ConfigError: It is another.
-            UnknownTopicError: It is gone.
+            ConfigError: The topic was recreated.
+            UnknownTopicError: The topic no longer exists.
             BronzeError: Kafka does not answer.
         """
         if self._topic.topic_id:  # old brokers have none
@@ -52,7 +52,7 @@ class TopicWatch:
         return str(answer.get(self._topic.name).topicId().toString())
 
     def heartbeat(self) -> None:
-        """Say when Kafka does not answer, and when it does again; called every second, and never waits."""
+        """Log when Kafka stops answering, and when it answers again; runs every second and never blocks."""
         now = time.monotonic()
         if self._answer is None:
             if now - self._asked >= _LOOK_SECONDS or self._silent_since is not None:
@@ -67,7 +67,7 @@ class TopicWatch:
             self._answer.get()
         except Py4JJavaError as error:
             reason = read_reason(error)
-            if is_final(reason):  # it answers; the next batch ends by it
+            if is_final(reason):  # Kafka does answer; the next batch fails with this error
                 return
             self._silent_since = self._silent_since or self._asked
             log.warning("Kafka at %s does not answer, waited %d s: %s", brokers, now - self._silent_since, reason)
@@ -78,12 +78,12 @@ class TopicWatch:
 
 
 def _read_timeout(client: KafkaClient) -> float:
-    """Seconds that a running query waits for an answer, as long as Spark does.
+    """Return the seconds that a running query waits for an answer, the same as Spark does.
 
     Raises:
-        ConfigError: The properties file has no number for it.
+        ConfigError: The properties file has a value that is not a number.
     """
     given = client.properties.get("default.api.timeout.ms", _CLIENT_TIMEOUT_MS).strip()
     if not given.isdecimal():
-        raise client_config_error(client.config, "default.api.timeout.ms is no number of milliseconds")
+        raise client_config_error(client.config, "default.api.timeout.ms is not a number of milliseconds")
     return _TRIES * int(given) / 1000
