@@ -1,10 +1,10 @@
-# `make` alone prints this help. Everything runs in .venv, which the first target that needs it makes.
+# `make` prints the help. Everything runs in .venv; the first target that needs it creates it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
-# The first Python that can make the environment; where none can, the first there is, and setup says what it lacks.
+# The first Python that can create the environment; if none can, the first one found, and setup says what is missing.
 PYTHONS := python3.11 python3.12 python3.13 python3
 ifndef PYTHON
 PYTHON := $(shell for p in $(PYTHONS); do \
@@ -15,15 +15,14 @@ CONDA ?= $(firstword $(foreach c,micromamba mamba conda,$(shell command -v $(c) 
 USE_CONDA ?=
 BIN := .venv/bin
 READY := .venv/.ready
-# The classes that Spark loads at every start, as the JVM maps them (make fast-start). A JVM that cannot use them
-# ignores them: lib/sandbox/classes.py.
+# Archive of the classes that Spark loads at every start; a JVM that cannot use it ignores it: lib/sandbox/classes.py.
 CLASSES := .venv/spark-classes.jsa
 ifneq ($(wildcard $(CLASSES)),)
 ifneq ($(origin SPARK_SUBMIT_OPTS),environment)
 export SPARK_SUBMIT_OPTS := -XX:SharedArchiveFile="$(CURDIR)/$(CLASSES)" -Xlog:cds*=off
 endif
 endif
-# From environment.yml it has a Java of its own, which Spark's scripts look for on PATH.
+# An environment from environment.yml has its own Java, which Spark's scripts look for on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Parameters of the targets below: make produce COUNT=1000, make ingest ARGS="--with-metrics"
@@ -34,20 +33,20 @@ DATA ?= data
 ARGS ?=
 NOTEBOOK ?= ingestion
 PARAMS ?=
-# Test processes at once, each with a Spark and a broker of its own; the tests of a file stay together.
+# Parallel test processes, each with its own Spark and broker; the tests of a file stay together.
 WORKERS ?= 2
 SOAK_MINUTES ?= 15
 KILLS ?= 25
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
-# Notebooks take data/ for the sandbox's own; another folder must be named.
+# Notebooks treat data/ as the sandbox's folder; another folder must be named.
 ifneq ($(DATA),data)
 export SANDBOX_TABLES_DIR := $(DATA)
 endif
 
 TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq-path $(DATA)/dlq
 RUN = $(BIN)/python -m bronze.notebook.run notebooks
-# Not named in a recipe: `make -n` would run the line.
+# A variable, because `make -n` would run a recipe line that names MAKE.
 SUBMAKE = $(MAKE)
 PLACES = -p kafka_topic $(TOPIC) -p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq
 PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -59,7 +58,7 @@ help: ## Show this help
 
 ##@ Setup
 
-setup: $(READY) ## Make .venv with all packages and fetch the jars (USE_CONDA=1: from environment.yml)
+setup: $(READY) ## Create .venv with all packages and fetch the jars (USE_CONDA=1: from environment.yml)
 
 $(READY): pyproject.toml environment.yml
 	@test -n "$(PYTHON)$(USE_CONDA)" || { echo "No Python found: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)." >&2; exit 2; }
@@ -83,8 +82,8 @@ endif
 fast-start: $(CLASSES) ## Store the classes that Spark loads (200 MB), so that it starts faster; the tests use them
 
 $(CLASSES): $(READY)
-	@echo "Storing the classes that Spark loads, so that it starts faster: about a minute, once"
-	@$(BIN)/python -m sandbox.classes "$(CURDIR)/$@" && test -e $@ || { echo "This Java stores none: Spark starts as before" >&2; touch $@; }
+	@echo "Archiving the classes that Spark loads, so that it starts faster: about a minute, once"
+	@$(BIN)/python -m sandbox.classes "$(CURDIR)/$@" && test -e $@ || { echo "This Java cannot archive classes: Spark starts as usual" >&2; touch $@; }
 
 env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for --archives on a cluster
 	rm -rf build/env dist/bronze-env.tar.gz
@@ -97,26 +96,26 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 
 ##@ Demo
 
-demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
+demo: setup ## Kafka, 20,000 sample events, all notebooks with papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
 	@$(BIN)/python -m sandbox.jvm $(SUBMAKE) notebooks
 	@printf '%s\n' '' 'Try next:' \
-		'  make demo          again: as many new events, nothing twice' \
+		'  make demo          again: as many new events, no duplicates' \
 		'  make lab           the notebooks in JupyterLab' \
-		'  make submit        the same ingestion by spark-submit' \
-		'  make audit         prove once more that every record is there once' \
+		'  make submit        the same ingestion with spark-submit' \
+		'  make audit         prove again that every record is there once' \
 		'  make sandbox-down  stop Kafka'
 
-# The audit is the last: a command keeps its context in the demo's JVM.
-notebooks: setup ## Run all notebooks by papermill on the sandbox, and the audit
+# The audit must be last, because a command does not stop its Spark context in the demo's JVM.
+notebooks: setup ## Run all notebooks with papermill on the sandbox, and the audit
 	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
 	$(RUN)/backfill.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
 	$(RUN)/dlq_inspection.ipynb $(PLACES)
 	$(RUN)/table_monitoring.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
 	$(BIN)/bronze audit $(SOURCE) $(TABLES)
 
-lab: setup ## Open JupyterLab on the notebooks
+lab: setup ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 ##@ Sandbox
@@ -124,7 +123,7 @@ lab: setup ## Open JupyterLab on the notebooks
 sandbox-up: setup ## Start the sandbox's Apache Kafka on 127.0.0.1:$(PORT)
 	@$(BIN)/python -m sandbox up
 
-sandbox-down: setup ## Stop it; the topics stay
+sandbox-down: setup ## Stop the sandbox's Kafka; the topics stay
 	@$(BIN)/python -m sandbox down
 
 produce: setup ## Produce COUNT sample events to TOPIC
@@ -135,7 +134,7 @@ produce: setup ## Produce COUNT sample events to TOPIC
 ingest: setup ## Ingest the sandbox's topic until it is empty: bronze ingest --available-now ARGS
 	$(BIN)/bronze ingest $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
 
-submit: setup ## The same by spark-submit of lib/bronze_ingestion.py on local[2]
+submit: setup ## The same with spark-submit of lib/bronze_ingestion.py on local[2]
 	PYSPARK_PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/spark-submit --master 'local[2,4]' \
 		--packages $$($(BIN)/python -m bronze.runtime.jars --packages) \
 		lib/bronze_ingestion.py $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
@@ -143,30 +142,30 @@ submit: setup ## The same by spark-submit of lib/bronze_ingestion.py on local[2]
 audit: setup ## Prove that every record is exactly once in bronze or in the DLQ
 	$(BIN)/bronze audit $(SOURCE) $(TABLES) $(ARGS)
 
-notebook: setup ## Run NOTEBOOK by papermill with PARAMS="-p name value": unknown names fail
+notebook: setup ## Run NOTEBOOK with papermill and PARAMS="-p name value"; unknown names fail
 	$(BIN)/python -m bronze.notebook.run notebooks/$(NOTEBOOK).ipynb $(PARAMS)
 
 ##@ Test
 
-test: setup $(CLASSES) ## The whole suite but for the faults: unit, integration, notebooks
+test: setup $(CLASSES) ## Unit, integration and notebook tests (all tests except the fault tests)
 	$(PARALLEL) tests/notebooks tests/integration tests/unit $(ARGS)
 
-test-unit: setup ## Without Kafka
+test-unit: setup ## Unit tests, without Kafka
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
-test-notebooks: setup $(CLASSES) ## The notebooks, by nbmake and by papermill
+test-notebooks: setup $(CLASSES) ## Notebook tests, with nbmake and papermill
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)
 
-# The largest file first: begun last it would leave one process alone at the end.
-test-faults: setup $(CLASSES) ## Crashes, stops, concurrent writers, failures of Kafka and storage: see docs/reliability.md
+# The largest file first: started last, it would run alone at the end.
+test-faults: setup $(CLASSES) ## Fault tests: crashes, stops, concurrent writers, failures of Kafka and storage; see docs/reliability.md
 	$(PARALLEL) $$(ls -S tests/faults/test_*.py) -m "not soak" $(ARGS)
 
-test-soak: setup $(CLASSES) ## The same for hours: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
+test-soak: setup $(CLASSES) ## Long fault tests: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
 	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
 
 ##@ Code
 
-lint: setup ## ruff, mypy, the layers of imports, spelling, and no outputs in notebooks
+lint: setup ## Run ruff, mypy, import-linter and codespell, and check that notebooks have no outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -174,14 +173,14 @@ lint: setup ## ruff, mypy, the layers of imports, spelling, and no outputs in no
 	$(BIN)/codespell
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
-format: setup ## ruff's fixes and format
+format: setup ## Apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-strip: setup ## Strip the notebooks of outputs
+strip: setup ## Remove the outputs from the notebooks
 	$(BIN)/nbstripout notebooks/*.ipynb
 
-clean: ## Remove tables, runs and caches; .venv stays (the sandbox is stopped first)
+clean: ## Stop the sandbox; remove tables, runs and caches, but keep .venv
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 

@@ -2,8 +2,8 @@
 
     python benchmarks/audit.py [--offsets 10000000] [--partitions 64]
 
-The table holds that many positions of a topic, written by Spark with the product's own DDL and without the events
-(the audit does not read them). The topic itself is empty: with no gap in the table, nothing is read from Kafka.
+The table holds that many positions of a topic, written by Spark with the product's DDL and without the events, which
+the audit does not read. The topic itself is empty: the table has no gaps, so the audit reads nothing from Kafka.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TOPIC = "benchmark"
 
 
 def fill_table(spark: SparkSession, path: str, offsets: int, partitions: int) -> None:
-    """Positions in the order of ingestion: each file has a span of offsets of all partitions."""
+    """Write positions in the order of ingestion: each file has a span of offsets of all partitions."""
     spark.sql(create_table_statement(get_bronze_spec(), path))
     number = F.col("id")
     columns = {

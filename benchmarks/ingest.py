@@ -1,11 +1,11 @@
-"""Seconds per batch of both writers, beside a plain from_json and append of the same records, in one run.
+"""Seconds per batch of both writers, compared in one run with a plain from_json and append of the same records.
 
     python benchmarks/ingest.py [--batches 3] [--records 100000] [--rounds 2]
 
-Each way reads the same topic of sample events (1 % invalid) from a broker of its own, batch by batch; the last reads as
-many that are all invalid. The first batch of each run warms up and is left out. The plain way parses with from_json
-and appends to a partitioned Delta table; it checks nothing, has no DLQ and keeps no origin but the raw value. The usual
-way adds a DLQ for what lacks a required field, and counts; what it parsed is kept meanwhile, so that it parses once.
+Each way reads the same topic of sample events (1 % invalid) from a local broker, batch by batch; the last one reads as
+many invalid records. The first batch of each run is a warm-up and is not counted. The plain way parses with from_json
+and appends to a partitioned Delta table; it checks nothing, has no DLQ, and keeps only the raw value as origin. The
+usual way adds counts and a DLQ for records without a required field; it persists the parsed rows to parse only once.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TOPIC, INVALID_TOPIC = "benchmark", "benchmark-invalid"
 
 
 class BatchTimes(StreamingQueryListener):
-    """Collects what Spark itself says each batch took, planning and offset log included."""
+    """Collects the duration of each batch as Spark reports it, including planning and the offset log."""
 
     def __init__(self, records: int):
         self.seconds: list[float] = []
@@ -42,7 +42,7 @@ class BatchTimes(StreamingQueryListener):
         pass
 
     def onQueryProgress(self, event):  # noqa: N802
-        # Partitions of unequal size leave a small last batch, which is no measure.
+        # Partitions of unequal size leave a small last batch, which is not representative.
         if event.progress.numInputRows >= self.records / 2:
             self.seconds.append(event.progress.durationMs["triggerExecution"] / 1000)
 
@@ -56,7 +56,7 @@ class BatchTimes(StreamingQueryListener):
 def run_ours(
     spark: SparkSession, brokers: str, folder: Path, limit: int, writer: str = "direct", topic: str = TOPIC
 ) -> int:
-    """The product, with DLQ and metrics; returns the records that are in the tables, each position once."""
+    """Run the product with DLQ and metrics; return the number of records in the tables, each position once."""
     paths = {name: str(folder / name) for name in ("checkpoint_path", "output_path", "dlq_path")}
     config = IngestConfig(
         kafka_brokers=brokers,
@@ -82,7 +82,7 @@ def read_topic(spark: SparkSession, brokers: str, limit: int) -> DataFrame:
 
 
 def parse_events(records: DataFrame) -> DataFrame:
-    """from_json, and the hour that the tables are partitioned by."""
+    """Parse with from_json, and add the partition columns."""
     text, time_of_event = F.col("value").cast("string"), F.try_to_timestamp("event_timestamp")
     parsed = records.select(F.from_json(text, get_event_schema()).alias("event"), text.alias("_raw_value"))
     return parsed.select("event.*", "_raw_value").withColumns(
@@ -91,7 +91,7 @@ def parse_events(records: DataFrame) -> DataFrame:
 
 
 def run_plain(spark: SparkSession, brokers: str, folder: Path, limit: int) -> int:
-    """from_json and a partitioned append; returns the rows written."""
+    """Run from_json and a partitioned append; return the number of rows."""
     rows = read_topic(spark, brokers, limit).transform(parse_events)
     writer = rows.writeStream.format("delta").partitionBy("_event_date", "_event_hour").trigger(availableNow=True)
     writer.option("checkpointLocation", str(folder / "ck")).start(str(folder / "plain")).awaitTermination()
@@ -99,7 +99,7 @@ def run_plain(spark: SparkSession, brokers: str, folder: Path, limit: int) -> in
 
 
 def run_usual(spark: SparkSession, brokers: str, folder: Path, limit: int) -> int:
-    """from_json, what lacks a required field to a DLQ, counts of both; returns the rows written."""
+    """Run from_json with counts and a DLQ for records without a required field; return the number of rows."""
     is_valid = F.col("event_id").isNotNull() & F.col("tenant_id").isNotNull() & F.col("_event_date").isNotNull()
 
     def append(batch: DataFrame, batch_id: int) -> None:
@@ -141,7 +141,7 @@ def main() -> None:
                 listener.seconds.clear()
                 target = Path(folder, f"{number}-{name.replace(' ', '-')}")
                 rows = way(spark, kafka.brokers, target, given.records)
-                time.sleep(1)  # the listener is told a moment later
+                time.sleep(1)  # the listener gets the event a moment later
                 times[name] += listener.seconds[1:]
                 print(f"round {number} {name}: {rows:,} rows, batches {[round(s, 1) for s in listener.seconds]}")
         spark.stop()

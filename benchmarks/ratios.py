@@ -1,11 +1,11 @@
-"""How the benchmarks print what they measured."""
+"""Output of the benchmarks."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
 
 
 def print_ratios(seconds: Mapping[str, Sequence[float]], base: str) -> None:
-    """A line per way: its median seconds, and what share that is of the base's."""
+    """Print a line per way: its median seconds, and the ratio to the base."""
     width = max(map(len, seconds))
     print(f"\n{'way':<{width}} {'median s':>8} of {base}")
     for name, measured in seconds.items():

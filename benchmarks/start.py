@@ -1,9 +1,9 @@
-"""Seconds that three short runs take: as Java starts, with kept classes and light compilation, and on one JVM.
+"""Seconds of three short runs: default JVM, archived classes, light compilation, and one shared JVM.
 
     python benchmarks/start.py [--rounds 3]
 
-Each run starts Spark in a process of its own, writes a small partitioned Delta table, reads it, and ends; the ways in
-turn, in rounds. The classes are those of ``make setup``, the light options those of ``sandbox.jvm``.
+Each run starts Spark in a separate process, writes a small partitioned Delta table, reads it, and ends. Each round runs
+all ways in turn. The classes are those of ``make setup``, the light options those of ``sandbox.jvm``.
 """
 
 import argparse

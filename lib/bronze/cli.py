@@ -1,4 +1,4 @@
-"""The command ``bronze``: its flags are the fields of a configuration, its exit codes those of the errors."""
+"""The command ``bronze``. Its flags are the fields of the configurations; its exit codes come from the errors."""
 
 import argparse
 import logging
@@ -40,20 +40,20 @@ class Command:
 
 COMMANDS = {
     "ingest": Command("stream", IngestConfig, "move a topic's records into bronze and the DLQ"),
-    "backfill": Command("ops.backfill", BackfillConfig, "add what the tables lack of a range of offsets or of time"),
+    "backfill": Command("ops.backfill", BackfillConfig, "ingest the records missing from an offset or time range"),
     "audit": Command("ops.audit", AuditConfig, "prove that every record is there once, or name those that are not"),
     "checkpoint": Command(
-        "ops.checkpoint", CheckpointConfig, "say what a checkpoint holds, and whether the tables agree"
+        "ops.checkpoint", CheckpointConfig, "show the state of a checkpoint, and whether the tables agree with it"
     ),
-    "replay": Command("ops.replay", ReplayConfig, "append to bronze the DLQ records that are valid by now"),
-    "status": Command("ops.status", StatusConfig, "measure tables, lag and delays, and say which alerts fire"),
+    "replay": Command("ops.replay", ReplayConfig, "append to bronze the DLQ records that are now valid"),
+    "status": Command("ops.status", StatusConfig, "measure tables, lag and delays, and evaluate the alerts"),
     "maintain": Command("ops.maintain", MaintainConfig, "compact closed hours, clean the logs, vacuum"),
     "create-tables": Command("ops.create_tables", CreateTablesConfig, "print or run the DDL of both tables"),
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the flags that it does not know without their values: ``--http-token`` may come with one."""
+    """Reports unknown flags without their values: the value of ``--http-token`` may be a secret."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = self.parse_known_args(args, namespace)
@@ -78,12 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_flag(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
-    """One field as one flag; those not given are left to the configuration's own defaults."""
+    """Add one field as one flag; the configuration has the defaults of the flags that are not given."""
     flag, help_text = to_flag(option.name), option.metadata["help"]
     shared: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS}
     if option.name == "fail_on_data_loss":
         parser.add_argument(flag, action="store_true", help=f"{help_text} (default)", **shared)
-        parser.add_argument("--accept-data-loss", action="store_false", help="go on without such records", **shared)
+        parser.add_argument("--accept-data-loss", action="store_false", help="continue without such records", **shared)
     elif isinstance(option.default, bool):
         parser.add_argument(flag, action="store_true", help=help_text, **shared)
     else:
@@ -106,7 +106,7 @@ def _choose_metavar(option: Field[Any]) -> str | None:
 
 
 def _is_no_interrupted_call(record: logging.LogRecord) -> bool:
-    """False for the traceback that py4j logs, on the root logger, of a call that an interrupt breaks off."""
+    """False for the traceback that py4j logs on the root logger when an interrupt cancels a call."""
     return "while sending command" not in record.getMessage()
 
 
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger().addFilter(_is_no_interrupted_call)
     try:
         config = command.config(**given)
-        module = import_module(f"bronze.{command.module}")  # only now: bad arguments answer without Spark
+        module = import_module(f"bronze.{command.module}")  # only now: bad arguments fail without Spark
         from bronze.runtime.spark_errors import explain_failures
 
         with explain_failures():

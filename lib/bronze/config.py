@@ -1,4 +1,4 @@
-"""The parameters of each command: one name and one help text for CLI flag, notebook parameter and field.
+"""The parameters of each command. CLI flag, notebook parameter and field share one name and one help text.
 
 An empty string and 0 mean "not set", because a notebook parameter can hold nothing else.
 """
@@ -27,27 +27,27 @@ WRITERS = ("auto", "direct", "delta-spark")
 DEFAULT_STARTING_OFFSETS = "earliest"
 # Secrets come from files or the environment.
 TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
-CHANGE_DLQ_HELP = "use this DLQ, or none, from now on, though bronze has another one"
+CHANGE_DLQ_HELP = "replace the DLQ of an existing bronze table with this one, or with none"
 _TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # what a header can hold
-# Limits of numbers: Java's long, a year, and a hundred years back from now, which every date type can take.
+# Limits of numbers: Java's long, one year, and a hundred years back from now, which every date type supports.
 MAX_LONG, MAX_INT = 2**63 - 1, 2**31 - 1
 YEAR_SECONDS = 366 * 24 * 3600
 MAX_DAYS, MAX_HOURS, MAX_MINUTES = 36_500, 876_000, 52_560_000
 
 
 def option(default: Any, help_text: str, **metadata: Any) -> Any:
-    """A field with its help; checked when made: ``required``, ``choices``, ``is_hidden`` in messages."""
+    """A field with its help text; the metadata may be ``required``, ``choices`` and ``is_hidden`` (from messages)."""
     return field(default=default, metadata={"help": help_text, **metadata})
 
 
 def number(default: float, help_text: str, minimum: float, maximum: float) -> Any:
-    """A number with its limits; beyond the maximum lies what Python's times, Java's numbers or a socket cannot take."""
+    """A number with limits: Python's times, Java's numbers or a socket do not support larger values."""
     return option(default, help_text, minimum=minimum, maximum=maximum)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What all configurations check when they are made.
+    """Base of all configurations; checks the values on creation.
 
     Raises:
         ConfigError: A required parameter is empty.
@@ -81,7 +81,7 @@ def _missing_option_error(name: str, purpose: str) -> ConfigError:
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaConfig(Config):
-    """Where the records come from."""
+    """The topic to read, and how to reach Kafka."""
 
     kafka_brokers: str = option("", "Kafka bootstrap servers, host:port, comma-separated", required=True)
     kafka_topic: str = option("api-usage-events.v1", "Kafka topic to read", required=True)
@@ -91,7 +91,7 @@ class KafkaConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TablesConfig(Config):
-    """Where the tables are."""
+    """The paths of the tables."""
 
     output_path: str = option("", "path of the bronze Delta table, created when missing", required=True)
     dlq_path: str = option("", "path of the DLQ Delta table; empty keeps invalid records in bronze")
@@ -104,24 +104,24 @@ class TablesConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig(TablesConfig, KafkaConfig):
-    """What to read, where to write and how."""
+    """The source, the target and the settings of the ingestion."""
 
-    checkpoint_path: str = option("", "where the query keeps its progress; one per topic and tables", required=True)
-    trigger_interval: str = option("1 minute", "time between batches, as Spark reads it", required=True)
+    checkpoint_path: str = option("", "path of the query's checkpoint; one per topic and tables", required=True)
+    trigger_interval: str = option("1 minute", "time between batches, as a Spark interval", required=True)
     starting_offsets: str = option("", "earliest (the default), latest or JSON per partition; first start only")
-    max_offsets_per_trigger: int = number(0, "records per batch at the most; 0 is no limit", 0, MAX_LONG)
-    available_now: bool = option(False, "ingest what the topic holds now, then stop")
+    max_offsets_per_trigger: int = number(0, "maximum number of records per batch; 0 means no limit", 0, MAX_LONG)
+    available_now: bool = option(False, "ingest the records that the topic holds now, then stop")
     with_metrics: bool = option(False, "log the counts of each batch")
     change_dlq: bool = option(False, CHANGE_DLQ_HELP)
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
-    fail_on_data_loss: bool = option(True, "stop when Kafka deleted records before they were read")
+    fail_on_data_loss: bool = option(True, "stop if Kafka deleted records before they were read")
     max_invalid_ratio: float = number(
-        0.0, "end with exit code 4 after a batch with a larger share of invalid records; 0 is off", 0, 1
+        0.0, "exit with code 4 after a batch with a larger share of invalid records; 0 is off", 0, 1
     )
-    stop_timeout: int = number(60, "seconds that a batch may take to end when a stop is asked for", 0, YEAR_SECONDS)
-    stop_file: str = option("", "stop once this file appears, on the driver's machine")
-    http_port: int = number(0, "port that takes HTTP calls to stop; 0 is none", 0, 65535)
-    http_host: str = option("127.0.0.1", "address to listen on; one that others reach needs a token", required=True)
+    stop_timeout: int = number(60, "seconds to wait for the current batch to finish when stopping", 0, YEAR_SECONDS)
+    stop_file: str = option("", "stop when this file appears on the driver's machine")
+    http_port: int = number(0, "port for HTTP calls that stop the query; 0 is off", 0, 65535)
+    http_host: str = option("127.0.0.1", "address to listen on; any but loopback needs a token", required=True)
     http_token_file: str = option("", "file with the token that HTTP calls must send", is_hidden=True)
 
     @property
@@ -133,9 +133,9 @@ class IngestConfig(TablesConfig, KafkaConfig):
         super().__post_init__()
         parse_starting_offsets(self.starting_offsets, self.kafka_topic)
         if self.stop_file and _exists(self.stop_file):
-            raise InvalidOptionError("stop_file", self.stop_file, "a file that is not there yet; remove it to start")
+            raise InvalidOptionError("stop_file", self.stop_file, "a file that does not exist yet; remove it to start")
         if not read_token(self.http_token_file) and not _is_loopback(self.http_host):
-            expected = f"127.0.0.1, or a token beside it (--http-token-file or {TOKEN_VARIABLE})"
+            expected = f"127.0.0.1, or a token as well (--http-token-file or {TOKEN_VARIABLE})"
             raise InvalidOptionError("http_host", self.http_host, expected)
 
 
@@ -143,14 +143,14 @@ def _exists(file: str) -> bool:
     try:
         return Path(file).exists()
     except OSError as error:
-        raise InvalidOptionError("stop_file", file, f"a file that can be looked for ({error.strerror})") from None
+        raise InvalidOptionError("stop_file", file, f"a path that can be checked ({error.strerror})") from None
 
 
 def read_token(file: str) -> str:
-    """The token of the file, where there is one, else of the environment; empty where there is none.
+    """The token from the file if one is given, otherwise from the environment; empty if there is none.
 
     Raises:
-        InvalidOptionError: The file cannot be read, or a header of an HTTP call cannot hold what is there.
+        InvalidOptionError: The file cannot be read, or the token cannot be sent in an HTTP header.
     """
     expected = "one line of ASCII characters, the token"
     if not file:
@@ -175,10 +175,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_paths(config: Config) -> None:
-    """Tables and checkpoint must not lie in one another: VACUUM would delete what is not the table's.
+    """Refuse tables and checkpoints inside one another: VACUUM would delete files that are not the table's.
 
-    The library that reads local tables decodes percent escapes in a path, and takes a backslash for a slash; it then
-    looks in another folder.
+    deltalake decodes percent escapes in a local path and reads a backslash as a slash, so it would look in another
+    folder.
     """
     given = {name: getattr(config, name, "") for name in ("output_path", "dlq_path", "checkpoint_path")}
     paths = {name: _resolve_path(path) for name, path in given.items() if path}
@@ -194,39 +194,39 @@ def _check_paths(config: Config) -> None:
 
 
 def _resolve_path(path: str) -> PurePath:
-    """One spelling of each place: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
+    """Normalize a path: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
         return Path(os.path.realpath(path))  # Path.resolve raises for links in a circle
     return Path(os.path.realpath(f"/{rest.lstrip('/')}")) if scheme == "file" else PurePosixPath(path)
 
 
-# Delta's own limit: what is younger may belong to a batch or a query that runs.
+# Delta's own limit: a running batch or query may still need younger files.
 MIN_RETENTION_HOURS = 168
 MAX_MB = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig(TablesConfig, KafkaConfig):
-    """What to audit: the same topic, tables and checkpoint as the ingestion's."""
+    """The topic, tables and checkpoint to audit; the same as the ingestion's."""
 
-    checkpoint_path: str = option("", "checkpoint of the ingestion; says where it began and what it has not read yet")
+    checkpoint_path: str = option("", "checkpoint of the ingestion; tells where it started and how far it has read")
     json: bool = option(False, "print the result as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackfillConfig(TablesConfig, KafkaConfig):
-    """Which part of the topic the tables should have, where they are, and how to add what they lack."""
+    """The range of the topic to backfill, the tables, and how to append to them."""
 
     starting_offsets: str = option("", "first offsets: earliest, or JSON of the partitions to backfill")
     ending_offsets: str = option("", "end offsets, exclusive: latest (the default), or JSON of the same partitions")
     start_timestamp: str = option("", "first Kafka timestamp, ISO 8601 with a zone, instead of offsets")
     end_timestamp: str = option("", "end of the Kafka timestamps, exclusive, ISO 8601 with a zone; empty is now")
-    max_offsets_per_trigger: int = number(500_000, "records per batch at the most", 1, MAX_LONG)
+    max_offsets_per_trigger: int = number(500_000, "maximum number of records per batch", 1, MAX_LONG)
     dry_run: bool = option(False, "show the plan and change nothing")
-    allow_partial: bool = option(False, "take what Kafka still holds of the range")
+    allow_partial: bool = option(False, "accept that Kafka holds only part of the range")
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
-    checkpoint_path: str = option("", "checkpoint of the ingestion; what it has not planned yet is left to it")
+    checkpoint_path: str = option("", "checkpoint of the ingestion; offsets that it has not planned yet are left to it")
     change_dlq: bool = option(False, CHANGE_DLQ_HELP)
 
     @property
@@ -240,9 +240,9 @@ class BackfillConfig(TablesConfig, KafkaConfig):
         given = [[name for name in names if getattr(self, name)] for names in (by_offsets, by_time)]
         if not any(given):
             raise ConfigError(
-                "no range is given: name it by --starting-offsets and --ending-offsets, or by --start-timestamp and "
+                "no range is given: set --starting-offsets and --ending-offsets, or --start-timestamp and "
                 "--end-timestamp",
-                hint="--starting-offsets earliest is all that Kafka holds",
+                hint="--starting-offsets earliest is everything that Kafka holds",
             )
         if all(given):
             one, other = (", ".join(map(to_flag, names)) for names in given)
@@ -260,11 +260,11 @@ class BackfillConfig(TablesConfig, KafkaConfig):
         if starts is None or ends is None:
             return
         if differing := sorted(set(starts) ^ set(ends)):
-            expected = f"the partitions of --starting-offsets; in one of the two only: {', '.join(map(str, differing))}"
+            expected = f"the partitions of --starting-offsets; only one option names {', '.join(map(str, differing))}"
             raise InvalidOptionError("ending_offsets", self.ending_offsets, expected)
         if turned := [p for p in sorted(starts) if 0 <= ends[p] < starts[p]]:
             raise InvalidOptionError(
-                "ending_offsets", self.ending_offsets, f"no offset below the first ones; partition {turned[0]} has"
+                "ending_offsets", self.ending_offsets, f"no offset below --starting-offsets (see partition {turned[0]})"
             )
 
     def _check_times(self) -> None:
@@ -273,28 +273,28 @@ class BackfillConfig(TablesConfig, KafkaConfig):
             raise InvalidOptionError("end_timestamp", self.end_timestamp, f"a time after {self.start_timestamp}")
 
     def parse_range(self) -> tuple[dict[int, int] | None, dict[int, int] | None]:
-        """First and end offsets of the named partitions, -2 for the earliest and -1 for the latest; None is all."""
+        """First and end offsets of the named partitions (-2: earliest, -1: latest); None means all partitions."""
         starts = parse_offsets("starting_offsets", self.starting_offsets, self.kafka_topic, ["earliest"])
         return starts, parse_offsets("ending_offsets", self.ending_offsets, self.kafka_topic, ["latest"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(TablesConfig):
-    """Which checkpoint to look at, and whose it should be."""
+    """The checkpoint to inspect, and the topic and tables that it should belong to."""
 
-    checkpoint_path: str = option("", "where the query keeps its progress", required=True)
-    kafka_topic: str = option("api-usage-events.v1", "Kafka topic that the checkpoint is of", required=True)
+    checkpoint_path: str = option("", "path of the query's checkpoint", required=True)
+    kafka_topic: str = option("api-usage-events.v1", "Kafka topic that the checkpoint belongs to", required=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DlqConfig(TablesConfig):
-    """Which records of the DLQ; those that all filters leave."""
+    """The records of the DLQ that match all filters."""
 
     dlq_path: str = option("", "path of the DLQ Delta table", required=True)
     kafka_topic: str = option("api-usage-events.v1", "Kafka topic that the records came from", required=True)
     error_type: str = option("", "only these error types, comma-separated")
-    start_timestamp: str = option("", "only what was ingested at or after this time, ISO 8601 with zone")
-    end_timestamp: str = option("", "only what was ingested before this time, ISO 8601 with zone")
+    start_timestamp: str = option("", "only records ingested at or after this time, ISO 8601 with a zone")
+    end_timestamp: str = option("", "only records ingested before this time, ISO 8601 with a zone")
     offsets: str = option("", 'only these offsets, as JSON of first and last per partition: {"0": [[5, 9], [12, 12]]}')
 
     def __post_init__(self) -> None:
@@ -308,20 +308,20 @@ class DlqConfig(TablesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(DlqConfig):
-    """What the DLQ's inspection shows of the records' values."""
+    """How much the DLQ inspection shows of the records' values."""
 
     sample_count: int = number(2, "newest records to show of each error type", 0, MAX_INT)
-    sample_length: int = number(300, "characters to show of a value at the most", 1, MAX_INT)
+    sample_length: int = number(300, "maximum number of characters to show of a value", 1, MAX_INT)
     mask_fields: str = option("", "fields whose values are hidden, as comma-separated paths")
-    drift_records: int = number(10_000, "newest records of each table to look for drift in", 0, MAX_INT)
+    drift_records: int = number(10_000, "newest records of each table to check for drift", 0, MAX_INT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig(DlqConfig):
-    """Which records of the DLQ to decode again, and how to append them to bronze."""
+    """The DLQ records to decode again, and how to append them to bronze."""
 
-    dry_run: bool = option(False, "say what would be replayed and what still fails, and write nothing")
-    max_records: int = number(100_000, "records to append in one transaction at the most", 1, MAX_LONG)
+    dry_run: bool = option(False, "show what would be replayed and what still fails, and write nothing")
+    max_records: int = number(100_000, "maximum number of records per transaction", 1, MAX_LONG)
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
 
     @property
@@ -332,10 +332,10 @@ class ReplayConfig(DlqConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig(TablesConfig, KafkaConfig):
-    """What to look at, how far back, and when to raise an alert."""
+    """The tables and topic to measure, the period, and the alert thresholds."""
 
-    checkpoint_path: str = option("", "checkpoint of the ingestion; says what it has not read, else the tables do")
-    report_hours: int = number(24, "hours back that counts, delays and plots look, by ingestion", 1, MAX_HOURS)
+    checkpoint_path: str = option("", "checkpoint of the ingestion; if empty, lag is measured from the tables")
+    report_hours: int = number(24, "hours that counts, delays and plots look back, by ingestion time", 1, MAX_HOURS)
     max_batch_seconds: float = number(60.0, "alert when a batch took more seconds; 0 is off", 0, YEAR_SECONDS)
     alert_invalid_ratio: float = number(0.01, "alert when a larger share of the records is invalid; 0 is off", 0, 1)
     max_lag: int = number(100_000, "alert when more records wait in Kafka; 0 is off", 0, MAX_LONG)
@@ -344,31 +344,31 @@ class StatusConfig(TablesConfig, KafkaConfig):
     )
     min_headroom_hours: float = number(24.0, "alert when Kafka deletes an unread record sooner; 0 is off", 0, MAX_HOURS)
     small_file_mb: int = number(
-        32, "files below this many MB are small; two in a partition are worth compacting", 0, MAX_MB
+        32, "files below this size in MB are small; partitions with two or more are compacted", 0, MAX_MB
     )
-    fail_on_alert: bool = option(False, "end with exit code 6 when an alert fires")
+    fail_on_alert: bool = option(False, "exit with code 6 if an alert fires")
     json: bool = option(False, "print the result as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaintainConfig(TablesConfig):
-    """What to compact, what to delete, and for how long."""
+    """What to compact and what to delete."""
 
     optimize_after_hours: int = number(
-        2, "compact partitions whose hour ended this long ago; 0 leaves them", 0, MAX_HOURS
+        2, "compact partitions whose hour ended this many hours ago; 0 compacts none", 0, MAX_HOURS
     )
     small_file_mb: int = number(
-        32, "files below this many MB are small; two in a partition are worth compacting", 0, MAX_MB
+        32, "files below this size in MB are small; partitions with two or more are compacted", 0, MAX_MB
     )
     delete_replayed_days: int = number(
-        0, "is ignored: the DLQ keeps all of its records, the audit reads them", 0, MAX_DAYS
+        0, "ignored: the DLQ keeps all its records because the audit reads them", 0, MAX_DAYS
     )
     retention_hours: int = number(
-        0, "VACUUM keeps files for this many hours; 0 is the table's own setting, 7 days", 0, MAX_HOURS
+        0, "hours that VACUUM keeps unreferenced files; 0 uses the table's setting, 7 days", 0, MAX_HOURS
     )
-    vacuum: bool = option(False, "delete the files that VACUUM finds; without it they are only listed")
-    force: bool = option(False, "let VACUUM keep files for less; no batch or query may last longer than that")
-    max_minutes: float = number(0.0, "is ignored: a run may be stopped at any moment and run again", 0, MAX_MINUTES)
+    vacuum: bool = option(False, "delete the files that VACUUM finds instead of only listing them")
+    force: bool = option(False, "allow a retention below the table's; no batch or query may run longer than it")
+    max_minutes: float = number(0.0, "ignored: a run can be stopped at any moment and run again", 0, MAX_MINUTES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -379,11 +379,11 @@ class MaintainConfig(TablesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CreateTablesConfig(TablesConfig):
-    """Which tables to create."""
+    """The tables to create."""
 
-    bronze_table: str = option("", "catalog name of the bronze table; empty knows it by its path alone")
-    dlq_table: str = option("", "catalog name of the DLQ table; empty knows it by its path alone")
-    execute: bool = option(False, "run the statements; without it they are only printed")
+    bronze_table: str = option("", "catalog name of the bronze table; if empty, only its path identifies it")
+    dlq_table: str = option("", "catalog name of the DLQ table; if empty, only its path identifies it")
+    execute: bool = option(False, "run the statements instead of printing them")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Options whose text is a list, a time or JSON, as the values that they mean."""
+"""Parsers of options whose text is a list, a time or JSON, and checks of texts and paths."""
 
 import json
 import os
@@ -14,25 +14,25 @@ from bronze.offsets import EMPTY, OffsetSet
 
 _NEGATIVE_OFFSETS = {"earliest": -2, "latest": -1}
 _TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
-# Java's long and int; an offset must leave room for the exclusive end behind it.
+# Java's long and int; the exclusive end of a range is one above its last offset.
 _MAX_OFFSET, _MAX_PARTITION = 2**63 - 2, 2**31 - 1
-# Each range is a condition of the query, which Spark plans anew for every batch.
+# Each range is a condition of the query, and Spark plans the query again for every batch.
 _MAX_RANGES = 1_000
 
 
 def parse_time(name: str, text: str) -> datetime | None:
-    """The time of an option, ISO 8601 with a zone, in UTC; None where it is not set.
+    """The time of an option, ISO 8601 with a zone, in UTC; None if it is not set.
 
     Raises:
-        InvalidOptionError: It is no such time, or has no zone.
+        InvalidOptionError: It is not such a time, or has no zone.
     """
     if not text:
         return None
     try:
         time = datetime.fromisoformat(text)
-        if time.tzinfo is not None:  # astimezone would take the machine's
+        if time.tzinfo is not None:  # without a zone, astimezone would assume the machine's
             return time.astimezone(UTC)
-    except (ValueError, OverflowError):  # the latter where it is before the year 1 or after 9999 in UTC
+    except (ValueError, OverflowError):  # OverflowError: before the year 1 or after 9999 in UTC
         pass
     raise InvalidOptionError(name, text, _TIME)
 
@@ -52,10 +52,10 @@ def parse_error_types(text: str) -> list[str]:
 
 
 def parse_offset_ranges(text: str) -> OffsetSet:
-    """The offsets of inclusive ranges per partition, ``{"0": [[5, 9]]}``; empty where it is not set.
+    """The offsets of inclusive ranges per partition, ``{"0": [[5, 9]]}``; empty if it is not set.
 
     Raises:
-        InvalidOptionError: It is no such JSON.
+        InvalidOptionError: It is not such JSON.
     """
     if not text:
         return EMPTY
@@ -75,7 +75,7 @@ def parse_offset_ranges(text: str) -> OffsetSet:
 
 
 def _load_object(text: str) -> Any:
-    """JSON whose objects have no name twice: of two entries for a partition, one would be left out unsaid."""
+    """Parse JSON and refuse duplicate names: one of two entries for a partition would be dropped silently."""
 
     def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) < len(pairs):
@@ -86,7 +86,7 @@ def _load_object(text: str) -> Any:
 
 
 def _read_partition(text: str) -> int:
-    """A partition as JSON has it, the name of a member; int() would also take ``1_0``, ``+1`` and other digits."""
+    """A partition from the name of a JSON member; int() alone would accept ``1_0``, ``+1`` and non-ASCII digits."""
     if not re.fullmatch("0|[1-9][0-9]{0,9}", text) or int(text) > _MAX_PARTITION:
         raise ValueError("no partition")
     return int(text)
@@ -105,22 +105,22 @@ def parse_starting_offsets(text: str, topic: str) -> dict[int, int] | None:
     """Offsets per partition of ``{"topic": {"0": 23, "1": -2}}``; None for earliest, latest or not set.
 
     Raises:
-        InvalidOptionError: Neither a keyword nor such JSON, or offsets of another topic.
+        InvalidOptionError: It is neither a keyword nor such JSON, or it names another topic.
     """
     return parse_offsets("starting_offsets", text, topic, ["earliest", "latest"])
 
 
 def parse_offsets(name: str, text: str, topic: str, words: Sequence[str]) -> dict[int, int] | None:
-    """Offsets per partition of such JSON as Spark's; None for one of the words or not set.
+    """Offsets per partition from JSON in Spark's format; None for one of the words or not set.
 
     Args:
         name: The option.
         text: Its value.
         topic: The topic that it must name.
-        words: What may stand for all offsets, and in JSON, as -2 (earliest) or -1 (latest), for one.
+        words: Accepted words for all partitions; in JSON, -2 (earliest) or -1 (latest) for one of them.
 
     Raises:
-        InvalidOptionError: Neither a word nor such JSON, or offsets of another topic.
+        InvalidOptionError: It is neither a word nor such JSON, or it names another topic.
     """
     if text in ("", *words):
         return None
@@ -139,10 +139,10 @@ def parse_offsets(name: str, text: str, topic: str, words: Sequence[str]) -> dic
 
 
 def parse_timestamp(name: str, text: str) -> int | None:
-    """Milliseconds since 1970 of an ISO 8601 time with a zone, rounded up as Kafka has no shorter; None where not set.
+    """Milliseconds since 1970 of an ISO 8601 time with a zone, rounded up to Kafka's precision; None if not set.
 
     Raises:
-        InvalidOptionError: No such time, or one without a zone or before 1970, where Kafka has no times.
+        InvalidOptionError: It is not such a time, has no zone, or is before 1970, where Kafka's times begin.
     """
     time = parse_time(name, text)
     if time is None:
@@ -153,14 +153,14 @@ def parse_timestamp(name: str, text: str) -> int | None:
     return -(-since // timedelta(milliseconds=1))
 
 
-_MAX_NAME, _MAX_PATH = 255, 3_500  # bytes; the limits of Linux, less what a table's files add to its path
+_MAX_NAME, _MAX_PATH = 255, 3_500  # bytes; Linux's limits, minus what the names of a table's files add
 _BROKER = re.compile(r"(?:[A-Za-z_]+://)?\[?[\w.:%-]+\]?:([0-9]{1,5})")
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 _CREDENTIALS = re.compile(r"//[^/]*:[^/]*@")
 
 
 def check_text(name: str, text: str) -> None:
-    """Refuse what neither a line of a log nor Java can hold: control characters, and bytes that were not UTF-8.
+    """Refuse control characters and bytes that were not UTF-8: a log line and Java cannot hold them.
 
     Raises:
         InvalidOptionError: The text has such a character.
@@ -170,29 +170,27 @@ def check_text(name: str, text: str) -> None:
 
 
 def check_json(name: str, text: str) -> None:
-    """Refuse what is not text; JSON may have several lines, and its parser says the rest.
+    """Refuse control characters. JSON may span several lines; its parser checks the rest.
 
     Raises:
-        InvalidOptionError: The text has a character that is no part of JSON.
+        InvalidOptionError: The text has a character that JSON cannot contain.
     """
     check_text(name, " ".join(text.split()))
 
 
 def check_path(name: str, path: str) -> None:
-    """Refuse a path that no file system takes, and one that holds a password: paths are in messages and logs.
+    """Refuse a path that no file system accepts, or that contains a password: messages and logs show paths.
 
     Raises:
-        InvalidOptionError: A name in it is too long, or it has credentials.
+        InvalidOptionError: A name in it is too long, or it contains credentials.
     """
     if _CREDENTIALS.search(path):
-        raise InvalidOptionError(
-            name, Hidden(), "a path without credentials; give them to Spark's or Hadoop's settings"
-        )
+        raise InvalidOptionError(name, Hidden(), "a path without credentials; set them in Spark's or Hadoop's settings")
     check_file(name, path)
 
 
 def check_file(name: str, path: str) -> None:
-    """Refuse a path that no file system takes.
+    """Refuse a path that no file system accepts.
 
     Raises:
         InvalidOptionError: It has a control character, or a name that is too long.
@@ -205,7 +203,7 @@ def check_file(name: str, path: str) -> None:
 
 
 def check_brokers(name: str, text: str) -> None:
-    """Refuse what is not a list of ``host:port``.
+    """Refuse a text that is not a list of ``host:port``.
 
     Raises:
         InvalidOptionError: One of them is not.
@@ -213,37 +211,37 @@ def check_brokers(name: str, text: str) -> None:
     check_text(name, text)
     found = [_BROKER.fullmatch(broker.strip()) for broker in text.split(",")]
     if not all(match and 0 < int(match[1]) <= 65535 for match in found):
-        shown = Hidden() if "@" in text else text  # Kafka itself would take user:password@host:port
+        shown = Hidden() if "@" in text else text  # Kafka itself would accept user:password@host:port
         raise InvalidOptionError(name, shown, "host:port, comma-separated, such as localhost:9092")
 
 
 def check_topic(name: str, text: str) -> None:
-    """Refuse what cannot be a topic's name.
+    """Refuse a text that cannot be a topic's name.
 
     Raises:
-        InvalidOptionError: Kafka has no such topics.
+        InvalidOptionError: Kafka does not allow such a name.
     """
     if not _TOPIC.fullmatch(text):
         raise InvalidOptionError(name, text, "a topic's name: up to 249 letters, digits, dots, underscores and hyphens")
 
 
 def check_host(name: str, text: str) -> None:
-    """Refuse what is neither a host's name nor an address.
+    """Refuse a text that is neither a host name nor an address.
 
     Raises:
         InvalidOptionError: It is something else, or an IPv6 address in brackets.
     """
     if not re.fullmatch(r"[A-Za-z0-9.:%_-]{1,255}", text):
-        raise InvalidOptionError(name, text, "a host's name or its address, such as 127.0.0.1 or ::1, without brackets")
+        raise InvalidOptionError(name, text, "a host name or address, such as 127.0.0.1 or ::1, without brackets")
 
 
 def check_properties_file(name: str, file: str) -> None:
-    """Refuse what is not a text file.
+    """Refuse a path that is not a text file.
 
     Raises:
-        InvalidOptionError: There is none, or it cannot be read.
+        InvalidOptionError: The file does not exist or cannot be read.
     """
-    shown = Hidden() if re.search("[=;\\s]", file) else file  # the properties themselves instead of their file
+    shown = Hidden() if re.search("[=;\\s]", file) else file  # it may be the properties themselves instead of a file
     try:
         text = read_properties_text(file) if Path(file).is_file() else None
     except (OSError, UnicodeError):

@@ -1,1 +1,1 @@
-"""What a laptop lacks: a real single-node Apache Kafka and realistic sample events to fill a topic with."""
+"""A single-node Apache Kafka and realistic sample events, for development."""

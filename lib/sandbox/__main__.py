@@ -60,7 +60,7 @@ def _status(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
 
 def _produce(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
     if not options.brokers and sandbox.pid is None:
-        # Whatever else listens on the port is not ours to fill.
+        # Another program may listen on the port; do not produce to it.
         raise no_broker_error(sandbox.brokers)
     names = ("topic", "count", "invalid_ratio", "partitions", "seed", "start_time", "rate")
     print(produce(options.brokers or sandbox.brokers, **{name: getattr(options, name) for name in names}))
@@ -68,7 +68,7 @@ def _produce(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
+    """Reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.CONFIG, f"{self.prog}: {message}\n")
@@ -76,11 +76,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _build_parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
-    common.add_argument("--data-dir", help="of the broker (default: SANDBOX_DATA_DIR, else data/sandbox)")
-    common.add_argument("--port", type=int, help="of the broker, 0: a free one (default: SANDBOX_PORT, else 9092)")
+    common.add_argument("--data-dir", help="folder of the broker (default: SANDBOX_DATA_DIR, otherwise data/sandbox)")
+    common.add_argument(
+        "--port", type=int, help="port of the broker, 0 for a free one (default: SANDBOX_PORT, otherwise 9092)"
+    )
     parser = _Parser(prog="sandbox", description="A single-node Apache Kafka without Docker, and sample events.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|produce")
-    commands.add_parser("up", parents=[common], help="start the broker unless it runs, wait until it answers")
+    commands.add_parser("up", parents=[common], help="start the broker if it is not running, and wait until it answers")
     commands.add_parser("down", parents=[common], help="stop the broker; topics and records stay")
     commands.add_parser("status", parents=[common], help="show topics and record counts; exit code 1 if not up")
     _add_produce(commands.add_parser("produce", parents=[common], help="produce sample events to a topic"))
@@ -90,28 +92,28 @@ def _build_parser() -> argparse.ArgumentParser:
 def _add_produce(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--brokers", help="host:port (default: the sandbox's)")
-    add("--topic", default=TOPIC, help="created if it is missing (default: %(default)s)")
-    add("--partitions", type=int, default=8, help="of the topic, if it is missing (default: %(default)s)")
+    add("--topic", default=TOPIC, help="topic, created if it is missing (default: %(default)s)")
+    add("--partitions", type=int, default=8, help="partitions of a new topic (default: %(default)s)")
     add("--count", type=int, default=20_000, help="number of records (default: %(default)s)")
     add("--invalid-ratio", type=float, default=0.01, help="share of invalid records, 0 to 1 (default: %(default)s)")
     add(
         "--seed",
         type=int,
-        help="decides the events (default: the number of records in the topic, so new ones)",
+        help="seed of the events (default: the number of records in the topic)",
     )
     add(
         "--start-time",
         type=_parse_time,
-        help="ISO 8601 with a zone (default: so that the events end about now)",
+        help="ISO 8601 with a zone (default: the events end about now)",
     )
-    add("--rate", type=float, default=0.0, help="records per second (default: 0, as many as possible)")
+    add("--rate", type=float, default=0.0, help="records per second (default: 0, no limit)")
 
 
 def _parse_time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2025-01-31T12:00:00Z") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2025-01-31T12:00:00Z") from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""``python -m sandbox.classes FILE``: keep the classes that every Spark loads at its start as the JVM maps them.
+"""``python -m sandbox.classes FILE``: archive the classes that Spark loads at its start, so that it starts faster.
 
-The JVM's own class data sharing (``-XX:SharedArchiveFile``). A JVM that cannot use the file, since Java, pyspark or
-their place changed, ignores it. Figures: benchmarks/README.md.
+This is the JVM's class data sharing (``-XX:SharedArchiveFile``). A JVM ignores an archive that it cannot use because
+Java, pyspark or their paths have changed. Figures: benchmarks/README.md.
 """
 
 import os
@@ -17,13 +17,13 @@ from bronze.runtime.session import get_session
 
 
 def archive_classes(file: Path) -> None:
-    """Start Spark, write and read a small Delta table, and let the JVM keep what it loaded when it ends.
+    """Start Spark, write and read a small Delta table, and let the JVM archive the loaded classes when it ends.
 
     Args:
-        file: The archive, about 200 MB; one that is there is replaced. A JVM that cannot make one makes none.
+        file: The archive, about 200 MB; replaced if it exists. A JVM without support for archives creates none.
     """
     file.unlink(missing_ok=True)
-    # The JVM lists thousands of classes that cannot be shared; errors are still shown.
+    # Without this, the JVM lists thousands of classes that cannot be shared; errors are still shown.
     options = "-XX:TieredStopAtLevel=1 -Xlog:disable -Xlog:all=error:stderr"
     os.environ["SPARK_SUBMIT_OPTS"] = f'{options} -XX:ArchiveClassesAtExit="{file}"'
     spark = get_session()
@@ -31,12 +31,12 @@ def archive_classes(file: Path) -> None:
         use_delta(spark, str(Path(folder, "table")))
     gateway: Any = spark.sparkContext._gateway
     spark.stop()
-    gateway.proc.stdin.close()  # the JVM ends with that, and writes the file
+    gateway.proc.stdin.close()  # this ends the JVM, which then writes the file
     gateway.proc.wait()
 
 
 def use_delta(spark: SparkSession, path: str) -> None:
-    """What a short run loads: a partitioned append, an aggregation, the history."""
+    """Load the classes of a short run: a partitioned append, an aggregation, the history."""
     numbers = spark.range(5).selectExpr("id", "id % 2 AS part")
     numbers.write.format("delta").partitionBy("part").save(path)
     spark.read.format("delta").load(path).groupBy("part").count().toPandas()

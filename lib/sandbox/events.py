@@ -1,4 +1,4 @@
-"""Sample events of an API-usage topic: the same arguments give the same bytes; a known share is invalid."""
+"""Sample events of an API-usage topic. The same arguments give the same bytes; a known share is invalid."""
 
 import random
 from collections import defaultdict
@@ -17,14 +17,14 @@ from sandbox.tenants import Caller, Tenant, get_tenants
 
 WINDOW = timedelta(hours=3)
 MINUTE, HOUR = 60_000, 3_600_000  # milliseconds
-# How much later than it happened an event arrives: cumulative share of the events, from, to (ms).
+# Delay of an event's arrival: cumulative share of the events, minimum, maximum (ms).
 LATENESS = [
     (0.955, 20, 1_500),
     (0.985, 2 * MINUTE, HOUR),
     (0.997, HOUR, 8 * HOUR),
     (1.0, 24 * HOUR, 48 * HOUR),
 ]
-BURST_SHARE = 0.0006  # of the calls that start a burst of 30 to 150 calls
+BURST_SHARE = 0.0006  # share of the calls that start a burst of 30 to 150 calls
 ERROR_SHARE = 0.06
 ERROR_WEIGHTS = list(accumulate(weight for _, _, weight in ERRORS.values()))
 ENDPOINT_WEIGHTS = list(accumulate(endpoint.weight for endpoint in ENDPOINTS))
@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SampleRecord(NamedTuple):
-    """A Kafka record to be: ``timestamp`` in ms since 1970; ``error_type`` is None for a valid event."""
+    """A Kafka record to produce: ``timestamp`` in ms since 1970; ``error_type`` is None for a valid event."""
 
     key: bytes
     value: bytes | None
@@ -42,7 +42,7 @@ class SampleRecord(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One API call: ``pressure`` is the used share of the rate limit (1 is all), times are ms since 1970."""
+    """One API call: ``pressure`` is the used share of the rate limit, 0 to 1; times are ms since 1970."""
 
     tenant: Tenant
     caller: Caller
@@ -62,16 +62,16 @@ def generate_events(
 ) -> Iterator[SampleRecord]:
     """Yield sample records in order of arrival, evenly over the window that begins at ``start_time``.
 
-    A few per cent of the events arrive minutes to two days after they happened. A record's timestamp is its
-    arrival, which no event time exceeds. Each tenant's sequence numbers go up from ``seed + 1``: with the
-    number of records in the topic as seed, a second run goes on above the first.
+    A few per cent of the events arrive minutes to two days after they happened. A record's timestamp is the time of
+    its arrival; event times are never later. Each tenant's sequence numbers start at ``seed + 1``: with the number of
+    records in the topic as seed, a second run continues above the first.
 
     Args:
         count: Number of records, invalid ones included.
-        seed: Decides everything that is random; other seeds give other event ids.
+        seed: Seed of all random values; other seeds give other event ids.
         start_time: Arrival of the first record; needs a zone.
-        invalid_ratio: Exactly ``round(count * invalid_ratio)`` records are invalid, evenly spread, in turn of
-            every error type.
+        invalid_ratio: Exactly ``round(count * invalid_ratio)`` records are invalid, evenly spread, with all error
+            types in turn.
         window: Time from the first arrival to the last.
     """
     rng = random.Random(seed)
@@ -89,7 +89,7 @@ def generate_events(
 
 
 def _draw_callers(rng: random.Random, billing_month: str) -> Iterator[tuple[Tenant, Caller, float]]:
-    """Yield who calls next and the used share of its rate limit; some hammer until they are refused."""
+    """Yield the next caller and the used share of its rate limit; some callers send bursts until they are refused."""
     tenants, weights = get_tenants(billing_month)
     while True:
         tenant = rng.choices(tenants, cum_weights=weights)[0]
@@ -229,7 +229,7 @@ def _build_gateway(call: Call, instance: int) -> dict[str, str]:
 
 
 def _build_billing(tier: Tier, endpoint: Endpoint, status: int) -> dict[str, Any]:
-    """The caller pays for what it was answered, so neither for errors nor on the free plan."""
+    """Callers pay for successful calls only, and not on the free plan."""
     units = endpoint.billing_units if status < 400 else 0.0
     return {
         "billable": units > 0 and tier.unit_price_usd > 0,

@@ -1,4 +1,4 @@
-"""The ways in which a sample event can be invalid: every error type, each in several flavours."""
+"""Invalid sample events: every error type, each in several flavours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ Flavour = Callable[[bytes], bytes | None]
 def corrupt(value: bytes, turn: int) -> tuple[bytes | None, str]:
     """Return the value of the ``turn``-th invalid record, made from a valid one, and its error type.
 
-    The turns go through the error types first and then through their flavours.
+    The turns cycle through the error types first, then through their flavours.
     """
     error_types = list(FLAVOURS)
     error_type = error_types[turn % len(error_types)]
@@ -21,7 +21,7 @@ def corrupt(value: bytes, turn: int) -> tuple[bytes | None, str]:
 
 
 def _set(path: str, wrong: Any) -> Flavour:
-    """A flavour with another value in the field at ``path``, ``struct.field``; without the field if UNSET."""
+    """A flavour with a wrong value in the field at ``path`` (``struct.field``), or without the field if UNSET."""
     *structs, field = path.split(".")
 
     def change(value: bytes) -> bytes:

@@ -1,9 +1,9 @@
-"""``python -m sandbox.jvm COMMAND``: run a command whose short Sparks, one after the other, share one warm JVM.
+"""``python -m sandbox.jvm COMMAND``: run a command whose short Spark sessions, one after another, share a warm JVM.
 
-A Spark of its own spends most of a short run on the start of its JVM, cold code and classes. The command's processes
-find the JVM by the environment variables by which spark-submit hands its own down. Each makes a Spark context in it and
-must stop it before the next: no ``bronze`` command does, so one can only be the last. The JVM resolves relative paths
-where it was started, in the checkout. Figures: benchmarks/README.md.
+A short Spark run spends most of its time on the start of the JVM, on cold code and on classes. The command's processes
+find the JVM through the environment variables that spark-submit uses to pass its own. Each process creates a Spark
+context and must stop it before the next process starts. ``bronze`` commands do not stop theirs, so one can only be the
+last. The JVM resolves relative paths from the folder where it was started. Figures: benchmarks/README.md.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from pyspark.java_gateway import launch_gateway
 from bronze.errors import BronzeError
 from bronze.runtime.session import has_jvm, local_settings
 
-# In the minute that it lives, to compile well costs more than it saves. Light compilation keeps 48 MB of code by
-# default, which four notebooks fill, and then compiles no more.
+# In a JVM that lives for a minute, full compilation costs more than it saves. Light compilation has a code cache of
+# 48 MB by default; four notebooks fill it, and then the JVM stops compiling.
 LIGHT = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code, 128 and the signal's number where a signal ended it, 2 where there is none."""
+    """Run the command and return its exit code; 128 plus the signal's number if a signal ended it."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.jvm", description="Run a command on one warm JVM.")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="a command and its arguments")
     command = parser.parse_args(arguments).command
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_on_one_jvm(command: Sequence[str]) -> int:
-    """Start a JVM with the settings of a local session, run the command, end the JVM; ``subprocess``'s return code.
+    """Start a JVM with the settings of a local session, run the command, end the JVM; return ``subprocess``'s code.
 
-    An interrupt and SIGTERM are the command's, which may need the JVM until its batch is committed.
+    Interrupts and SIGTERM go to the command, which may need the JVM until its batch is committed.
 
     Raises:
         ConfigError: There is no usable Java.
@@ -55,13 +55,13 @@ def run_on_one_jvm(command: Sequence[str]) -> int:
     gateway = launch_gateway(SparkConf(loadDefaults=False).setAll(list(local_settings().items())))
     address = gateway.java_parameters
     handed = {"PYSPARK_GATEWAY_PORT": str(address.port), "PYSPARK_GATEWAY_SECRET": address.auth_token}
-    signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to the command as well
+    signal.signal(signal.SIGINT, lambda *_: None)  # a terminal also sends it to the command
     try:
         with subprocess.Popen(command, env={**os.environ, **handed}) as process:
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
             return process.wait()
     finally:
-        gateway.proc.stdin.close()  # the JVM ends with that
+        gateway.proc.stdin.close()  # this ends the JVM
         gateway.proc.wait()
 
 

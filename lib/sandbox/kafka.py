@@ -1,4 +1,4 @@
-"""One Apache Kafka node (KRaft, no Docker) as a process of its own, from jars that Maven delivers."""
+"""An Apache Kafka node (KRaft, no Docker) in a separate process, from Maven's jars."""
 
 import base64
 import json
@@ -20,16 +20,16 @@ from sandbox.produce import produce
 from sandbox.system import HOST, find_free_port, hold_lock, read_command_line, wait_for_port
 from sandbox.topics import BrokerNotReachableError, measure_topics
 
-# Kafka names no logging backend as a dependency; without the second, its log would go nowhere.
+# Kafka does not depend on a logging backend; without the second jar, its log would be lost.
 JARS = ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3")
-# Light compilation starts the broker with 4 CPU seconds instead of 6, and takes records about as fast.
+# Light compilation starts the broker with 4 CPU seconds instead of 6; throughput is about the same.
 JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN")
 START_TIMEOUT, STOP_TIMEOUT = 90, 30  # seconds
 LOG_TAIL = 15  # lines
 
-# Paths are relative to the data directory, the broker's working directory: Java reads this file as Latin-1.
-# Records never expire: what waits on a laptop should still be there after the holidays. After a kill, the
-# controller takes the broker back only once its old session has timed out: with the default, in 9 seconds.
+# Paths are relative to the data directory, the broker's working directory, because Java reads this file as Latin-1.
+# Records never expire, so that they are still there after weeks. After a kill, the controller accepts the broker only
+# when its old session has timed out, by default after 9 seconds.
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -74,10 +74,10 @@ def ensure_sandbox(
     count: int = 20_000,
     invalid_ratio: float = 0.01,
 ) -> str:
-    """Return the address of a running broker with events in the topic, doing what is missing.
+    """Return the address of a running broker with events in the topic; start and fill it if necessary.
 
     ``data_dir`` and ``port`` are those of ``KafkaSandbox``; the other arguments are those of ``produce``,
-    used if the topic is missing or empty. What the two raise is raised here.
+    used if the topic is missing or empty. Raises the errors of both.
     """
     sandbox = KafkaSandbox(data_dir, port)
     sandbox.start()
@@ -89,20 +89,20 @@ def ensure_sandbox(
 
 
 class KafkaSandbox:
-    """The broker of one data directory, whichever process started it; a context manager starts and stops it.
+    """The broker of one data directory, also if another process started it; a context manager starts and stops it.
 
-    Topics and records stay in the data directory when the broker ends, also when it is killed.
+    Topics and records stay in the data directory when the broker ends, even if it is killed.
 
     Args:
-        data_dir: Where the broker keeps everything; by default that of ``get_data_dir``.
-        port: Port on 127.0.0.1, 0 for a free one; by default a running broker's, else that of ``get_port``.
+        data_dir: Folder of the broker's files; ``get_data_dir()`` by default.
+        port: Port on 127.0.0.1, 0 for a free one; by default that of a running broker, otherwise ``get_port()``.
     """
 
     def __init__(self, data_dir: Path | str | None = None, port: int | None = None):
         self.data_dir = Path(data_dir or get_data_dir()).resolve()
         self.log = self.data_dir / "kafka.log"
         self._state_file = self.data_dir / "sandbox.json"
-        self._marker = f"-Dsandbox.data.dir={self.data_dir}"  # tells our broker's command line from any other
+        self._marker = f"-Dsandbox.data.dir={self.data_dir}"  # identifies our broker by its command line
         self._port = port if port is None else _check_port_number(port)
         self._process: subprocess.Popen | None = None
 
@@ -115,7 +115,7 @@ class KafkaSandbox:
 
     @property
     def pid(self) -> int | None:
-        """The broker's process id; None if it does not run, or if its id went to another program."""
+        """The broker's process id; None if it is not running, or if another program now has its id."""
         if self._process and self._process.poll() is None:
             return self._process.pid
         pid = self._read_state().get("pid", 0)
@@ -123,7 +123,7 @@ class KafkaSandbox:
 
     @property
     def port(self) -> int:
-        """The port that the broker listens on, or will; 0 while a free one is still to be found."""
+        """The port that the broker listens on or will listen on; 0 if a free one is not chosen yet."""
         running = self._read_state().get("port") if self.pid else None
         return self._port or running or (get_port() if self._port is None else 0)
 
@@ -133,16 +133,16 @@ class KafkaSandbox:
         return f"{HOST}:{self.port}"
 
     def start(self) -> bool:
-        """Start the broker unless it runs, and wait until it answers; return whether it had to be started.
+        """Start the broker if it is not running, and wait until it answers; return whether it had to be started.
 
         Raises:
             ConfigError: Another program listens on the port. There is no Java to run it with.
-            InvalidOptionError: This broker runs already, on another port than the one asked for.
+            InvalidOptionError: This broker is already running on another port.
             BronzeError: It died, or did not answer within 90 seconds. Kafka's jars could not be downloaded.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.data_dir / "start.lock"):
-            # One that was killed a moment ago may still have its pid, but will not answer.
+            # A broker that was just killed may still have its pid, but does not answer.
             if self._is_running_as_wanted() and self._wait_for_answer():
                 return False
             self._port = self.port or find_free_port()
@@ -196,7 +196,7 @@ class KafkaSandbox:
             raise self._start_error("could not format its storage")
 
     def _run_java(self, main_class: str, *arguments: str) -> subprocess.Popen:
-        """Start Java in the data directory, in a session of its own, so that it outlives the terminal."""
+        """Start Java in the data directory, in a separate process session, so that it outlives the terminal."""
         class_path = os.pathsep.join(str(jar) for jar in resolve_jars(*JARS))
         with self.log.open("ab") as log:
             return subprocess.Popen(
@@ -210,10 +210,10 @@ class KafkaSandbox:
             )
 
     def _wait_for_answer(self) -> bool:
-        """Return whether the broker serves its topics before it ends; say so while this takes long."""
+        """Wait until the broker serves its topics, and print progress; return False if it ends first."""
         begun = time.monotonic()
         while self.pid:
-            # To answer is not enough: after a kill, it leads its partitions a few seconds later only.
+            # An answer is not enough: after a kill, the broker leads its partitions only a few seconds later.
             with suppress(BrokerNotReachableError, KafkaException):
                 measure_topics(self.brokers)
                 return True
@@ -230,7 +230,7 @@ class KafkaSandbox:
         return BronzeError("\n  ".join([f"Kafka {what}; the end of {self.log}:", *lines[-LOG_TAIL:]]))
 
     def _end(self, how: signal.Signals) -> None:
-        """Send a signal, if there is a broker to get it, and wait until it is gone."""
+        """Send a signal to the broker if it is running, and wait until it has ended."""
         deadline = time.monotonic() + STOP_TIMEOUT
         if pid := self.pid:
             with suppress(ProcessLookupError):

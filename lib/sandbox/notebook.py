@@ -1,7 +1,7 @@
-"""What a notebook uses: the sandbox's broker and tables filled from it, or those that it is given.
+"""The broker and tables of a notebook: those of the sandbox, or the given ones.
 
-Sample events are written only where brokers, topic and paths are the sandbox's own: use_sandbox is true by default, and
-whoever names a table of their own has not asked for it.
+Sample events are written only if brokers, topic and paths belong to the sandbox. use_sandbox is true by default, so a
+user who names a production table has not asked for sample events.
 """
 
 import os
@@ -20,13 +20,13 @@ from bronze.runtime.paths import to_local_path
 
 
 def make_config(parameters: Mapping[str, Any], kind: type[AnyConfig]) -> AnyConfig:
-    """The configuration made of a notebook's parameters, ``globals()``; on the sandbox, with its brokers.
+    """Build the configuration from a notebook's parameters, ``globals()``; on the sandbox, with its brokers.
 
-    All parameters are checked before the sandbox is started and filled, where that is needed.
+    All parameters are checked before the sandbox is started and filled.
 
     Raises:
-        ConfigError: A parameter that only notebooks have is not of its type. ``use_sandbox`` is true beside brokers, a
-            path or a topic that are not the sandbox's own.
+        ConfigError: A parameter that only notebooks have has the wrong type. ``use_sandbox`` is true, but brokers, a
+            path or the topic do not belong to the sandbox.
         BronzeError: The configuration's own checks fail.
     """
     check_types(parameters)
@@ -41,7 +41,7 @@ def make_config(parameters: Mapping[str, Any], kind: type[AnyConfig]) -> AnyConf
 
 
 def _not_own_error(name: str, value: object, cure: str) -> ConfigError:
-    """For something that is not the sandbox's own, where the sandbox is to be used."""
+    """Build the error for ``use_sandbox`` with a value that does not belong to the sandbox."""
     return ConfigError(
         f"use_sandbox is true, but {name} is {value!r}, and sample events are for the sandbox's own brokers, topic and "
         "paths only",
@@ -51,10 +51,10 @@ def _not_own_error(name: str, value: object, cure: str) -> ConfigError:
 
 
 def check_paths(config: AnyConfig) -> AnyConfig:
-    """The configuration, where all its paths are the sandbox's own.
+    """Return the configuration if all its paths belong to the sandbox.
 
     Raises:
-        ConfigError: Which one is not.
+        ConfigError: Names a path that does not.
     """
     own = find_own_folder()
     for name in ("output_path", "dlq_path", "checkpoint_path"):
@@ -67,19 +67,19 @@ def check_paths(config: AnyConfig) -> AnyConfig:
 
 
 def find_own_folder() -> Path | None:
-    """Where sample tables may be: SANDBOX_TABLES_DIR, or ``data`` in the checkout that the notebook is called from."""
+    """The folder for sample tables: SANDBOX_TABLES_DIR, or ``data`` of the checkout that is the working directory."""
     if folder := os.environ.get("SANDBOX_TABLES_DIR"):
         return Path(folder).resolve()
     return Path("data").resolve() if is_checkout(Path.cwd()) else None
 
 
 def start_sandbox(kafka_topic: str) -> str:
-    """The sandbox's brokers, started and filled with sample events where needed.
+    """The sandbox's brokers, started and filled with sample events if necessary.
 
-    Only its own topic is filled; another one must be on its running broker already.
+    Only the default topic is filled; any other topic must already exist on the running broker.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: Such a topic does not exist.
     """
     from sandbox.kafka import KafkaSandbox, ensure_sandbox
     from sandbox.produce import TOPIC
@@ -90,19 +90,19 @@ def start_sandbox(kafka_topic: str) -> str:
     sandbox = KafkaSandbox()
     if sandbox.pid is None or kafka_topic not in measure_topics(sandbox.brokers):
         command = f"python -m sandbox up, then python -m sandbox produce --topic {kafka_topic}"
-        cure = f"leave it {TOPIC}, or fill it by {command}"
+        cure = f"leave it {TOPIC}, or fill it with {command}"
         raise _not_own_error("kafka_topic", kafka_topic, cure)
     return sandbox.brokers
 
 
 def fill_tables(spark: SparkSession, use_sandbox: bool, config: TablesConfig, kafka_topic: str) -> None:
-    """On the sandbox, ingest its topic where there is no table yet, so that a notebook has something to show.
+    """On the sandbox, ingest its topic if there is no table yet, so that a notebook has something to show.
 
-    The checkpoint lies beside the bronze table, where the ingestion notebook has it. With ``use_sandbox`` false, and
-    where there are tables, nothing is done.
+    The checkpoint is next to the bronze table, as in the ingestion notebook. Does nothing if ``use_sandbox`` is false
+    or the table exists.
 
     Raises:
-        ConfigError: A path or the topic is not the sandbox's own.
+        ConfigError: A path or the topic does not belong to the sandbox.
     """
     if use_sandbox is not True or Path(to_local_path(config.output_path) or "").exists():
         return

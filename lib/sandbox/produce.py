@@ -15,7 +15,7 @@ from sandbox.events import WINDOW, SampleRecord, generate_events
 from sandbox.topics import create_topic, measure_topics
 
 TOPIC = "api-usage-events.v1"
-# Earlier events are invalid, and the latest ones happened two days before they arrive.
+# Earlier events are invalid, and events happen up to two days before they arrive.
 EARLIEST_START = datetime(2000, 1, 3, tzinfo=UTC)
 MAX_QUEUED = 20_000  # records, some 50 MB
 PRODUCER_CONFIG = {
@@ -23,12 +23,12 @@ PRODUCER_CONFIG = {
     "compression.type": "lz4",
     "linger.ms": 20,
     "message.timeout.ms": 30_000,
-    "log_level": 0,  # what goes wrong comes as an exception
+    "log_level": 0,  # errors are raised as exceptions
 }
 
 
 class Summary(NamedTuple):
-    """What was produced; ``invalid`` counts records by error type."""
+    """The result of ``produce``; ``invalid`` counts records by error type."""
 
     topic: str
     records: int
@@ -53,24 +53,24 @@ def produce(
     start_time: datetime | None = None,
     rate: float = 0.0,
 ) -> Summary:
-    """Produce sample events, keyed by tenant, each with the time of its arrival as the record's timestamp.
+    """Produce sample events, keyed by tenant, with the time of arrival as the record's timestamp.
 
     Args:
         brokers: ``host:port``.
         topic: Created if it is missing.
         count: Number of records, invalid ones included.
         invalid_ratio: Share of the records that are invalid, 0 to 1.
-        partitions: Of the topic, if it is missing.
-        seed: Decides the events; by default the number of records ever produced to the topic, so that each
-            call gives new ones.
+        partitions: Partitions of a new topic.
+        seed: Seed of the events; by default the number of records ever produced to the topic, so that each
+            call gives new events.
         start_time: First arrival, with a zone; the last is three hours later. By default the last arrival is
-            now, or with a rate, every arrival is the moment of sending.
-        rate: Records per second, 0 for as many as possible.
+            now, or with a rate, every arrival is the time of sending.
+        rate: Records per second, 0 for no limit.
 
     Raises:
         InvalidOptionError: An argument is out of its range.
         BrokerNotReachableError: No broker answers.
-        BronzeError: The broker did not take a record within 30 seconds.
+        BronzeError: The broker did not accept a record within 30 seconds.
     """
     _check_range("count", count, count >= 0, "a whole number, 0 or more")
     _check_range("invalid_ratio", invalid_ratio, 0 <= invalid_ratio <= 1, "a number from 0 to 1")

@@ -1,4 +1,4 @@
-"""What the sandbox asks of the operating system: ports, processes, locks."""
+"""Ports, processes and locks of the operating system."""
 
 import fcntl
 import socket
@@ -14,22 +14,22 @@ HOST = "127.0.0.1"
 
 
 def find_free_port() -> int:
-    """Return a port that nothing listens on at this moment."""
+    """Return a port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
 def wait_for_port(port: int, seconds: float = 2.0) -> None:
-    """Return once a program could listen on the port: a killed process gives its own back a little late.
+    """Wait until the port is free: the port of a killed process is released with a delay.
 
     Raises:
-        ConfigError: It still could not after so many seconds.
+        ConfigError: The port is still in use after ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while True:
         with socket.socket() as probe:
-            # As Java does: connections of an earlier listener that still linger are no obstacle.
+            # As Java does: lingering connections of an earlier listener do not matter.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 return probe.bind((HOST, port))
@@ -37,13 +37,13 @@ def wait_for_port(port: int, seconds: float = 2.0) -> None:
                 if time.monotonic() > deadline:
                     raise ConfigError(
                         f"port {port} of 127.0.0.1 cannot be used: {error.strerror}.",
-                        hint=f"Stop what has it (lsof -i :{port}) or choose another port with --port or SANDBOX_PORT.",
+                        hint=f"Stop the process there (lsof -i :{port}), or use another --port or SANDBOX_PORT.",
                     ) from None
         time.sleep(0.05)
 
 
 def read_command_line(pid: int) -> str:
-    """Return the command line of a running process, empty where there is none (also of a zombie)."""
+    """Return the command line of a running process; empty if there is none, or for a zombie."""
     if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -55,7 +55,7 @@ def read_command_line(pid: int) -> str:
 
 @contextmanager
 def hold_lock(file: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the others wait."""
+    """Hold an exclusive lock during the block; other processes wait."""
     with file.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -44,7 +44,7 @@ ENDPOINTS = [
 ]
 
 SUCCESS = {"GET": 200, "POST": 201, "PATCH": 200, "DELETE": 204}
-# Status -> error code, message, relative frequency. 429 has none: the rate limiter decides that one.
+# Status -> error code, message, relative frequency. 429 is 0, because the rate limiter decides it.
 ERRORS = {
     400: ("invalid_request", "The parameter 'limit' must be between 1 and 100.", 24),
     401: ("invalid_api_key", "The API key provided is expired or revoked.", 9),
@@ -62,8 +62,8 @@ ERRORS = {
 # fmt: off
 GEO_FIELDS = ("country_code", "country_name", "region", "city", "postal_code", "latitude", "longitude",
               "timezone", "asn", "as_org", "is_datacenter")
-# The geo fields, then the prefix of the callers' addresses (the ranges that RFC 5737 and RFC 3849 reserve for
-# documentation, so they are nobody's) and the gateway region nearest to them.
+# The geo fields, the prefix of the callers' addresses (from the ranges that RFC 5737 and RFC 3849 reserve for
+# documentation), and the nearest gateway region.
 PLACES: list[tuple] = [
     ("US", "United States", "Virginia", "Ashburn", "20147", 39.0438, -77.4874, "America/New_York",
      14618, "Amazon.com, Inc.", True, "192.0.2.", "us-east-1"),
@@ -83,7 +83,7 @@ PLACES: list[tuple] = [
      2516, "KDDI CORPORATION", False, "192.0.2.", "ap-northeast-1"),
 ]
 
-# Name, version, the User-Agent header and what a parser makes of it.
+# Name, version, the User-Agent header and its parsed form.
 SDKS = [
     ("acme-python", "3.8.1", "acme-python/3.8.1 (CPython 3.11.9; Linux x86_64) httpx/0.27.2",
      {"client": "acme-python", "os": "Linux"}),

@@ -1,4 +1,4 @@
-"""The tenants behind the sample events, always the same ones, and the callers that use their API keys."""
+"""The tenants of the sample events, which are always the same, and the callers that use their API keys."""
 
 import hashlib
 import random
@@ -14,7 +14,7 @@ SCOPES = ["orders:read", "orders:write", "customers:read", "reports:read"]
 
 
 class Caller(NamedTuple):
-    """Someone with an API key in one place: the parts of an event that stay the same from call to call."""
+    """A user of an API key in one place: the parts of an event that are the same in every call."""
 
     identity: dict[str, Any]
     client: dict[str, Any]
@@ -34,7 +34,7 @@ class Tenant(NamedTuple):
 
 @cache
 def get_tenants(billing_month: str) -> tuple[list[Tenant], list[float]]:
-    """Return the tenants and their cumulative weights (Zipf: the n-th calls 1/n as often as the first).
+    """Return the tenants and their cumulative weights (Zipf: the n-th tenant calls 1/n as often as the first).
 
     Args:
         billing_month: ``YYYY-MM``, part of the billing cycle's id.
@@ -46,7 +46,7 @@ def get_tenants(billing_month: str) -> tuple[list[Tenant], list[float]]:
 
 def _build_tenant(rng: random.Random, rank: int, billing_month: str) -> Tenant:
     tenant_id = _make_id(rng, "tnt")
-    # Those who call most pay for it: enterprise plans first, free ones in the tail.
+    # The tenants with the most calls have enterprise plans, those in the tail have free ones.
     tier = TIERS[3 - min(3, rank // 6)]
     subscription = {
         "subscription_id": _make_id(rng, "sub"),

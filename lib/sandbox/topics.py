@@ -1,4 +1,4 @@
-"""What the sandbox asks of a broker's AdminClient: topics, and how many records they hold."""
+"""Topics and their record counts, through a broker's AdminClient."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -12,7 +12,7 @@ TIMEOUT = 10.0  # seconds
 
 
 class TopicSize(NamedTuple):
-    """A topic's partitions, the records it holds now, and those it has ever been given (its end offsets)."""
+    """A topic's partitions, the records that it holds now, and those ever produced to it (its end offsets)."""
 
     partitions: int
     records: int
@@ -24,17 +24,17 @@ class BrokerNotReachableError(BronzeError):
 
 
 def no_broker_error(brokers: str) -> BrokerNotReachableError:
-    """For brokers of which none answers."""
+    """Build the error for brokers of which none answers."""
     return BrokerNotReachableError(
         f"no Kafka broker answers at {brokers}", hint="python -m sandbox up (make sandbox-up) starts one."
     )
 
 
 def connect(brokers: str) -> AdminClient:
-    """Return an AdminClient of a broker that answers.
+    """Return an AdminClient, once its broker has answered.
 
     Raises:
-        BrokerNotReachableError: It did not within three seconds.
+        BrokerNotReachableError: The broker did not answer within three seconds.
     """
     # Without a log level, librdkafka writes every failed attempt to connect to standard error.
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
@@ -53,16 +53,16 @@ def create_topic(brokers: str, name: str, partitions: int, config: dict[str, str
         KafkaException: The broker refused, for instance because the topic exists.
     """
     new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {})
-    admin = connect(brokers)  # as a temporary it would be gone, and the request with it, before the answer
+    admin = connect(brokers)  # keep a reference: a temporary would be deleted, with its request, before the answer
     admin.create_topics([new], request_timeout=TIMEOUT)[name].result()
 
 
 def measure_topics(brokers: str) -> dict[str, TopicSize]:
-    """Return the size of each topic by name, Kafka's internal topics left out.
+    """Return the size of each topic by name, without Kafka's internal topics.
 
     Raises:
         BrokerNotReachableError: No broker answers.
-        KafkaException: The broker did not say.
+        KafkaException: The broker refused.
     """
     admin = connect(brokers)
     topics = {
@@ -75,7 +75,7 @@ def measure_topics(brokers: str) -> dict[str, TopicSize]:
 
 
 def _fetch_offsets(admin: AdminClient, topics: dict[str, list[TopicPartition]], spec: OffsetSpec) -> Counter[str]:
-    """Sums of the partitions' offsets by topic."""
+    """Sum the partitions' offsets by topic."""
     wanted = {partition: spec for partitions in topics.values() for partition in partitions}
     sums: Counter[str] = Counter()
     for partition, future in admin.list_offsets(wanted, request_timeout=TIMEOUT).items() if wanted else ():

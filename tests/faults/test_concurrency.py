@@ -138,7 +138,7 @@ def test_of_two_drivers_on_one_checkpoint_one_is_refused_without_harm(
     assert second.wait(400) == 0, second.log[-2000:]
     (tmp_path / "gate").touch()
     assert first.wait(400) == 1, first.log[-2000:]
-    assert f"another process works with the checkpoint {lake.config.checkpoint_path}" in read_last_line(first)
+    assert f"another process uses the checkpoint {lake.config.checkpoint_path}" in read_last_line(first)
     assert_complete(lake, 300 + len(BAD))
 
 

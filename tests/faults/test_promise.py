@@ -33,7 +33,7 @@ def can_ingest(lake: Lake) -> bool:
     try:
         lake.ingest()
     except BronzeError as error:
-        if "another process works with the checkpoint" not in str(error):
+        if "another process uses the checkpoint" not in str(error):
             raise
         return False
     return True

@@ -142,7 +142,7 @@ def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bro
     for command in (audit, bronze):
         code, message = command()
         assert code == 1
-        assert message.startswith(f"{lost} is gone, though the log of its table refers to it")
+        assert message.startswith(f"{lost} is missing, although its table's log refers to it")
         assert len(message.splitlines()) == 1
         assert "nothing was lost" not in message
     table = re.search(r"DeltaTable\('(.+)'\)\.repair\(\)", message)
@@ -164,7 +164,7 @@ def test_a_deletion_vector_that_is_gone_is_named_and_the_cure_makes_the_table_wh
     (lost,) = Path(lake.config.output_path).rglob("*.bin")
     lost.unlink()
     code, message = audit()
-    assert (code, message.partition(" is gone")[0]) == (1, str(lost))
+    assert (code, message.partition(" is missing")[0]) == (1, f"Deletion vector {lost}")
     restore = re.search(r"RESTORE TABLE \S+ TO VERSION AS OF", message)
     lake.spark.sql(f"{restore[0]} 2").collect()
     assert audit()[0] == 5

@@ -69,7 +69,7 @@ def test_the_plan_changes_nothing_and_says_what_is_where(topic: Topic, lake: Lak
     assert main(["backfill", *flags, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[3].split() == ["2", "0", "15", "15", "10", "0", "0", "5", "0", "15"]
-    assert f"31 offsets of {topic.name} are asked for: 26 in the tables already, 0 lost in Kafka, 5 to do" in printed
+    assert f"31 offsets of {topic.name} are requested: 26 in the tables already, 0 lost in Kafka, 5 to do" in printed
     assert DeltaTable(lake.config.output_path).version() == versions
 
 
@@ -105,7 +105,7 @@ def test_partitions_that_are_not_named_are_left_out_and_said_to_be(topic: Topic,
     fill(topic)
     run(lake, starting_offsets={"2": 7})
     assert lake.positions() == [(2, 7), (2, 8), (2, 9)]
-    assert "Backfill: partitions that are not named are left out: 0, 1" in bronze_log.messages
+    assert "Backfill: partitions that are not named are skipped: 0, 1" in bronze_log.messages
 
 
 def test_a_partition_that_does_not_exist_is_refused(topic: Topic, lake: Lake):
@@ -140,7 +140,7 @@ def test_a_range_of_time_is_found_by_kafka_in_each_partition(topic: Topic, lake:
 def test_a_time_of_which_kafka_has_nothing_is_refused_with_the_times_that_it_has(topic: Topic, lake: Lake, times):
     produce_at(topic, 1, 10)
     with pytest.raises(
-        ConfigError, match="whole range .*its records are of 2026-01-01T00:00:10.000Z to 2026-01-01T00:00:10.000Z"
+        ConfigError, match="whole range .*its records are from 2026-01-01T00:00:10.000Z to 2026-01-01T00:00:10.000Z"
     ):
         run(lake, **times)
     assert run(lake, **times, allow_partial=True).plan.planned == 0
@@ -165,7 +165,7 @@ def test_it_ends_where_the_live_query_has_planned_to(topic: Topic, lake: Lake):
     result = run(lake, checkpoint_path=lake.config.checkpoint_path)
     assert (result.summary.valid, result.plan.notes) == (
         16,
-        ["30 offsets that the stream has not planned yet are left to it"],
+        ["30 offsets that the stream has not planned yet are left to the stream"],
     )
     assert lake.ingest().valid == 30
     assert is_each_once(lake, 60)

@@ -219,7 +219,7 @@ def test_two_replays_at_once_add_each_record_once(waiting: Waiting, monkeypatch:
     report = waiting.replay(max_records=10)
     assert (report.appended, others[0].appended) == (10, 10)
     assert waiting.positions() == [(0, n) for n in range(20)]
-    assert "10 were by others meanwhile" in report.verdict
+    assert "10 by other runs meanwhile" in report.verdict
 
 
 def test_an_interrupted_replay_is_completed_by_the_next(waiting: Waiting, monkeypatch: pytest.MonkeyPatch):

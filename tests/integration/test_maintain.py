@@ -101,7 +101,7 @@ def test_tables_are_created_once_and_ingestion_uses_them(topic: Topic, lake: Lak
     config = CreateTablesConfig(output_path=lake.config.output_path, dlq_path=lake.config.dlq_path)
     assert [line.rpartition(": ")[2] for line in create_tables(config, lake.spark)] == ["created", "created"]
     again = create_tables(config, lake.spark)
-    assert [line.rpartition(": ")[2] for line in again] == ["is there already and fits"] * 2
+    assert [line.rpartition(": ")[2] for line in again] == ["already exists and fits"] * 2
     topic.produce(make_events(3) + BAD)
     lake.ingest(writer="direct")
     assert len(lake.positions()) == 11

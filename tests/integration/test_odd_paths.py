@@ -46,7 +46,7 @@ def test_all_commands_work_on_odd_paths(odd_lake: Lake):
     assert odd_lake.positions() == [(0, offset) for offset in range(8)]
     assert audit(configure(AuditConfig), spark).is_complete
     assert inspect_checkpoint(configure(CheckpointConfig), spark)
-    assert all("is there already" in line for line in create_tables(configure(CreateTablesConfig), spark))
+    assert all("already exists" in line for line in create_tables(configure(CreateTablesConfig), spark))
     thousand = json.dumps({"0": [[2 * number, 2 * number] for number in range(1_000)]})
     assert replay(configure(ReplayConfig, offsets=thousand), spark)
     hundred_years = configure(StatusConfig, report_hours=876_000)

@@ -200,7 +200,7 @@ def test_produce_without_a_broker_names_the_cure(tmp_path: Path, capsys: pytest.
             ["produce", "--start-time", "2999-01-01T00:00Z"],
             "--start-time: expected 2000-01-03T00:00Z to",
         ),
-        (["produce", "--start-time", "noon"], "argument --start-time: 'noon' is no time such as"),
+        (["produce", "--start-time", "noon"], "argument --start-time: 'noon' is not a time such as"),
         (["up", "--port", "99999"], "--port: expected 1 to 65535, or 0 for a free port"),
         (["sideways"], "invalid choice: 'sideways'"),
     ],

@@ -75,7 +75,7 @@ def test_lag_is_what_waits_in_kafka(found: Status):
 def test_the_tables_tell_the_lag_as_well_as_the_checkpoint(filled: Lake, found: Status):
     by_tables = measure(filled, checkpoint_path="")
     assert by_tables.lag["lag"].to_dict() == found.lag["lag"].to_dict()
-    assert "lag is counted from the tables" in list_notes(by_tables)["note"].iloc[-1]
+    assert "lag is measured from the tables" in list_notes(by_tables)["note"].iloc[-1]
 
 
 def test_batches_and_commits_are_those_of_the_delta_logs(found: Status):

@@ -257,7 +257,7 @@ def test_rows_that_break_a_rule_of_the_table_end_the_run_by_that_rule(topic: Top
     statement = create_table_statement(get_bronze_spec(), lake.config.output_path)
     lake.spark.sql(statement.replace("`event_version` string", "`event_version` VARCHAR(3)"))
     topic.produce([make_event(event_version="1.0.0")])
-    with pytest.raises(ConfigError, match=r"does not take rows of this batch: .*length\(event_version\) <= 3"):
+    with pytest.raises(ConfigError, match=r"does not accept rows of this batch: .*length\(event_version\) <= 3"):
         lake.ingest()
     assert lake.bronze.count() == 0
 

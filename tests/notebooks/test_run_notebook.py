@@ -84,7 +84,7 @@ def test_a_file_that_holds_no_parameters_is_named_and_not_quoted(
     file.write_bytes(content)
     assert run(notebook, "-f", str(file)) == 2
     shown = capsys.readouterr().err
-    assert f"{file} is no YAML file of parameters" in shown
+    assert f"{file} is not a YAML file of parameters" in shown
     assert "s3cret" not in shown
 
 

@@ -78,7 +78,7 @@ def test_executors_without_this_package_have_another_cure():
     assert type(error) is ConfigError
     assert str(error).startswith("the executors' Python has no module 'bronze'")
     assert "env-archive" not in str(error)
-    assert "run lib/bronze_ingestion.py by spark-submit" in str(error)
+    assert "run lib/bronze_ingestion.py with spark-submit" in str(error)
 
 
 def test_a_module_that_the_driver_lacks_is_not_blamed_on_executors():
@@ -117,7 +117,7 @@ def test_a_row_that_breaks_a_rule_of_the_table_is_not_tried_again(rule: str):
     assert type(error) is ConfigError
     assert error.exit_code == 2
     assert str(error).startswith(
-        f"/lake/bronze does not take rows of this batch: DeltaInvariantViolationException: {rule}"
+        f"/lake/bronze does not accept rows of this batch: DeltaInvariantViolationException: {rule}"
     )
 
 
@@ -197,7 +197,7 @@ def test_a_data_file_that_is_gone_is_no_failure_that_a_retry_cures(path: str):
     message = str(
         explain_failure(RuntimeError(f"Caused by: java.io.FileNotFoundException: File file:{path} does not exist"))
     )
-    assert message.startswith(f"{path} is gone")
+    assert message.startswith(f"{path} is missing")
     assert "DeltaTable('/lake/b').repair()" in message
     assert "nothing was lost" not in message
 
@@ -212,4 +212,4 @@ def test_a_data_file_that_is_gone_is_no_failure_that_a_retry_cures(path: str):
 def test_a_checkpoint_that_another_process_uses_is_named(text: str):
     error = explain_failure(RuntimeError(text), "/lake/checkpoint")
     assert type(error) is BronzeError
-    assert str(error).startswith("another process works with the checkpoint /lake/checkpoint")
+    assert str(error).startswith("another process uses the checkpoint /lake/checkpoint")

@@ -49,7 +49,7 @@ def test_a_host_that_cannot_be_listened_on_is_refused(host: str, monkeypatch: py
 @pytest.mark.parametrize("host", ["[::1]", "http://a", "a b", "*", "ä.example"])
 def test_what_is_no_host_is_refused_with_the_configuration(host: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "t0ken")
-    with pytest.raises(InvalidOptionError, match="--http-host: expected a host's name or its address"):
+    with pytest.raises(InvalidOptionError, match="--http-host: expected a host name or address"):
         make_config(http_host=host)
 
 

@@ -1,1 +1,1 @@
-"""What the notebooks need and show."""
+"""Code of the notebooks."""

@@ -1,4 +1,4 @@
-"""What the backfill notebook shows of a plan and of its result."""
+"""The plan and the result that the backfill notebook shows."""
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -11,7 +11,7 @@ _PARTS = {"in the tables": "#89c2d9", "to do": VALID, "lost in Kafka": INVALID, 
 
 
 def plot_plan(plan: BackfillPlan) -> Figure:
-    """The offsets that are asked for per Kafka partition: in the tables, to do, and not to be had."""
+    """The requested offsets per Kafka partition: in the tables, to do, and not available."""
     frame = plan.to_frame()
     figure, axes = start_plot("The range per Kafka partition", "Kafka partition", ylabel="offsets")
     bottom = frame["offsets"] * 0
@@ -24,7 +24,7 @@ def plot_plan(plan: BackfillPlan) -> Figure:
 
 
 def summarize_backfill(result: BackfillResult, dry_run: bool) -> dict[str, int | float | bool]:
-    """What was asked for, what was there, and what this run added."""
+    """The requested offsets, those in the tables, and those that this run added."""
     return {
         "planned": result.plan.planned,
         "present": result.plan.present,

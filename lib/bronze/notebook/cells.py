@@ -1,4 +1,4 @@
-"""What the notebooks need around the library's calls: where they are, their parameters, their recorded result."""
+"""Helpers of the notebooks: working directory, parameters, tables, and the recorded result."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from bronze.runtime.logs import configure_logging
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 RESULT_MIME = "application/vnd.bronze.result+json"
-# Those that no configuration has, and so none checks.
+# Parameters that no configuration has, so that none checks them.
 OWN_PARAMETERS = {"use_sandbox": bool, "report_hours": int}
 _PROJECT = "bronze-ingestion"
 _MAX_HOURS = 1_000_000
@@ -24,17 +24,17 @@ _LONG_TEXT = 40
 
 
 def set_up_notebook() -> None:
-    """Find where relative paths begin, and show the product's log on standard output, which is not red.
+    """Set the working directory, and show the product's log on standard output, which is not red.
 
-    Values in tables are cut only when they are longer than 120 characters.
+    Tables cut values only if they are longer than 120 characters.
     """
     leave_notebooks()
     configure_logging(sys.stdout)
-    pd.set_option("display.max_colwidth", 120)  # an error's detail names its field at the end
+    pd.set_option("display.max_colwidth", 120)  # an error's detail ends with the field's name
 
 
 def leave_notebooks() -> None:
-    """Relative paths begin where a notebook was called from; in the checkout's ``notebooks/``, at the checkout.
+    """Resolve relative paths from where the notebook was started; in the checkout's ``notebooks/``, from the checkout.
 
     JupyterLab and nbmake start a kernel in the notebook's own folder, papermill in the caller's.
     """
@@ -44,7 +44,7 @@ def leave_notebooks() -> None:
 
 
 def is_checkout(folder: Path) -> bool:
-    """Whether a folder is a checkout of this project, and not another one's."""
+    """Whether a folder is a checkout of this project."""
     try:
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -53,10 +53,10 @@ def is_checkout(folder: Path) -> bool:
 
 
 def read_config(parameters: Mapping[str, Any], kind: type[AnyConfig] = IngestConfig, **others: Any) -> AnyConfig:  # type: ignore[assignment]
-    """The configuration made of a notebook's parameters, ``globals()``; the other values replace theirs.
+    """Build a configuration from a notebook's parameters, ``globals()``; ``others`` replace them.
 
     Raises:
-        ConfigError: A parameter that only notebooks have is not of its type, such as the text "false".
+        ConfigError: A parameter that only notebooks have has the wrong type, such as the text "false".
         BronzeError: The configuration's own checks fail.
     """
     check_types(parameters)
@@ -65,11 +65,11 @@ def read_config(parameters: Mapping[str, Any], kind: type[AnyConfig] = IngestCon
 
 
 def check_types(parameters: Mapping[str, Any]) -> None:
-    """Refuse a value of another type: papermill hands on as text what it cannot read, and "false" would be true.
+    """Refuse values of the wrong type: papermill passes text that it cannot parse, and the text "false" would be true.
 
     Raises:
-        ConfigError: Which it is.
-        InvalidOptionError: Hours that reach back before any record.
+        ConfigError: Names the parameter.
+        InvalidOptionError: The hours are out of range.
     """
     for name, kind in OWN_PARAMETERS.items():
         if name in parameters and type(parameters[name]) is not kind:
@@ -79,13 +79,13 @@ def check_types(parameters: Mapping[str, Any]) -> None:
 
 
 def parameter_error(name: str, value: object, kind: str) -> ConfigError:
-    """For a notebook's parameter that is given a value of another type."""
+    """Build the error for a notebook parameter with a value of the wrong type."""
     hint = "write True or False with papermill -p, true or false in YAML" if kind == "bool" else ""
     return ConfigError(f"parameter {name}: expected a value of type {kind}, got {show_value(value)}", hint)
 
 
 def wrap_cells(frame: pd.DataFrame) -> Any:
-    """A table whose long texts are shown whole, over several lines; HTML in them is shown as text."""
+    """A table that wraps long texts instead of cutting them; HTML in them is shown as text."""
     wide = [name for name in frame if frame[name].astype(str).str.len().max() > _LONG_TEXT]
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
     styled = frame.style.hide(axis="index").format(escape="html").set_table_styles(left)
@@ -93,12 +93,12 @@ def wrap_cells(frame: pd.DataFrame) -> Any:
 
 
 def list_settings(config: Config) -> pd.DataFrame:
-    """The configuration as a table; it holds no secrets, those are in the file that it names."""
+    """The configuration as a table. It contains no secrets, only the names of the files that hold them."""
     return pd.DataFrame({"value": asdict(config)}).rename_axis("parameter")
 
 
 def record_result(**values: str | int | float | bool) -> None:
-    """Show values and keep them in the executed notebook, where ``read_result`` and a scheduler find them."""
+    """Show values, and record them in the executed notebook for ``read_result`` and a scheduler."""
     from IPython.display import display
 
     width = max(map(len, values))
@@ -121,8 +121,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def find_result(path: str | Path) -> dict[str, Any]:
-    """The recorded result of an executed notebook by MIME type, for programs and as text; empty where there is none."""
-    import nbformat  # here: a kernel, which never reads one, would wait a second for what it loads
+    """The recorded result of an executed notebook by MIME type, for programs and as text; empty if there is none."""
+    import nbformat  # here, because loading it takes a second and a kernel never needs it
 
     cells = nbformat.read(path, as_version=4).cells
     for output in (o for cell in reversed(cells) for o in cell.get("outputs", [])):

@@ -1,4 +1,4 @@
-"""What the inspection notebook shows of the DLQ: counts, details, samples and drift as tables, plots. Reads only."""
+"""Tables and plots of the DLQ for the inspection notebook: counts, details, samples and drift. Reads only."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -38,7 +38,7 @@ def count_error_types(rows: DataFrame) -> pd.DataFrame:
 
 
 def plot_over_time(rows: DataFrame) -> Figure:
-    """Records by error type over the time of their ingestion: per minute, hour or day, as their span asks for."""
+    """Records by error type over time of ingestion, per minute, hour or day, depending on their span."""
     first, last = rows.agg(F.min("_ingested_at"), F.max("_ingested_at")).first() or (None, None)
     unit, width = _choose_unit(last - first if first else timedelta())
     figure, axes = start_plot(f"Invalid records per {unit}, by error type", "ingested (UTC)")
@@ -61,7 +61,7 @@ def plot_over_time(rows: DataFrame) -> Figure:
 
 
 def _choose_unit(span: timedelta) -> tuple[str, timedelta]:
-    """The unit of time whose bars are neither too many nor one, and its width."""
+    """The unit of time that gives a readable number of bars, and its width."""
     if span <= timedelta(hours=3):
         return "minute", timedelta(minutes=1)
     return ("hour", timedelta(hours=1)) if span <= timedelta(days=4) else ("day", timedelta(days=1))
@@ -84,13 +84,13 @@ def plot_partitions(rows: DataFrame) -> Figure:
 
 
 def _leave_headroom(axes: Axes) -> None:
-    axes.use_sticky_edges = False  # those of the stacked bars let the highest touch the frame
+    axes.use_sticky_edges = False  # with them, the highest bar would touch the frame
     axes.autoscale_view()
     axes.set_ylim(bottom=0)
 
 
 def list_details(rows: DataFrame, count: int = 20) -> pd.DataFrame:
-    """The most frequent error details, without the values in them, and where the newest such record is."""
+    """The most frequent error details, without their values, and the position of the newest such record."""
     newest = F.max_by(F.struct("_kafka_partition", "_kafka_offset"), "_ingested_at").alias("newest")
     counted = rows.groupBy("_error_type", normalize_detail(F.col("_error_detail")).alias("detail")).agg(
         F.count("*").alias("records"), F.count_if(~F.col("is_replayed")).alias("open"), newest
@@ -142,7 +142,7 @@ def report_drift(spark: SparkSession, config: InspectConfig) -> pd.DataFrame:
 
 
 def _select_newest(rows: DataFrame, count: int) -> DataFrame:
-    """About the newest records; values of any size are never sorted, nor more of them read than are asked for."""
+    """Approximately the newest records. It never sorts values, which may be large, and reads no more than requested."""
     times = rows.select("_ingested_at").orderBy(F.desc("_ingested_at")).limit(count)
     since = times.agg(F.unix_micros(F.min("_ingested_at"))).first()
     assert since is not None
@@ -153,12 +153,12 @@ def collect_drift(samples: dict[str, DataFrame], mask: Sequence[Path], length: i
     """Drift in samples of values, the most frequent first.
 
     Args:
-        samples: DataFrames with the binary column ``value``, by what the result's column is to be called.
+        samples: DataFrames with the binary column ``value``, by the name of their column in the result.
         mask: Fields whose examples are hidden.
-        length: Characters of an example at the most.
+        length: Maximum number of characters of an example.
 
     Returns:
-        Columns ``field``, ``the schema has``, ``came as``, one with the records for each sample, ``example``.
+        Columns ``field``, ``the schema has``, ``came as``, one column of counts per sample, and ``example``.
     """
     counted = [
         values.mapInArrow(partial(count_drift, mask=mask, length=length), COUNTED_DDL).withColumn("sample", F.lit(name))

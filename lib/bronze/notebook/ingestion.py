@@ -1,4 +1,4 @@
-"""What the ingestion notebook shows of the tables: counts as tables, distributions as plots. Reads only."""
+"""Tables and plots for the ingestion notebook: counts and distributions. Reads only."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +29,7 @@ _DLQ_PREVIEW = ("_error_type", "_error_detail", "_raw_value", "_kafka_partition"
 
 
 def read_rows(spark: SparkSession, config: IngestConfig, hours: int = 0) -> DataFrame:
-    """The rows of both tables, as far as both have them, those ingested in the last hours (0 is all).
+    """The rows of both tables with their common columns, ingested in the last hours (0: all rows).
 
     Columns ``table`` (bronze or DLQ), ``_is_valid``, ``_error_type`` (null in bronze), ``_kafka_partition``,
     ``_ingested_at``, ``_event_date``, ``_event_hour`` (null in the DLQ).
@@ -73,7 +73,7 @@ def plot_batches(rows: DataFrame) -> Figure:
     counted = collect_frame(_count(rows, "_ingested_at").orderBy(F.desc("_ingested_at")).limit(_SHOWN_BATCHES))
     counted = counted.iloc[::-1]
     figure, axes = start_plot("Records per batch", "start of the batch (UTC)")
-    # To the millisecond: bars of one label would hide one another, and a second has several batches.
+    # In milliseconds: a second may have several batches, and bars with the same label would cover each other.
     labels = [f"{time:%H:%M:%S.%f}"[:-3] for time in counted["_ingested_at"]]
     stack_bars(axes, labels, counted)
     axes.tick_params(axis="x", rotation=60 if len(labels) > 8 else 0)
@@ -81,7 +81,7 @@ def plot_batches(rows: DataFrame) -> Figure:
 
 
 def plot_error_types(rows: DataFrame) -> Figure:
-    """Valid records, and invalid ones by error type (``in bronze`` where no DLQ is configured)."""
+    """Valid records, and invalid ones by error type (``in bronze`` if no DLQ is configured)."""
     name = F.when(F.col("_is_valid"), "valid").otherwise(F.coalesce("_error_type", F.lit("invalid, in bronze")))
     counted = collect_frame(rows.groupBy(name.alias("name")).count().orderBy("count"))
     figure, axes = start_plot("Valid records, and invalid ones by error type", "records (logarithmic)", ylabel="")
@@ -105,7 +105,7 @@ def plot_partitions(rows: DataFrame) -> Figure:
 
 
 def plot_hours(rows: DataFrame) -> Figure:
-    """Events per hour of their own timestamp."""
+    """Events per hour of their event timestamp."""
     hour = F.expr("make_timestamp(year(_event_date), month(_event_date), day(_event_date), _event_hour, 0, 0)")
     by_hour = rows.where("_event_date is not null").groupBy(hour.alias("hour")).count().orderBy("hour")
     counted = collect_frame(by_hour)
@@ -124,12 +124,12 @@ def preview_bronze(spark: SparkSession, config: IngestConfig, count: int = 5) ->
 
 
 def preview_dlq(spark: SparkSession, config: IngestConfig, count: int = 10) -> pd.DataFrame:
-    """The latest DLQ rows, long values cut; empty where no DLQ is configured."""
+    """The latest DLQ rows, long values cut; empty if no DLQ is configured."""
     return _preview(spark, config.dlq_path, _DLQ_PREVIEW, count) if config.dlq_path else pd.DataFrame()
 
 
 def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig) -> dict[str, int | str]:
-    """What this run ingested, the rows of the tables now, and where they are."""
+    """The records that this run ingested, the current number of rows in the tables, and their paths."""
     tables = {"bronze_rows": config.output_path, "dlq_rows": config.dlq_path}
     counts = {name: spark.read.format("delta").load(path).count() if path else 0 for name, path in tables.items()}
     return {

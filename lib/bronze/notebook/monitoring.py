@@ -40,7 +40,7 @@ def plot_delays(status: Status) -> Figure:
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(EngFormatter())
-        # Beyond a decade, labels of all nine parts overlap.
+        # Over more than a decade, the minor labels would overlap.
         axes.yaxis.set_minor_formatter(EngFormatter() if high < 10 * low else NullFormatter())
     _show_legend(axes)
     _show_time(axes, status, known["time"])
@@ -62,7 +62,7 @@ def plot_invalid_ratio(status: Status, config: StatusConfig) -> Figure:
 
 
 def plot_lag(status: Status) -> Figure:
-    """Records that wait in Kafka, per partition."""
+    """Unread records in Kafka, per partition."""
     figure, axes = start_plot("Lag per Kafka partition", "Kafka partition")
     axes.bar(status.lag.index, status.lag["lag"], color=VALID)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
@@ -88,7 +88,7 @@ def plot_batches(status: Status, config: StatusConfig) -> Figure:
 
 
 def plot_file_sizes(status: Status, config: StatusConfig) -> Figure:
-    """Mean size of the files in each of bronze's newest partitions, and what counts as small."""
+    """Mean file size in each of bronze's newest partitions, and the limit of small files."""
     title = f"Mean file size in bronze, newest {_SHOWN_PARTITIONS} partitions"
     figure, axes = start_plot(title, "hour of the event (UTC)", "MB (logarithmic)")
     shown = select_bronze(status.files).droplevel("table").tail(_SHOWN_PARTITIONS)
@@ -110,7 +110,7 @@ def _show_legend(axes: Axes) -> None:
 
 
 def _show_time(axes: Axes, status: Status, times: pd.Series, unit: str = "min") -> None:
-    """From the first time on, within the report's hours, until now: what stopped should be seen as a gap."""
+    """Show the time from the first value within the report's hours until now: a stopped stream shows as a gap."""
     end = pd.Timestamp(status.measured_at).ceil(unit)
     start = end - pd.Timedelta(hours=status.report_hours)
     first = max(start, times.min() - pd.Timedelta(minutes=5)) if len(times) else start

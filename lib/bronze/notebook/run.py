@@ -1,7 +1,7 @@
-"""``python -m bronze.notebook.run``: papermill, with parameters that are checked before anything runs.
+"""``python -m bronze.notebook.run``: run papermill, but check the parameters first.
 
-papermill itself only warns of a parameter that a notebook does not have, and runs with the default: a misspelt
-``output_path`` would write to the wrong table. Here it ends with exit code 2, and a failure with the code of its error.
+papermill itself only warns about a parameter that a notebook does not have, and runs with the default: a misspelt
+``output_path`` would write to the wrong table. This command exits with code 2, and on a failure with the error's code.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a notebook, print its recorded result, and return 0 or the exit code of what went wrong."""
+    """Run a notebook, print its recorded result, and return 0 or the exit code of the error."""
     given = _build_parser().parse_args(arguments)
     output = given.output or Path("runs", given.notebook.name)
     try:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bronze.notebook.run", description=__doc__)
-    parser.add_argument("notebook", type=Path, help="such as notebooks/ingestion.ipynb")
+    parser.add_argument("notebook", type=Path, help="for example notebooks/ingestion.ipynb")
     parser.add_argument("-o", "--output", type=Path, help="executed copy (default: runs/ and the notebook's name)")
     parser.add_argument("-f", "--parameters-file", type=Path, help="YAML file of parameters")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
@@ -55,11 +55,11 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def parse_parameters(notebook: Path, file: Path | None, pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The parameters of a file and of the command line, which count more, with the notebook's own types.
+    """The parameters of a file and of the command line, which take precedence, with the notebook's types.
 
     Raises:
-        ConfigError: There is no such notebook or file. The notebook has no parameter of a name. A value is not of the
-            parameter's type.
+        ConfigError: The notebook or file does not exist. The notebook has no parameter of a given name. A value does
+            not have the parameter's type.
     """
     for path in filter(None, (notebook, file)):
         if not path.is_file():
@@ -86,23 +86,23 @@ def _inspect(notebook: Path) -> Mapping[str, Any]:
 def _read_file(file: Path) -> Mapping[str, Any]:
     try:
         given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.MarkedYAMLError as error:  # the text around it is not shown: it may hold a secret
+    except yaml.MarkedYAMLError as error:  # the surrounding text is not shown: it may contain a secret
         place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _unreadable_error(file, _PARAMETERS, f"{error.problem or 'no YAML'}{place}") from None
+        raise _unreadable_error(file, _PARAMETERS, f"{error.problem or 'not YAML'}{place}") from None
     except (
         yaml.YAMLError,
         OSError,
         ValueError,
         RecursionError,
-    ) as error:  # also a date or a number that Python has not
+    ) as error:  # also a date or a number that Python does not support
         raise _unreadable_error(file, _PARAMETERS, type(error).__name__) from None
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-        raise _unreadable_error(file, _PARAMETERS, "it holds no names")
+        raise _unreadable_error(file, _PARAMETERS, "it does not map names to values")
     return given
 
 
 def _unreadable_error(file: Path, expected: str, reason: str) -> ConfigError:
-    return ConfigError(f"{file} is no {expected}: {' '.join(reason.split())[:200]}")
+    return ConfigError(f"{file} is not a {expected}: {' '.join(reason.split())[:200]}")
 
 
 def _convert(name: str, value: str, kind: str) -> Any:

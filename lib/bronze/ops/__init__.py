@@ -1,1 +1,1 @@
-"""The operations on what the ingestion wrote: one module per command."""
+"""The operations on the ingested tables, one module per command."""

@@ -1,4 +1,4 @@
-"""The state of the alerts: what was measured beside its threshold, and what to do. Pure, no I/O."""
+"""The state of the alerts: each measured value, its threshold, and what to do. Pure, no I/O."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ class Alert:
     """One alert.
 
     Attributes:
-        name: What is measured, with its unit.
-        value: What was measured; None where it is not known, infinite where nothing ends.
+        name: The measured quantity, with its unit.
+        value: The measured value; None if unknown, infinite if there is no limit.
         threshold: The parameter's value; 0 is off.
         state: ok, firing, unknown or off.
         cure: What to do when it fires.
@@ -29,7 +29,7 @@ class Alert:
     cure: str
 
 
-# Parameter: name with its unit, what to do. A ``min_`` fires below its threshold, a ``max_`` above.
+# Parameter: name with its unit, what to do. A ``min_`` rule fires below its threshold, the others above.
 _RULES = {
     "max_batch_seconds": (
         "slowest batch (s)",
@@ -37,7 +37,7 @@ _RULES = {
     ),
     "alert_invalid_ratio": (
         "invalid share",
-        "see the DLQ's error types and details: did a producer change its events? Then replay",
+        "check the DLQ's error types and details: did a producer change its events? Then replay",
     ),
     "max_lag": (
         "lag (records)",
@@ -45,7 +45,7 @@ _RULES = {
     ),
     "max_staleness_minutes": (
         "newest record's age (min)",
-        "with lag: start the ingestion; without: the producers have sent nothing since",
+        "with lag: start the ingestion; without lag: the producers have sent nothing since",
     ),
     "min_headroom_hours": (
         "headroom (h)",
@@ -59,7 +59,7 @@ def evaluate_alerts(config: StatusConfig, measured: Mapping[str, float | None]) 
 
     Args:
         config: The thresholds.
-        measured: Values by the name of their threshold; None where a value is not known.
+        measured: Values by the name of their threshold; None if a value is unknown.
     """
     alerts = []
     for parameter, (name, cure) in _RULES.items():
@@ -78,7 +78,7 @@ def _compare(value: float | None, threshold: float, is_minimum: bool) -> str:
 
 
 def list_alerts(alerts: Sequence[Alert]) -> pd.DataFrame:
-    """A row per alert: value, threshold, state, and what to do where it fires."""
+    """A row per alert: value, threshold, state, and what to do if it fires."""
     rows = [
         {
             "alert": alert.name,
@@ -93,7 +93,7 @@ def list_alerts(alerts: Sequence[Alert]) -> pd.DataFrame:
 
 
 def format_value(value: float | None) -> str:
-    """A value as people read it."""
+    """Format a value for people."""
     if value is None:
         return "unknown"
     return "unlimited" if math.isinf(value) else f"{value:,.4g}"
@@ -105,10 +105,10 @@ def select_firing(alerts: Sequence[Alert]) -> list[Alert]:
 
 
 def check_alerts(alerts: Sequence[Alert], fail_on_alert: bool) -> None:
-    """Fail where an alert fires, so that a scheduler sees it.
+    """Fail if an alert fires, so that a scheduler notices.
 
     Raises:
-        AlertsFiringError: With each of them, its value and what to do.
+        AlertsFiringError: Names each firing alert, its value and what to do.
     """
     firing = [f"{a.name} {format_value(a.value)}, threshold {a.threshold:g}: {a.cure}" for a in select_firing(alerts)]
     if firing and fail_on_alert:

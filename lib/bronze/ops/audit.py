@@ -1,7 +1,7 @@
 """``bronze audit``: is every Kafka record of the topic exactly once in bronze, or exactly once in the DLQ?
 
-The tables' positions are counted as bitmaps, one bit an offset, in one aggregation that reads the position columns
-only. What is missing in them is then looked for in Kafka: an offset where Kafka has a record is a finding.
+One aggregation over the position columns counts the tables' positions as bitmaps, one bit per offset. The audit then
+looks for the missing offsets in Kafka: an offset where Kafka has a record is a finding.
 """
 
 import logging
@@ -32,9 +32,9 @@ class Positions:
     """The positions of one table, or of several together.
 
     Attributes:
-        offsets: Those that are there.
+        offsets: The offsets that have a row.
         rows: Rows per partition.
-        suspicious: First and end offset of the bitmaps that have more rows than bits, per partition.
+        suspicious: First and end offset of the bitmaps that count more rows than bits, per partition.
     """
 
     offsets: OffsetSet
@@ -44,11 +44,11 @@ class Positions:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the tables should have, per partition.
+    """The offsets that the tables should have, per partition.
 
     Attributes:
-        next_offsets: Where the ingestion goes on.
-        offsets: All that was read, and all from where the ingestion began to there.
+        next_offsets: Where the ingestion continues.
+        offsets: All offsets that were read, and all from the start of the ingestion to ``next_offsets``.
     """
 
     next_offsets: dict[int, int]
@@ -56,22 +56,22 @@ class Expected:
 
 
 def main(config: AuditConfig) -> int:
-    """The command ``bronze audit``: print the report; 0 where all is complete, 5 where something was found."""
+    """The command ``bronze audit``: print the report; exit code 0 if complete, 5 if there are findings."""
     report = audit(config)
     print(report.to_json() if config.json else report.to_text())
     return ExitCode.DONE if report.is_complete else ExitCode.INCOMPLETE
 
 
 def audit(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport:
-    """Audit the tables of a topic; reads only, and a stream may run meanwhile.
+    """Audit the tables of a topic. Reads only; a stream may run at the same time.
 
     Args:
-        config: Topic, tables and checkpoint of the ingestion. Without a checkpoint, what Kafka has beyond a
-            partition's last row counts as not ingested yet, and the topic's earliest record must be in the tables.
+        config: Topic, tables and checkpoint of the ingestion. Without a checkpoint, records after a partition's last
+            row count as not ingested yet, and the topic's earliest record must be in the tables.
         spark: Session to use; a new local one when not given.
 
     Raises:
-        BronzeError: Kafka, a table or the checkpoint cannot be read, or does not belong to the others.
+        BronzeError: Kafka, a table or the checkpoint cannot be read, or they do not belong together.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline.check_exists("output-path")
@@ -79,8 +79,8 @@ def audit(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport
 
 
 def _audit(pipeline: Pipeline, config: AuditConfig) -> AuditReport:
-    # In this order: a stream that runs meanwhile has put into the tables what its checkpoint and commits say, and Kafka
-    # has it.
+    # The order matters while a stream runs: what the checkpoint and the commits say is in the tables by the time they
+    # are read, and what the tables have is in Kafka.
     checkpoint = _read_checkpoint(pipeline, config)
     ledger = _read_ledger(pipeline, checkpoint)
     log.info("Audit: counting the positions of %s in the tables", pipeline.topic.name)
@@ -123,9 +123,9 @@ def _audit(pipeline: Pipeline, config: AuditConfig) -> AuditReport:
 
 
 def _read_checkpoint(pipeline: Pipeline, config: AuditConfig) -> Checkpoint | None:
-    """The checkpoint, where one is given: it must be there, and of this table, or it would hide what is missing."""
+    """Read the checkpoint if one is given. It must exist and belong to this table, or it would hide missing records."""
     if not config.checkpoint_path:
-        log.warning("without --checkpoint-path, what is missing after a partition's last row counts as lag")
+        log.warning("without --checkpoint-path, records that are missing after a partition's last row count as lag")
         return None
     folder = pipeline.get_checkpoint(config.checkpoint_path)
     checkpoint = folder.read()
@@ -136,11 +136,11 @@ def _read_checkpoint(pipeline: Pipeline, config: AuditConfig) -> Checkpoint | No
 
 
 def _read_ledger(pipeline: Pipeline, checkpoint: Checkpoint | None) -> TopicLedger:
-    """What was read: as the commits say, or of a table of an older version, as the checkpoint does."""
+    """The offsets that were read, from the commits, or for a table of an older version from the checkpoint."""
     known = pipeline.known
     known.check_is_named()
     for place in known.missing:
-        log.warning("the DLQ %s, which bronze names, is gone", place.path)
+        log.warning("the DLQ %s, which bronze names, is missing", place.path)
     if pipeline.has_ledger or known.missing or not checkpoint:
         return known.ledger
     return known.ledger.add_read(checkpoint.done, {}, checkpoint.first_offsets)
@@ -160,7 +160,7 @@ def _collect_positions(pipeline: Pipeline) -> tuple[Positions, Positions]:
 
 
 def _to_positions(rows: list[tuple[int, int, bytearray, int]]) -> Positions:
-    """What rows of partition, bucket, bitmap and count say."""
+    """Build positions from rows of partition, bucket, bitmap and count."""
     bitmaps: dict[int, list[tuple[int, bytearray]]] = defaultdict(list)
     counts: dict[int, int] = defaultdict(int)
     suspicious: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -176,7 +176,7 @@ def _to_positions(rows: list[tuple[int, int, bytearray, int]]) -> Positions:
 def _find_expected(
     ledger: TopicLedger, checkpoint: Checkpoint | None, ingested: OffsetSet, available: Bounds
 ) -> Expected:
-    """What the tables should have, as the commits and the checkpoint say."""
+    """The offsets that the tables should have, from the commits and the checkpoint."""
     ends = {p: end for p, (_, end) in (ingested | ledger.read).bounds.items()}
     next_offsets = checkpoint.next_offsets if checkpoint else ends
     promised = {}
@@ -186,8 +186,8 @@ def _find_expected(
         if checkpoint:
             start = checkpoint.first_offsets.get(p, 0)
         if ledger.begins:
-            start = ledger.begins.get(p, 0)  # one that was added later begins at its first record
-            end = max(end, earliest)  # what Kafka deleted is no lag: nobody will read it
+            start = ledger.begins.get(p, 0)  # a partition that was added later starts at its first record
+            end = max(end, earliest)  # deleted records are not lag: nobody can read them
         elif p in ingested:
             start = min(start, ingested.bounds[p][0])
         promised[p] = (start, end)
@@ -207,7 +207,7 @@ def _find_doubled(pipeline: Pipeline, bronze: Positions, dlq: Positions) -> Offs
 
 
 def _find_not_replayed(pipeline: Pipeline, shared: Bounds) -> OffsetSet:
-    """Positions in both tables that were not replayed: a replay's row in bronze is valid, and the later one."""
+    """Positions in both tables that were not replayed. A replay's row in bronze is valid and later than the DLQ's."""
 
     def read(path: str, name: str, *columns: str) -> DataFrame:
         rows = pipeline.spark.read.format("delta").load(path).where(F.col("_kafka_topic") == pipeline.topic.name)
@@ -222,7 +222,7 @@ def _find_not_replayed(pipeline: Pipeline, shared: Bounds) -> OffsetSet:
 
 
 def _look_again(pipeline: Pipeline, gaps: Gaps) -> Gaps:
-    """Take back what a stream has committed since: the tables are not read at one moment."""
+    """Drop findings that a stream has committed since then: the tables are not read at one moment."""
     tables = [pipeline.bronze.path, *pipeline.known.dlq_paths]
     since = find_ingested(pipeline.spark, tables, pipeline.topic.name, (gaps.missing | gaps.unread).bounds)
     return replace(gaps, missing=gaps.missing - since, unread=gaps.unread - since)

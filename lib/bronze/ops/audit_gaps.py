@@ -1,4 +1,4 @@
-"""Why an offset has no row: Kafka deleted it, has no record there, or the record is missing in the tables."""
+"""Explain why an offset has no row: Kafka deleted it, has no record there, or the tables lack the record."""
 
 import logging
 from collections.abc import Sequence
@@ -19,22 +19,22 @@ from bronze.runtime.spark_errors import explain_failure
 
 log = logging.getLogger(__name__)
 
-# Gaps that are nearer than this to one another are read as one; a Kafka read of its own costs more.
+# Gaps closer together than this are read as one, because a separate Kafka read costs more.
 _NEAR = 100_000
-# Reads of Kafka at the most for one audit.
+# Maximum number of Kafka reads per audit.
 _READS = 20
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """The offsets that no table has, by what they are.
+    """The offsets that no table has, by reason.
 
     Attributes:
         missing: Finding: Kafka has a record there.
-        unread: Finding: no commit has read them, and Kafka does not hold them any more.
-        removed: Finding: some of them held a record that was committed and is in no table now.
-        removed_records: How many, per partition.
-        explained: The others, by the reason.
+        unread: Finding: no commit has read them, and Kafka no longer holds them.
+        removed: Finding: some of them held a record that was committed and is now in no table.
+        removed_records: Number of such records, per partition.
+        explained: The other offsets, by reason.
     """
 
     missing: OffsetSet
@@ -45,13 +45,13 @@ class Gaps:
 
 
 def explain_gaps(client: KafkaClient, gaps: OffsetSet, ledger: TopicLedger, available: Bounds) -> Gaps:
-    """Say of each offset that no table has why; reads Kafka only around the gaps.
+    """Explain each offset that no table has. Reads Kafka only around the gaps.
 
     Args:
-        client: Asks Kafka.
+        client: Client of Kafka.
         gaps: The offsets.
-        ledger: What was read, and whose loss was accepted.
-        available: What Kafka holds.
+        ledger: The offsets that were read, and those whose loss was accepted.
+        available: The offsets that Kafka holds.
     """
     held = (gaps - ledger.lost) & OffsetSet.between(available)
     gone = gaps - ledger.lost - held  # only the commits say whether they were read
@@ -68,14 +68,14 @@ def explain_gaps(client: KafkaClient, gaps: OffsetSet, ledger: TopicLedger, avai
 
 
 def find_removed(gaps: Gaps, absent: OffsetSet, ledger: TopicLedger) -> Gaps:
-    """Compare with the number of records that the commits say were read: fewer positions were removed since.
+    """Compare the positions with the number of records that the commits read. If there are fewer, rows were removed.
 
-    Which of the offsets without a row held them cannot be told where Kafka does not hold them any more.
+    If Kafka no longer holds the offsets, it is unknown which of those without a row held the removed records.
 
     Args:
-        gaps: All of them, by the reason.
-        absent: All of them.
-        ledger: What was read.
+        gaps: All offsets without a row, by reason.
+        absent: All offsets without a row.
+        ledger: The offsets that were read.
     """
     without_row, missing = (ledger.read & absent).counts, (ledger.read & gaps.missing).counts
     removed, records = EMPTY, {}
@@ -86,7 +86,7 @@ def find_removed(gaps: Gaps, absent: OffsetSet, ledger: TopicLedger) -> Gaps:
             only = OffsetSet({p: absent[p]}) & ledger.read
             removed |= (only & (gaps.explained[READ] | gaps.explained[NO_RECORD])) or only
     explained = gaps.explained | {reason: gaps.explained[reason] - removed for reason in (READ, NO_RECORD)}
-    for p in removed:  # what is left of its deleted offsets counts as those where Kafka has no record
+    for p in removed:  # its other deleted offsets count as offsets without a record in Kafka
         rest = OffsetSet({p: explained[READ][p]})
         explained[READ], explained[NO_RECORD] = explained[READ] - rest, explained[NO_RECORD] | rest
     return Gaps(gaps.missing, gaps.unread, removed, records, explained)
@@ -102,7 +102,7 @@ def _read_within(client: KafkaClient, gaps: OffsetSet, isolation: str) -> Offset
 
 
 def _read_offsets(client: KafkaClient, bounds: Bounds, isolation: str) -> OffsetSet:
-    """The offsets at which Kafka has records, by a read of the topic; one that Spark cannot read is there as well."""
+    """The offsets at which Kafka has records, from a read of the topic. A record that Spark cannot read counts too."""
     try:
         return collect_offsets(read_records(client, bounds, isolation).transform(select_offsets))
     except (Py4JJavaError, PySparkException) as error:
@@ -117,17 +117,17 @@ def _read_offsets(client: KafkaClient, bounds: Bounds, isolation: str) -> Offset
 
 
 def select_offsets(records: DataFrame) -> DataFrame:
-    """Kafka's columns under the tables' names: ``_kafka_partition``, ``_kafka_offset``."""
+    """Rename Kafka's columns to the tables' names: ``_kafka_partition``, ``_kafka_offset``."""
     return records.selectExpr("partition AS _kafka_partition", "offset AS _kafka_offset")
 
 
 def plan_reads(gaps: OffsetSet, near: int = _NEAR, reads: int = _READS) -> list[Bounds]:
-    """Cover gaps by a few reads, each of one span in a partition; near gaps share a span.
+    """Cover gaps with a few reads, each of one span per partition. Gaps that are close share a span.
 
     Args:
         gaps: The offsets.
-        near: Gaps with no more offsets between them are read as one.
-        reads: At the most; with more, ``near`` is doubled until they are enough.
+        near: Gaps with at most this many offsets between them are read as one.
+        reads: Maximum number of reads; ``near`` is doubled until they suffice.
     """
     spans = {partition: _join_near(ranges, near) for partition, ranges in gaps.items()}
     count = max(map(len, spans.values()), default=0)
@@ -137,7 +137,7 @@ def plan_reads(gaps: OffsetSet, near: int = _NEAR, reads: int = _READS) -> list[
 
 
 def _join_near(ranges: Sequence[Range], near: int) -> list[tuple[int, int]]:
-    """First and end (exclusive) offsets of spans."""
+    """Join ranges that are close, as first and end (exclusive) offsets."""
     joined: list[tuple[int, int]] = []
     for first, last in ranges:
         if joined and first - joined[-1][1] <= near:

@@ -1,4 +1,4 @@
-"""What an audit found, as text, as JSON and as a table."""
+"""The result of an audit as text, as JSON and as a table."""
 
 import json
 from collections.abc import Sequence
@@ -18,35 +18,35 @@ Ranges = list[Range]
 
 
 def count_offsets(ranges: Ranges) -> int:
-    """How many offsets ranges hold."""
+    """Number of offsets in ranges."""
     return sum(last - first + 1 for first, last in ranges)
 
 
 @dataclass(frozen=True)
 class PartitionAudit:
-    """One Kafka partition: what the tables have of it, and what they should have.
+    """One Kafka partition: the offsets that the tables have, and those that they should have.
 
     Attributes:
         partition: Kafka partition.
-        first: Lowest offset in the tables; None where they have none.
+        first: Lowest offset in the tables; None if they have none.
         last: Highest offset in the tables.
-        bronze_rows: Rows in bronze, doubled ones included.
+        bronze_rows: Rows in bronze, duplicates included.
         dlq_rows: Rows in the DLQ.
         earliest: Earliest offset that Kafka holds.
         end: Kafka's end, exclusive.
         lag: Offsets that Kafka holds and the ingestion has not read yet.
         in_both: Offsets in bronze and in the DLQ.
-        beyond_checkpoint: Offsets in the tables that the checkpoint does not say are done: a batch that runs again.
-        read: Offsets that the commits say were read.
-        records: How many records they held, by what the commits say.
+        beyond_checkpoint: Offsets in the tables that the checkpoint has not recorded as done; their batch runs again.
+        read: Offsets that were read, according to the commits.
+        records: Number of records at these offsets, according to the commits.
         gaps: Offsets that were read, or should have been, and are in no table, not explained yet.
         doubled: Finding: offsets that one table has more than once.
         contradicting: Finding: offsets in both tables that were not replayed from the DLQ.
         missing: Finding: offsets where Kafka has a record and the tables have none.
-        unread: Finding: offsets that no commit has read and Kafka does not hold any more.
-        removed: Finding: offsets of which ``removed_records`` held a record that was committed and is in no table now.
-        removed_records: How many.
-        explained: Offsets without a row, by the reason.
+        unread: Finding: offsets that no commit has read and Kafka no longer holds.
+        removed: Finding: offsets of which ``removed_records`` held a record that was committed and is now in no table.
+        removed_records: Number of such records.
+        explained: Offsets without a row, by reason.
     """
 
     partition: int
@@ -72,7 +72,7 @@ class PartitionAudit:
 
     @property
     def findings(self) -> dict[str, Ranges]:
-        """What must not be, by its name; empty where all is well."""
+        """The findings by name; empty if there are none."""
         named = {
             "doubled": self.doubled,
             "in both tables": self.contradicting,
@@ -84,7 +84,7 @@ class PartitionAudit:
 
     @property
     def finding_count(self) -> int:
-        """How many offsets are wrong."""
+        """Number of offsets with a finding."""
         others = (self.doubled, self.contradicting, self.missing, self.unread)
         return sum(map(count_offsets, others)) + self.removed_records
 
@@ -157,7 +157,7 @@ class AuditReport:
         ]
 
     def to_json(self) -> str:
-        """All of it, for programs."""
+        """The whole report, for programs."""
         return json.dumps(
             {
                 "topic": self.topic,

@@ -1,8 +1,8 @@
-"""``bronze backfill``: add what the tables lack of a range of the topic, also beside a live stream on the same tables.
+"""``bronze backfill``: ingest the records missing from a range of the topic.
 
-What is missing is looked up first and read in bounded batches. The commit rule keeps both sides from writing an offset
-twice, whichever writers they use: the one that commits second looks up again. So it can be interrupted and run again at
-any time.
+The backfill first looks up what is missing, then reads it in bounded batches. It is safe to run next to a live stream
+with any writers: on a commit conflict, the backfill re-checks what exists and skips it. It can be interrupted and run
+again at any time.
 """
 
 import logging
@@ -37,21 +37,21 @@ from bronze.runtime.spark_errors import drop_connection, explain_failures
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-# Times that a batch is begun again when others kept committing first; each has all attempts of the writer.
+# Attempts at a batch while other writers commit first; each uses all attempts of the writer.
 _ROUNDS = 5
 
 
 @dataclass
 class BackfillResult:
-    """What a backfill did; when all was done, ``plan.planned`` = valid + invalid + added by others + without record.
+    """The result of a backfill. At the end, ``plan.planned`` = valid + invalid + added by others + without record.
 
     Attributes:
-        plan: What it was about to do.
-        summary: What it appended, batch by batch.
-        added_by_others: Offsets that others added since the plan, such as a live stream.
+        plan: The plan.
+        summary: The appended records, batch by batch.
+        added_by_others: Offsets that others, such as a live stream, have added since the plan.
         without_record: Offsets at which Kafka has no record: transaction markers, aborted or compacted.
         done_offsets: Planned offsets that are done.
-        seconds: Of all batches.
+        seconds: Duration of all batches.
         is_interrupted: Whether it was stopped before all was done.
     """
 
@@ -74,19 +74,19 @@ class BackfillResult:
             text += f"; {self.without_record:,} offsets have no record in Kafka (transaction marker, or compacted)"
         if self.is_interrupted:
             left = self.plan.planned - self.done_offsets
-            text += f". Interrupted: {left:,} offsets are left; run the same command again, it adds what is missing"
+            text += f". Interrupted: {left:,} offsets are left; run the same command again to add them"
         return text
 
 
 def main(config: BackfillConfig) -> int:
-    """The command ``bronze backfill``: print the plan (``dry_run``) or the result; 130 where it was interrupted."""
+    """The command ``bronze backfill``: print the plan (``dry_run``) or the result; exit code 130 if interrupted."""
     result = backfill(config)
     print(result.plan.to_text() if config.dry_run else result.describe())
     return ExitCode.INTERRUPTED if result.is_interrupted else ExitCode.DONE
 
 
 def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillResult:
-    """Add what the tables lack of the range; an interrupt ends it at once, and the next run adds the rest.
+    """Ingest the records missing from the range. An interrupt ends it at once, and the next run adds the rest.
 
     Args:
         config: Range, topic and tables.
@@ -95,17 +95,17 @@ def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> Backf
     Raises:
         ConfigError: A part of the range is neither in the tables nor in Kafka, and that is not allowed.
         DataLossError: Kafka deleted records before they were read.
-        BronzeError: What does not fit, or failed; what was appended by then stays.
+        BronzeError: Something does not fit or failed; records appended by then stay.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline = _check(pipeline, config)
         if config.dry_run:
             return BackfillResult(_make_plan(pipeline, config))
         if not all(table.state for table in pipeline.tables):
-            _check_plan(config, _make_plan(pipeline, config))  # before tables are made
+            _check_plan(config, _make_plan(pipeline, config))  # before tables are created
         ledger = build_ledger(pipeline, _read_checkpoint(pipeline, config))
         pipeline, writer = bind_tables(pipeline, config, ledger, OffsetSet())
-        writer.has_changed()  # before the look-up: what others append from now on it notices
+        writer.has_changed()  # before the look-up, so that it notices later appends of others
         plan = _make_plan(pipeline, config)
         _check_plan(config, plan)
         for line in (*plan.outside, *plan.notes, plan.describe()):
@@ -115,14 +115,14 @@ def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> Backf
 
 
 def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillPlan:
-    """What ``backfill`` would do now; nothing is written.
+    """Plan what ``backfill`` would do now; nothing is written.
 
     Args:
         config: Range, topic and tables.
         spark: Session to use; the running one or a new local one when not given.
 
     Raises:
-        BronzeError: What does not fit. That Kafka does not hold the whole range is in the plan.
+        BronzeError: Something does not fit. If Kafka does not hold the whole range, the plan says so.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         return _make_plan(_check(pipeline, config), config)
@@ -137,23 +137,23 @@ def _check(pipeline: Pipeline, config: BackfillConfig) -> Pipeline:
 
 
 def _read_checkpoint(pipeline: Pipeline, config: BackfillConfig) -> Checkpoint | None:
-    """What the stream has done, for a table of an older version, whose commits do not say it."""
+    """Read the stream's progress for a table of an older version, whose commits do not record it."""
     return pipeline.get_checkpoint(config.checkpoint_path).read() if config.checkpoint_path else None
 
 
 def _make_plan(pipeline: Pipeline, config: BackfillConfig) -> BackfillPlan:
-    """Resolve the range, and look up what the tables have of it."""
+    """Resolve the range, and look up which of its offsets the tables have."""
     available = pipeline.fetch_available()
     by_time = bool(config.start_timestamp or config.end_timestamp)
     requested = resolve_times(pipeline.kafka, config, available) if by_time else resolve_offsets(config, available)
     outside = _list_outside_times(pipeline, config, requested, available) if by_time else []
     notes = []
     if others := sorted(set(available) - set(requested)):
-        notes.append(f"partitions that are not named are left out: {', '.join(map(str, others))}")
+        notes.append(f"partitions that are not named are skipped: {', '.join(map(str, others))}")
     if config.checkpoint_path:
         asked, requested = requested, limit_to_planned(pipeline, config, requested)
         if left := sum(asked[p][1] - requested[p][1] for p in requested):
-            notes.append(f"{left:,} offsets that the stream has not planned yet are left to it")
+            notes.append(f"{left:,} offsets that the stream has not planned yet are left to the stream")
     ingested = pipeline.find_ingested(requested)
     partitions = [plan_partition(p, span, available[p], ingested) for p, span in requested.items()]
     outside += filter(None, map(explain_outside, partitions))
@@ -163,24 +163,24 @@ def _make_plan(pipeline: Pipeline, config: BackfillConfig) -> BackfillPlan:
 
 
 def limit_to_planned(pipeline: Pipeline, config: BackfillConfig, requested: Bounds) -> Bounds:
-    """End each partition where the live query of the checkpoint has planned to; the rest is left to it.
+    """End each partition where the checkpoint's query has planned to; the rest is left to that query.
 
     Raises:
-        ConfigError: There is none, or it has planned nothing. A file of it is missing or cut off. It has the offsets of
-            another topic. It was used with another bronze table.
+        ConfigError: There is no checkpoint, or it has planned nothing. A file of it is missing or cut off. It has the
+            offsets of another topic. It was used with another bronze table.
     """
     folder = pipeline.get_checkpoint(config.checkpoint_path)
     checkpoint = folder.read()
     if checkpoint is None:
         raise no_checkpoint_error(config.checkpoint_path)
     check_tables_of(config, folder, checkpoint, pipeline.bronze.state)
-    # A partition that the query does not know yet is read by it from the first record on.
+    # The query reads a partition that it does not know yet from the first record.
     ends = checkpoint.end_offsets
     return {p: (first, max(first, min(end, ends.get(p, 0)))) for p, (first, end) in requested.items()}
 
 
 def _list_outside_times(pipeline: Pipeline, config: BackfillConfig, requested: Bounds, available: Bounds) -> list[str]:
-    """Why Kafka may not hold the whole time range; not where the tables have what came before its earliest record."""
+    """Why Kafka may not hold the whole time range, without partitions whose preceding record the tables have."""
     if others := explain_other_times(pipeline.kafka, config, requested, available):
         return [others]
     cut_off = find_cut_off(pipeline.kafka, config, requested, available)
@@ -192,18 +192,18 @@ def _check_plan(config: BackfillConfig, plan: BackfillPlan) -> None:
     if plan.outside and not config.allow_partial:
         raise ConfigError(
             f"Kafka does not hold the whole range of {plan.topic}: {'; '.join(plan.outside)}.",
-            hint="Correct the range, or take what there is with --allow-partial",
+            hint="Correct the range, or accept the part that Kafka holds with --allow-partial",
         )
 
 
 def append_batches(
     pipeline: Pipeline, writer: TableWriter, plan: BackfillPlan, check_topic: Callable[[], None]
 ) -> BackfillResult:
-    """Append what is missing, batch after batch; an interrupt ends it, and the result says so.
+    """Append the missing records, batch by batch. An interrupt ends it, and the result says so.
 
     Raises:
         DataLossError: Kafka deleted records before they were read.
-        AppendConflictError: Others kept committing first.
+        AppendConflictError: Other writers committed first in every attempt.
     """
     result, app_id, started = BackfillResult(plan), f"bronze-backfill-{uuid4()}", time.monotonic()
     context = pipeline.spark.sparkContext
@@ -223,12 +223,12 @@ def append_batches(
         result.is_interrupted, result.seconds = True, time.monotonic() - started
         drop_connection()
         context.cancelJobsWithTag(app_id)
-        log.info("Backfill: interrupted; what was appended stays, the next run adds what is missing")
+        log.info("Backfill: interrupted; appended records stay, the next run adds what is missing")
     except DataLossError as error:
-        check_topic()  # of a recreated topic, records seem to be lost
+        check_topic()  # if the topic was recreated, records only seem to be lost
         raise DataLossError(
             f"Kafka has deleted records of the range before they were read: {error.lost}.",
-            hint="What was appended stays; run the same command again with --allow-partial for what is left",
+            hint="Appended records stay; run the same command again with --allow-partial for the rest",
             lost=error.lost,
         ) from error
     finally:
@@ -239,11 +239,11 @@ def append_batches(
 def _append_batch(
     pipeline: Pipeline, writer: TableWriter, number: int, source: Source, check_topic: Callable[[], None]
 ) -> Counts | None:
-    """Append what is missing in a batch, begun again where others kept committing first; None where they had it all."""
+    """Append the missing records of a batch, and retry if other writers commit first; None if they added all of it."""
     bounds = source.covered.bounds
-    cores = str(pipeline.spark.sparkContext.defaultParallelism)  # also for a range of one partition
+    cores = str(pipeline.spark.sparkContext.defaultParallelism)  # so that a range of one partition also uses all cores
     for attempt in range(1, _ROUNDS + 1):
-        writer.has_changed()  # first: what others append from now on is a conflict
+        writer.has_changed()  # first, so that later appends of others are a conflict
         ingested = pipeline.find_ingested(bounds)
         if not source.covered - ingested:
             return None
@@ -254,12 +254,12 @@ def _append_batch(
         except AppendConflictError:
             if attempt == _ROUNDS:
                 raise
-            log.info("Backfill: others keep committing first, batch %d is begun again", number + 1)
+            log.info("Backfill: other writers committed first, retrying batch %d", number + 1)
     raise AssertionError("a batch ends in its last round")
 
 
 def _count_batch(result: BackfillResult, missing: OffsetSet, covered: OffsetSet, counts: Counts | None) -> None:
-    """Account for each planned offset: appended, added by others since the plan, or without a record in Kafka."""
+    """Count each planned offset as appended, added by others since the plan, or without a record in Kafka."""
     result.done_offsets += missing.count
     if counts is None:
         result.added_by_others += missing.count

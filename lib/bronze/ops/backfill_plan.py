@@ -1,6 +1,6 @@
-"""What a backfill would do: of the range that is asked for, what the tables have, what Kafka lost, what is to do. Pure.
+"""The plan of a backfill: which offsets of the range the tables have, Kafka lost, or are to do. Pure.
 
-Offsets are counted, not records: which of them are transaction markers or were compacted is known by reading only.
+The plan counts offsets, not records: only a read shows which offsets are transaction markers or were compacted.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ from bronze.kafka.topic import unknown_partitions_error
 from bronze.offsets import MAX_OFFSET, Bounds, OffsetSet, Range, format_ranges
 from bronze.parsing import parse_timestamp
 
-# Missing offsets that are nearer than this to one another are read as one; a batch of its own costs more.
+# Missing offsets closer together than this are read as one, because a separate batch costs more.
 _NEAR = 100_000
 
 
@@ -27,11 +27,11 @@ class PartitionPlan:
     Attributes:
         partition: Kafka partition.
         first: First offset that is requested.
-        end: End of what is requested, exclusive.
+        end: End of the requested range, exclusive.
         available: Earliest offset that Kafka holds, and its end, exclusive.
         lost: Offsets that no table has and Kafka deleted.
-        beyond: Offsets that no table has and Kafka has not reached, or that are of open transactions.
-        missing: Offsets that no table has and Kafka can give: to do.
+        beyond: Offsets that no table has and Kafka has not reached yet, or that belong to open transactions.
+        missing: Offsets that no table has and Kafka holds: to do.
     """
 
     partition: int
@@ -44,12 +44,12 @@ class PartitionPlan:
 
     @property
     def offsets(self) -> int:
-        """Offsets that are requested."""
+        """Number of requested offsets."""
         return self.end - self.first
 
     @property
     def present(self) -> int:
-        """Offsets that the tables have already."""
+        """Number of offsets that the tables already have."""
         return self.offsets - self.lost.count - self.beyond.count - self.missing.count
 
 
@@ -59,10 +59,10 @@ class BackfillPlan:
 
     Attributes:
         topic: Kafka topic.
-        partitions: What is asked for and what is to do, per partition.
-        batches: What is read at a time; only what is missing in it is added.
-        outside: Why the range is not all to be had, a line per partition; empty where it is.
-        notes: What else is left out, and why.
+        partitions: The requested and the missing offsets, per partition.
+        batches: The offsets that each batch reads; only the missing ones are added.
+        outside: Why Kafka does not hold the whole range, a line per partition; empty if it does.
+        notes: Other offsets that are skipped, and why.
     """
 
     topic: str
@@ -78,17 +78,17 @@ class BackfillPlan:
 
     @property
     def planned(self) -> int:
-        """How many offsets are to be added."""
+        """Number of offsets to add."""
         return self.missing.count
 
     @property
     def present(self) -> int:
-        """How many offsets of the range are in the tables already."""
+        """Number of offsets of the range that the tables already have."""
         return sum(p.present for p in self.partitions)
 
     @property
     def lost(self) -> int:
-        """How many offsets of the range Kafka has deleted and no table has."""
+        """Number of offsets of the range that Kafka deleted and no table has."""
         return sum(p.lost.count for p in self.partitions)
 
     def to_frame(self) -> pd.DataFrame:
@@ -111,16 +111,16 @@ class BackfillPlan:
         return pd.DataFrame(rows).set_index("partition")
 
     def to_text(self) -> str:
-        """The table, what is left out, and the sum."""
+        """The table, the skipped offsets, and the sum."""
         table = self.to_frame().reset_index().to_string(index=False)
-        outside = [f"outside of what Kafka holds: {reason}" for reason in self.outside]
+        outside = [f"Kafka does not hold: {reason}" for reason in self.outside]
         return "\n".join([table, "", *outside, *self.notes, self.describe()])
 
     def describe(self) -> str:
         """The plan in one line."""
         requested = sum(p.offsets for p in self.partitions)
         return (
-            f"{requested:,} offsets of {self.topic} are asked for: {self.present:,} in the tables already, "
+            f"{requested:,} offsets of {self.topic} are requested: {self.present:,} in the tables already, "
             f"{self.lost:,} lost in Kafka, {self.planned:,} to do in {len(self.batches):,} batches"
         )
 
@@ -128,13 +128,13 @@ class BackfillPlan:
 def plan_partition(
     partition: int, requested: tuple[int, int], available: tuple[int, int], ingested: OffsetSet
 ) -> PartitionPlan:
-    """Divide what is requested by where it is.
+    """Divide the requested offsets by where they are.
 
     Args:
         partition: Kafka partition.
         requested: First and end (exclusive) offset.
         available: First and end (exclusive) offset that Kafka holds.
-        ingested: What the tables have.
+        ingested: The offsets that the tables have.
     """
     absent = OffsetSet.between({partition: requested}) - ingested
     return PartitionPlan(
@@ -148,7 +148,7 @@ def plan_partition(
 
 
 def explain_outside(plan: PartitionPlan) -> str:
-    """Why a part of the range is not to be had; empty where all is in the tables or in Kafka."""
+    """Why a part of the range is not available; empty if all of it is in the tables or in Kafka."""
     reasons = [f"offsets {format_ranges(plan.lost[plan.partition])} are deleted"] if plan.lost else []
     if plan.beyond or plan.first > plan.available[1]:
         reasons.append(f"it ends before offset {max(plan.first, plan.end - 1)}")
@@ -160,12 +160,12 @@ def explain_outside(plan: PartitionPlan) -> str:
 
 
 def plan_batches(missing: OffsetSet, max_offsets: int, near: int = _NEAR) -> list[Bounds]:
-    """Cover missing offsets by batches, all partitions side by side, each in ascending order.
+    """Cover missing offsets with batches over all partitions, each partition in ascending order.
 
     Args:
         missing: The offsets.
-        max_offsets: Offsets in a batch at the most, those between near ranges included.
-        near: Ranges of a partition with no more offsets between them are read as one.
+        max_offsets: Maximum number of offsets in a batch, including those between ranges that are read as one.
+        near: Ranges of a partition with at most this many offsets between them are read as one.
     """
     left = {partition: deque(ranges) for partition, ranges in missing.items()}
     sizes = missing.counts
@@ -173,7 +173,7 @@ def plan_batches(missing: OffsetSet, max_offsets: int, near: int = _NEAR) -> lis
     while left:
         batch, total, room = {}, sum(sizes.values()), max_offsets
         for partition in list(left):
-            # In proportion to what is left, so that all partitions are done at about the same time.
+            # In proportion to what is left, so that all partitions finish at about the same time.
             limit = min(room, max(1, max_offsets * sizes[partition] // total))
             if not limit:
                 break
@@ -200,12 +200,12 @@ def _take_span(ranges: deque[Range], limit: int, near: int) -> tuple[tuple[int, 
     return (first, end), taken
 
 
-# Records at a partition's begin whose timestamps no clock could mean may stand before the first one of a time range.
+# Up to this many records at the start of a partition with implausible timestamps may precede a time range.
 _ODD = 100
 
 
 def resolve_offsets(config: BackfillConfig, available: Bounds) -> Bounds:
-    """First and end offset of each partition that is named, of all where none is.
+    """First and end offset of each named partition, or of all partitions if none is named.
 
     Raises:
         ConfigError: A named partition does not exist.
@@ -224,10 +224,10 @@ def resolve_offsets(config: BackfillConfig, available: Bounds) -> Bounds:
 
 
 def resolve_times(client: KafkaClient, config: BackfillConfig, available: Bounds) -> Bounds:
-    """The offsets from the first record at or after the one time to the first at or after the other.
+    """The offsets from the first record at or after the start time to the first at or after the end time.
 
-    Kafka finds them per partition. Where a producer's timestamps do not ascend, records beside the borders may be of
-    other times. A record whose timestamp no clock could mean is taken by its place.
+    Kafka finds them per partition. If a producer's timestamps do not ascend, the range may include or miss records
+    near its borders. A record with an implausible timestamp is included if it lies within the range.
     """
     names = ("start_timestamp", "end_timestamp")
     starts, ends = (
@@ -243,16 +243,16 @@ def resolve_times(client: KafkaClient, config: BackfillConfig, available: Bounds
 
 
 def explain_other_times(client: KafkaClient, config: BackfillConfig, requested: Bounds, available: Bounds) -> str:
-    """Why a time range holds nothing, where all of Kafka's records are earlier, or all later; else empty."""
+    """Why a time range is empty, if all of Kafka's records are earlier or all are later; otherwise empty."""
     is_after = bool(config.start_timestamp) and all(requested[p][0] == available[p][1] for p in requested)
     is_before = bool(config.end_timestamp) and all(requested[p][1] == available[p][0] for p in requested)
-    return f"its records are of {_format_times(client, available)}" if is_after or is_before else ""
+    return f"its records are from {_format_times(client, available)}" if is_after or is_before else ""
 
 
 def find_cut_off(client: KafkaClient, config: BackfillConfig, requested: Bounds, available: Bounds) -> dict[int, str]:
-    """Partitions in which Kafka's earliest record is later than the start time, and it has deleted earlier ones.
+    """Partitions whose earliest record in Kafka is later than the start time, and that had earlier, deleted records.
 
-    How many of those were of the time range cannot be known.
+    How many of the deleted records were in the time range is unknown.
     """
     start = parse_timestamp("start_timestamp", config.start_timestamp) or 0
     begun = [p for p, (first, _) in requested.items() if available[p][0] > 0 and first - available[p][0] <= _ODD]

@@ -1,4 +1,4 @@
-"""``bronze checkpoint``: what a checkpoint holds, whether the tables agree with it, and how to recover if not."""
+"""``bronze checkpoint``: show a checkpoint's state, whether the tables agree with it, and how to recover if not."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ from bronze.runtime.spark_errors import explain_failures
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """A checkpoint beside its tables.
+    """A checkpoint compared with its tables.
 
     Attributes:
-        checkpoint: What the checkpoint says.
-        ahead: Offsets in the tables from where the next batch starts: that batch, or more, is committed already.
-        disagreement: Why the tables are not those of the checkpoint, or lack what it says is done; empty where all
-            agrees.
+        checkpoint: The state of the checkpoint.
+        ahead: Offsets in the tables at or after the start of the next batch; that batch is committed already.
+        disagreement: Why the tables do not belong to the checkpoint, or lack records that it has recorded as done;
+            empty if they agree.
     """
 
     checkpoint: Checkpoint
@@ -44,7 +44,7 @@ class CheckpointReport:
         return pd.DataFrame(rows).set_index("partition")
 
     def to_text(self) -> str:
-        """What a person asks of a checkpoint."""
+        """The report for people."""
         state = self.checkpoint
         lines = [
             f"query id               {state.query_id}",
@@ -55,13 +55,15 @@ class CheckpointReport:
             "",
         ]
         if not state.is_done:
-            lines.append(f"Batch {state.planned} runs again at the next start; what the tables have of it is left out.")
+            lines.append(
+                f"Batch {state.planned} runs again at the next start; records that the tables have are skipped."
+            )
         lines.append(f"The tables do NOT agree: {self.disagreement}" if self.disagreement else "The tables agree.")
         return "\n".join(lines)
 
 
 def main(config: CheckpointConfig) -> int:
-    """The command ``bronze checkpoint``: print the report; 2 where tables and checkpoint do not belong together."""
+    """The command ``bronze checkpoint``: print the report; exit code 2 if tables and checkpoint disagree."""
     report = inspect_checkpoint(config)
     print(report.to_text())
     return ExitCode.CONFIG if report.disagreement else ExitCode.DONE
@@ -71,8 +73,8 @@ def inspect_checkpoint(config: CheckpointConfig, spark: SparkSession | None = No
     """Read a checkpoint and compare it with the tables; nothing is written.
 
     Raises:
-        ConfigError: There is none at the path. A file that Spark needs is missing or cut off. Its offsets are those of
-            another topic.
+        ConfigError: There is no checkpoint at the path. A file that Spark needs is missing or cut off. Its offsets
+            belong to another topic.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         folder = pipeline.get_checkpoint(config.checkpoint_path)
@@ -84,7 +86,7 @@ def inspect_checkpoint(config: CheckpointConfig, spark: SparkSession | None = No
             return CheckpointReport(checkpoint, OffsetSet(), disagreement)
         ahead = pipeline.find_ingested({p: (start, MAX_OFFSET) for p, start in checkpoint.next_offsets.items()})
         if missing := pipeline.known.missing:
-            disagreement = disagreement or f"the DLQ {missing[0].path}, which bronze names, is gone"
+            disagreement = disagreement or f"the DLQ {missing[0].path}, which bronze names, is missing"
         elif not disagreement and (found := find_rolled_back(pipeline, folder, checkpoint)):
             disagreement = explain_rollback(found)
         return CheckpointReport(checkpoint, ahead, disagreement)

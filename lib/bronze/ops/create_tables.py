@@ -1,6 +1,6 @@
-"""``bronze create-tables``: the DDL of both tables, printed or executed, by path or under a catalog's name.
+"""``bronze create-tables``: print or run the DDL of both tables, by path or under a catalog name.
 
-Ingestion creates missing tables itself; this is for who wants to see or to name them first.
+The ingestion creates missing tables itself. This command shows the DDL, or registers the tables in a catalog.
 """
 
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Named:
-    """One table with the option that names it in a catalog."""
+    """A table, and the option with its catalog name."""
 
     option: str
     name: str
@@ -48,26 +48,26 @@ def list_statements(config: CreateTablesConfig) -> list[str]:
     if config.dlq_path:
         named.append((get_dlq_spec(), config.dlq_path, config.dlq_table))
     statements = [create_table_statement(spec, _make_absolute(path), name) for spec, path, name in named]
-    # Whoever runs them has a session of their own, which would take ${…} in a path for a variable.
+    # They run in another session, which would read ${…} in a path as a variable.
     return [f"SET {SUBSTITUTION}=false" for _ in statements[:1] if "${" in "".join(statements)] + statements
 
 
 def _make_absolute(path: str) -> str:
-    """The path as it will mean the same to whoever runs the statement."""
+    """An absolute path, which means the same wherever the statement runs."""
     local = to_local_path(path)
     return f"file:{Path(local).resolve()}" if local else path
 
 
 def create_tables(config: CreateTablesConfig, spark: SparkSession | None = None) -> list[str]:
-    """Create the tables that are missing, register those that are there; running it again changes nothing.
+    """Create missing tables and register existing ones; running it again changes nothing.
 
     Returns:
-        A line per table: what was done.
+        A line per table that says what was done.
 
     Raises:
         NotADeltaTableError: A path holds something else.
-        ConfigError: A table has other columns or another partitioning. Bronze names a DLQ at the path, and it is gone.
-            A catalog name is that of a table elsewhere.
+        ConfigError: A table has other columns or another partitioning. Bronze names a DLQ at the path, and it is
+            missing. A catalog name belongs to a table elsewhere.
     """
     spark = open_session(config, spark)
     bronze, dlq = locate_tables(spark, config)
@@ -81,20 +81,21 @@ def create_tables(config: CreateTablesConfig, spark: SparkSession | None = None)
 def _create(spark: SparkSession, named: _Named) -> str:
     name, table = named.name, named.table
     if name and spark.conf.get("spark.sql.catalogImplementation") == "in-memory" and "." not in name:
-        log.warning("this session's catalog is in memory, so the name %s ends with it", name)
+        log.warning("this session's catalog is in memory, so the name %s ends with the session", name)
     if table.state is None:
         spark.sql(create_table_statement(table.spec, table.path, name))
     elif name:
         spark.sql(register_table_statement(table.path, name))
     if name and (found := _find_location(spark, name)) != table.path:
         raise ConfigError(
-            f"--{named.option}: {name} is the table at {found}, not at {table.path}", hint="give a free name"
+            f"--{named.option}: {name} is the table at {found}, not at {table.path}",
+            hint="choose a name that is not in use",
         )
-    done = "created" if table.state is None else "is there already and fits"
+    done = "created" if table.state is None else "already exists and fits"
     return f"{table.spec.name} table at {table.path}: {done}" + (f", known as {name}" if name else "")
 
 
 def _find_location(spark: SparkSession, name: str) -> str:
-    """Where a catalog's table is; IF NOT EXISTS says nothing when it is another."""
+    """The location of a catalog's table: IF NOT EXISTS is silent if the name belongs to another table."""
     detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
     return qualify_path(spark, detail["location"]) if detail else "nowhere"

@@ -1,8 +1,8 @@
-"""Drift: how far what producers send has moved away from the schema.
+"""Drift: how the producers' records differ from the schema.
 
-Fields that the schema lacks do not make a record invalid, so a sample of bronze is looked through as well as one of
-the DLQ. A field conflicts where the decoder itself would refuse it: both use the same types.
-Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
+Unknown fields do not make a record invalid, so the drift report samples bronze as well as the DLQ. A field conflicts
+if the decoder would refuse it: both use the same types. Executors import this module, so it may import only packages
+that ``make env-archive`` packs (``jars.list_executor_packages``).
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from bronze.decode import to_python_type
 from bronze.ops.masking import MASK, Path, cut_text, is_masked
 from bronze.schema import get_event_schema
 
-# For each field what the schema has there, and a decoder of its type or, of an object, the fields in it.
+# For each field its type in the schema, and a decoder of that type; for an object, the fields in it.
 Fields = dict[str, tuple[str, Any]]
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -29,7 +29,7 @@ NOT_AN_OBJECT = "(the whole value)"
 
 @dataclass(frozen=True)
 class Drift:
-    """One field that is not as the schema has it; ``expected`` is empty where the schema lacks it."""
+    """A field that differs from the schema; ``expected`` is empty if the schema lacks the field."""
 
     field: str
     expected: str
@@ -43,7 +43,7 @@ COUNTED_DDL = "field string, expected string, found string, records bigint, exam
 
 
 def compile_fields(schema: T.StructType) -> Fields:
-    """The fields of a schema, ready to compare values with."""
+    """Prepare the fields of a schema for comparison with values."""
     return {field.name: _compile(field.dataType) for field in schema}
 
 
@@ -56,7 +56,7 @@ def _compile(data_type: T.DataType) -> tuple[str, Any]:
 def find_drift(value: bytes | None, fields: Fields) -> Iterator[tuple[Drift, str]]:
     """The fields of a value that the schema (``compile_fields``) lacks or has with another type, with their JSON text.
 
-    Takes any bytes: what is no JSON object is one finding, without its text.
+    Accepts any bytes: a value that is not a JSON object is one finding, without its text.
     """
     try:
         yield from list(_compare(value or b"", fields, ""))
@@ -89,7 +89,7 @@ def name_kind(text: bytes) -> str:
 
 
 def count_drift(batches: Iterator[pa.RecordBatch], mask: Sequence[Path], length: int) -> Iterator[pa.RecordBatch]:
-    """What Spark runs in each task: values in, one row for each kind of drift out, with a count and an example."""
+    """Count drift within a Spark task: reads values, returns a row per kind of drift with a count and an example."""
     counts, examples, known = Counter[Drift](), dict[Drift, str](), compile_fields(get_event_schema())
     for batch in batches:
         for value in batch["value"].to_pylist():

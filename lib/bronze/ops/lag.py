@@ -1,9 +1,9 @@
-"""Lag, and the headroom before data loss: how long until Kafka deletes a record that was not read yet.
+"""Lag, and the headroom before data loss: the time until Kafka deletes a record that was not read yet.
 
-Kafka deletes a segment of the log once its newest record is older than ``retention.ms``, and never the one it writes
-to. So the Kafka timestamp of the next unread record plus ``retention.ms`` is the earliest moment; the real one is later
-by up to a segment (``segment.ms``, ``segment.bytes``). ``retention.bytes`` deletes earlier and is not modelled.
-A timestamp in the future counts as now: Kafka keeps that record for longer. One before 2000 says nothing (clock.py).
+Kafka deletes a log segment once its newest record is older than ``retention.ms``, but never the active segment. So
+the next unread record is deleted at its Kafka timestamp plus ``retention.ms`` at the earliest, and later by up to a
+segment (``segment.ms``, ``segment.bytes``). ``retention.bytes`` may delete earlier and is not modelled. A timestamp in
+the future counts as now, because Kafka keeps that record longer. One before 2000 is ignored (``is_plausible``).
 """
 
 import math
@@ -22,19 +22,19 @@ _HOUR_MS = 3_600_000
 
 @dataclass(frozen=True)
 class Retention:
-    """How long Kafka keeps the topic's records: infinite, or None where it does not tell."""
+    """How long Kafka keeps the topic's records; may be infinite, None if unknown."""
 
     hours: float | None
     note: str = ""
 
 
 def fetch_retention(client: KafkaClient) -> Retention:
-    """The topic's retention time, and a note where another setting deletes records too."""
+    """Fetch the topic's retention time, and a note if another setting also deletes records."""
     settings = fetch_settings(client)
     if not settings:
-        return Retention(None, "Kafka does not tell the topic's retention")
+        return Retention(None, "the topic's retention is unknown, because Kafka did not return its settings")
     if "delete" not in settings["cleanup.policy"]:
-        return Retention(math.inf, "the topic is compacted: a record that a newer one replaces may be gone at any time")
+        return Retention(math.inf, "the topic is compacted: Kafka may delete a record once a newer one replaces it")
     kept, size = int(settings["retention.ms"]), int(settings["retention.bytes"])
     note = f"retention.bytes is {size:,}: it may delete records before the headroom ends" if size >= 0 else ""
     return Retention(math.inf if kept < 0 else kept / _HOUR_MS, note)
@@ -46,18 +46,18 @@ def measure_lag(
     """A row per Kafka partition.
 
     Args:
-        next_offsets: Where the ingestion goes on.
-        available: What Kafka holds.
-        unread: Kafka timestamp of the next unread record, milliseconds since 1970, as ``read_next_timestamps`` has it;
-            none where all is read.
-        retention: The topic's.
-        now: When Kafka was asked.
+        next_offsets: Where the ingestion continues.
+        available: The offsets that Kafka holds.
+        unread: Kafka timestamp of the next unread record in milliseconds since 1970, from
+            ``read_next_timestamps``; no entry if all is read.
+        retention: The topic's retention.
+        now: Time of the measurement.
 
     Returns:
-        Columns ``next offset``, ``Kafka earliest``, ``Kafka end``, ``lag`` (records, or offsets where transactions and
-        compaction left some out), ``deleted unread`` (offsets), ``next unread`` (naive UTC, none where no clock could
-        mean it), ``headroom`` (hours, infinite where nothing waits or expires, NaN where it is not known, 0 where it
-        has ended).
+        Columns ``next offset``, ``Kafka earliest``, ``Kafka end``, ``lag`` (offsets; with
+        transactions or compaction more than records), ``deleted unread`` (offsets), ``next unread`` (naive UTC, none if
+        implausible), ``headroom`` (hours; infinite if nothing waits or expires, NaN if unknown, 0 if records are
+        already deleted).
     """
     rows = []
     for partition, (earliest, end) in available.items():
@@ -95,7 +95,7 @@ def _count_hours(timestamp: int | None, retention: Retention, now: datetime) -> 
 
 
 def explain_unknown_headroom(lag: pd.DataFrame, retention: Retention) -> str:
-    """Where the records' own timestamps leave the headroom unknown; empty where there is no such partition."""
+    """Name the partitions whose headroom is unknown because of their records' timestamps; empty if there are none."""
     partitions = [] if retention.hours is None else lag.index[lag["headroom"].isna()].tolist()
     if not partitions:
         return ""

@@ -1,8 +1,7 @@
-"""``bronze maintain``: compact closed hours, clean the logs, vacuum. A live stream may run meanwhile.
+"""``bronze maintain``: compact closed hours, clean the logs, run VACUUM. Safe to run next to a live stream.
 
-OPTIMIZE commits without changing data or what a writer checked of the table, so its commits and the stream's pass each
-other. What still conflicts, such as two maintenance runs, is tried again. A run can be stopped at any moment and run
-again.
+OPTIMIZE changes neither data nor the properties that a writer checks, so its commits do not conflict with the stream's.
+Other conflicts, such as two maintenance runs, are retried. A run can be stopped at any moment and run again.
 """
 
 import logging
@@ -44,7 +43,7 @@ ATTEMPTS = 5
 _RENEW_SECONDS = 24 * 3600  # well within any retention of a log
 _MB = 1024 * 1024
 _Result = TypeVar("_Result")
-_CONFLICTS = (  # they have no base of their own
+_CONFLICTS = (  # they have no common base class
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
     ConcurrentDeleteReadException,
@@ -56,13 +55,13 @@ _CONFLICTS = (  # they have no base of their own
 
 @dataclass
 class MaintenanceSummary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        compacted: Partitions that were compacted.
-        files_before: Small files that they had.
-        files_after: Files that these became.
-        cleaned: Commits that were deleted from the logs, older than their retention.
+        compacted: Compacted partitions.
+        files_before: Small files before the compaction.
+        files_after: Files after the compaction.
+        cleaned: Commits deleted from the logs because they were older than the retention.
         unreferenced: Files that VACUUM deleted, or would delete.
         unreferenced_bytes: Their size.
     """
@@ -84,28 +83,30 @@ def main(config: MaintainConfig) -> int:
     if config.vacuum:
         print(f"VACUUM deleted {summary.unreferenced:,} files, {size}")
     else:
-        print(f"VACUUM would delete {summary.unreferenced:,} files, {size}: nothing was deleted, --vacuum does it")
+        print(f"VACUUM would delete {summary.unreferenced:,} files, {size}; --vacuum deletes them")
     return ExitCode.DONE
 
 
 def maintain(config: MaintainConfig, spark: SparkSession | None = None) -> MaintenanceSummary:
-    """Maintain both tables: compact, clean the logs, vacuum, in this order.
+    """Maintain both tables: compact, clean the logs and run VACUUM, in this order.
 
     Args:
-        config: Which tables, and what to do with them.
+        config: The tables, and the steps to run.
         spark: Session to use; a new local one when not given.
 
     Raises:
-        ConfigError: There is no bronze table; a DLQ that is missing is passed over.
-        BronzeError: Others kept changing the same files.
+        ConfigError: There is no bronze table. A missing DLQ is skipped.
+        BronzeError: Other writers changed the same files in every attempt.
     """
     if config.delete_replayed_days:
         log.warning(
-            "--delete-replayed-days is ignored and will go with the next release: the DLQ keeps all of its records, "
+            "--delete-replayed-days is ignored and will be removed in the next release: the DLQ keeps all its records, "
             "because the audit reads them"
         )
     if config.max_minutes:
-        log.warning("--max-minutes is ignored and will go with the next release: a run may be stopped at any moment")
+        log.warning(
+            "--max-minutes is ignored and will be removed in the next release: a run can be stopped at will instead"
+        )
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline.check_exists("output-path")
         return _maintain(pipeline.spark, config, [table for table in pipeline.tables if table.state])
@@ -117,7 +118,7 @@ def _maintain(spark: SparkSession, config: MaintainConfig, tables: list[CheckedT
         prepare_log(spark, table.path)
         _renew_note(table)
     if config.optimize_after_hours:
-        # By default OPTIMIZE rewrites all files below 1 GB, for one late record.
+        # By default, OPTIMIZE rewrites all files below 1 GB, even for a single late record.
         with override_setting(spark, "spark.databricks.delta.optimize.minFileSize", str(config.small_file_mb * _MB)):
             for table in tables:
                 _compact(spark, config, table, summary)
@@ -130,7 +131,7 @@ def _maintain(spark: SparkSession, config: MaintainConfig, tables: list[CheckedT
 
 
 def _renew_note(table: CheckedTable) -> None:
-    """Commit again what our newest commit says, before a clean-up of the log by any writer can remove it."""
+    """Repeat the information of our newest commit in a new one, before any writer's log clean-up can remove it."""
     assert table.state is not None
     found = table.state.found
     text = read_commit(table.path, found.version) if found.note else None
@@ -139,7 +140,7 @@ def _renew_note(table: CheckedTable) -> None:
 
 
 def _compact(spark: SparkSession, config: MaintainConfig, table: CheckedTable, summary: MaintenanceSummary) -> None:
-    """Compact a table's closed partitions, those with the most small files first."""
+    """Compact a table's closed partitions, starting with those that have the most small files."""
     before = datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=config.optimize_after_hours)
     counted = count_files(spark, table.path, table.spec, config.small_file_mb)
     partitions = select_closed(counted, before).to_dict("records")
@@ -153,12 +154,12 @@ def _compact(spark: SparkSession, config: MaintainConfig, table: CheckedTable, s
 
 
 def select_closed(partitions: pd.DataFrame, before: datetime) -> pd.DataFrame:
-    """The partitions that ended before a time and have two small files or more, most small files first.
+    """The partitions that ended before a time and have two or more small files, those with the most first.
 
-    A partition of no event time is never over; it counts as closed while nothing is written to it.
+    A partition without an event time never ends; it counts as closed if its last write is before that time.
 
     Args:
-        partitions: As ``count_files`` has them.
+        partitions: From ``count_files``.
         before: Naive UTC.
     """
     names = [name for name in partitions.columns if name in ("_event_date", "_dlq_date")]
@@ -174,35 +175,35 @@ def format_partition(values: dict[str, str | None]) -> str:
 
 
 def _optimize(spark: SparkSession, path: str, condition: str) -> tuple[int, int]:
-    """Compact a partition; how many files were replaced by how many."""
+    """Compact a partition; return the number of files removed and added."""
     row = spark.sql(f"OPTIMIZE {quote_path(path)} WHERE {condition}").first()  # DeltaTable.optimize() does not quote
     assert row is not None
     return row["metrics"]["numFilesRemoved"], row["metrics"]["numFilesAdded"]
 
 
 def retry(path: str, step: Callable[[], _Result]) -> _Result:
-    """Run a step until no other commit gets in its way.
+    """Run a step, and retry it if another commit conflicts.
 
     Raises:
-        BronzeError: Others kept committing first.
+        BronzeError: Other writers committed first in every attempt.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return step()
         except _CONFLICTS as conflict:
-            log.info("Others changed %s, attempt %d: %s", path, attempt, type(conflict).__name__)
+            log.info("Another writer changed %s, attempt %d: %s", path, attempt, type(conflict).__name__)
         time.sleep(random.uniform(0.2, 0.5) * 2**attempt)
     raise BronzeError(
-        f"could not maintain {path} in {ATTEMPTS} attempts, because others kept changing the same files",
+        f"could not maintain {path} in {ATTEMPTS} attempts, because other writers changed the same files",
         hint="nothing was lost, run the same command again",
     )
 
 
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 _SETTINGS = {
-    # Commits START and END to the table's history, with how much was deleted.
+    # Record START and END of VACUUM in the table's history, with the number of deleted files.
     "spark.databricks.delta.vacuum.logging.enabled": "true",
-    # Otherwise Delta ignores the hours that it is given, and says so in a warning.
+    # Otherwise Delta ignores the given hours and logs a warning.
     "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled": "false",
 }
 _LISTED = 10
@@ -210,26 +211,26 @@ _LISTED = 10
 
 @dataclass(frozen=True)
 class Unreferenced:
-    """Files that no version within the retention refers to, and their size."""
+    """Number and total size of files that no version within the retention refers to."""
 
     files: int
     bytes: int
 
 
 def vacuum_table(spark: SparkSession, path: str, retention_hours: int, force: bool, delete: bool) -> Unreferenced:
-    """List the files that VACUUM deletes, and delete them when asked.
+    """List the files that VACUUM would delete, and delete them if requested.
 
-    Files of a batch that runs are not referenced either, and kept for their age alone: hence the least retention.
+    Files of a running batch are not referenced yet; only their age protects them, hence the minimum retention.
 
     Args:
         spark: Session.
         path: The table.
-        retention_hours: Younger files are kept; 0 is the table's own setting.
-        force: Whether that may be less than the table's own setting.
-        delete: Whether to delete them.
+        retention_hours: Younger files are kept; 0 uses the table's setting.
+        force: Whether the retention may be below the table's setting.
+        delete: Whether to delete the files.
 
     Raises:
-        InvalidOptionError: It is less, and not forced.
+        InvalidOptionError: The retention is below the table's setting, and ``force`` is false.
     """
     statement = f"VACUUM {quote_path(path)}" + (f" RETAIN {retention_hours} HOURS" if retention_hours else "")
     settings = {**_SETTINGS, _RETENTION_CHECK: str(not force).lower()}
@@ -253,7 +254,7 @@ def vacuum_table(spark: SparkSession, path: str, retention_hours: int, force: bo
 
 @contextmanager
 def override_setting(spark: SparkSession, name: str, value: str) -> Iterator[None]:
-    """Set a setting of the session for a while."""
+    """Change a setting of the session within a block."""
     before = spark.conf.get(name, None)
     spark.conf.set(name, value)
     try:
@@ -263,13 +264,13 @@ def override_setting(spark: SparkSession, name: str, value: str) -> Iterator[Non
 
 
 def _read_sizes(spark: SparkSession, paths: list[str]) -> dict[str, int]:
-    """Sizes of files in bytes; VACUUM also lists folders, which it deletes where they are empty."""
+    """Sizes of files in bytes. VACUUM also lists folders, which it deletes if they are empty."""
     jvm: Any = spark._jvm
     conf = spark.sparkContext._jsc.hadoopConfiguration()
     sizes: dict[str, int] = {}
     for path in paths:
         hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-        with suppress(Py4JJavaError):  # it is gone meanwhile
+        with suppress(Py4JJavaError):  # it was deleted since the listing
             status = hadoop_path.getFileSystem(conf).getFileStatus(hadoop_path)
             if status.isFile():
                 sizes[path] = status.getLen()

@@ -1,6 +1,6 @@
-"""What people are shown of raw values: cut to a length, and without the fields that are to be hidden.
+"""Show raw values to people: cut to a length, with fields masked.
 
-What cannot be read as JSON cannot be masked, so of such a value only its length is shown.
+A value that is not JSON cannot be masked, so only its length is shown.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ def parse_mask(text: str) -> list[Path]:
 
 
 def show_value(value: bytes | None, mask: Sequence[Path], length: int) -> str:
-    """A value as a person may see it, at most ``length`` characters and a sign that it was cut.
+    """A value with masked fields, cut to ``length`` characters and an ellipsis.
 
     Args:
         value: Any bytes.
-        mask: Fields to hide; with none, bytes that are not UTF-8 are backslash-escaped.
-        length: Characters.
+        mask: Fields to hide; if empty, bytes that are not UTF-8 are backslash-escaped.
+        length: Maximum number of characters.
     """
     if not value:
         return "(null)" if value is None else "(zero bytes)"
@@ -33,12 +33,12 @@ def show_value(value: bytes | None, mask: Sequence[Path], length: int) -> str:
 
 
 def cut_text(text: str, length: int) -> str:
-    """At most ``length`` characters, and a sign where there are more."""
+    """At most ``length`` characters, and an ellipsis if the text is longer."""
     return text if len(text) <= length else text[:length] + "…"
 
 
 def is_masked(path: str, mask: Sequence[Path]) -> bool:
-    """Whether a field is hidden, or one within it or around it is."""
+    """Whether a field, one of its parents or one of its children is hidden."""
     parts = tuple(path.lower().split("."))
     return any(all(one == other for one, other in zip(parts, hidden, strict=False)) for hidden in mask)
 
@@ -54,7 +54,7 @@ def _mask_value(value: bytes, mask: Sequence[Path]) -> str:
 
 
 def _hide(node: Any, path: Path) -> Any:
-    """The node without what is at the path; text or a number where an object should be is hidden whole."""
+    """Hide the value at the path; a text or number in place of an object is hidden completely."""
     if isinstance(node, list):
         return [_hide(element, path) for element in node]
     if not path or not isinstance(node, dict):

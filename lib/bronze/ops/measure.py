@@ -1,6 +1,6 @@
-"""What is measured in the tables' rows, aggregated in Spark: counts and delays over time, and how far they reach.
+"""Measure the tables' rows in Spark: counts and delays over time, the newest records, and the next offsets.
 
-Of the rows, only those ingested within the report's hours are read, and only the columns that are needed.
+Counts and delays read only rows ingested within the report's hours, and only the columns that they need.
 """
 
 from collections.abc import Mapping
@@ -18,31 +18,31 @@ from bronze.offsets import Bounds
 from bronze.runtime.frames import collect_frame
 
 _PERCENTILES = (0.5, 0.95, 0.99)
-# Points of a plot over time at the most.
+# Maximum number of points in a plot over time.
 _POINTS = 300
 
 
 def choose_minutes(report_hours: int) -> int:
-    """Minutes that one point of a plot over time covers: 5 for a day."""
+    """Minutes that one point of a plot over time covers, for example 5 for a day."""
     return next((m for m in (1, 5, 15) if report_hours * 60 <= _POINTS * m), 60)
 
 
 def measure_rows(
     spark: SparkSession, tables: Mapping[str, str], topic: str, since: datetime, minutes: int
 ) -> pd.DataFrame:
-    """Counts and ingest delays of the rows ingested since a time, and of all of them in a row without ``time``.
+    """Counts and ingest delays of the rows ingested since a time, with the totals in a row without ``time``.
 
     Args:
         spark: Session.
-        tables: Path of ``bronze``, and of ``dlq`` where there is one.
+        tables: Path of ``bronze``, and of ``dlq`` if there is one.
         topic: Kafka topic.
         since: Naive UTC.
-        minutes: What one row covers.
+        minutes: Minutes that one row covers.
 
     Returns:
         Columns ``time`` (naive UTC, start of the minutes), ``valid``, ``invalid``, ``p50``, ``p95``, ``p99``: seconds
-        from ``_kafka_timestamp`` to ``_ingested_at``, 0 where the producer's clock is ahead, of records whose Kafka
-        timestamp a clock could mean; ``odd_timestamps``: the other records.
+        from ``_kafka_timestamp`` to ``_ingested_at``, 0 if the producer's clock is ahead, of records with a plausible
+        Kafka timestamp; ``odd_timestamps``: number of the other records.
     """
     width = minutes * 60
     delay = (F.unix_micros("_ingested_at") - F.unix_micros("_kafka_timestamp")) / 1e6
@@ -74,16 +74,16 @@ def _select_rows(spark: SparkSession, name: str, path: str, topic: str, since: d
 def find_newest_record(
     spark: SparkSession, tables: Mapping[str, str], since: datetime | None, until: datetime | None = None
 ) -> tuple[datetime | None, datetime | None]:
-    """The newest record's time and the newest ingestion, naive UTC, of the batches that started within two times.
+    """The newest record's time and the newest ingestion, naive UTC, of the batches that started between two times.
 
-    Reads their rows, for batches of which the files' statistics do not tell: that of a file with one record of the year
-    58872 is of that year.
+    It reads rows, for batches whose file statistics are not usable: with one record of the year 58872, the maximum of
+    a file is in that year.
 
     Args:
         spark: Session.
         tables: Path of each table.
-        since: Naive UTC; None is all.
-        until: Naive UTC, inclusive; None is all.
+        since: Naive UTC; None means no limit.
+        until: Naive UTC, inclusive; None means no limit.
     """
     columns = ("_kafka_timestamp", "_ingested_at")
     rows = reduce(DataFrame.unionAll, (_read(spark, path).select(*columns) for path in tables.values()))
@@ -104,20 +104,20 @@ def _read(spark: SparkSession, path: str) -> DataFrame:
 
 
 def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) -> datetime | None:
-    """The newest ``event_timestamp`` in bronze (naive UTC), None where there is none; reads its newest hour only.
+    """The newest ``event_timestamp`` in bronze (naive UTC), or None; reads only the newest hour.
 
     Args:
         spark: Session.
         path: Bronze.
-        partitions: Its partitions, as ``count_files`` has them.
+        partitions: Its partitions, from ``count_files``.
     """
     hours = [(date, int(hour)) for date, hour in partitions[["_event_date", "_event_hour"]].dropna().to_numpy()]
     if not hours:
         return None
     date, hour = max(hours)
     rows = _read(spark, path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
-    # Spark takes capital letters only, and no zone beyond 18 hours. Its upper() would load the rules of all languages
-    # first, 1.3 s.
+    # Spark accepts capital letters only, and no zone beyond 18 hours. Its upper() would first load the rules of all
+    # languages, which takes 1.3 s.
     newest = rows.select(F.max(F.translate("event_timestamp", "tz", "TZ").try_cast("timestamp")).alias("newest"))
     return _to_python(collect_frame(newest)["newest"].max())
 
@@ -127,13 +127,13 @@ def _to_python(value: Any) -> datetime | None:
 
 
 def find_next_offsets(spark: SparkSession, tables: list[str], topic: str, available: Bounds) -> dict[int, int]:
-    """The offset after the highest in the tables, per partition, as far as Kafka still holds it.
+    """The offset after the highest one in the tables, per partition, among the offsets that Kafka still holds.
 
     Args:
         spark: Session.
         tables: Paths of all tables that positions may be in.
         topic: Kafka topic.
-        available: What Kafka holds; a partition of which the tables have nothing starts at the earliest.
+        available: The offsets that Kafka holds; a partition without rows starts at the earliest.
     """
     positions = reduce(DataFrame.unionAll, (select_positions(spark, path, topic) for path in tables))
     highest = positions.where(is_within(available)).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))

@@ -1,9 +1,9 @@
 """``bronze replay``: append to bronze the DLQ records that are valid with today's schema.
 
-First all open records are decoded, which gives the positions that are valid now, and why the others are not. Those
-positions alone then go through the tasks and the commits of the ingestion, in bounded batches. The DLQ stays as it
-is: a record is replayed once bronze has its position, so a run that is interrupted, or repeated, or beside another
-one, adds what is missing and nothing twice.
+The replay decodes all open records, which gives the positions that are now valid, and the reasons why the others are
+not. It then appends the valid positions with the ingestion's tasks and commits, in bounded batches. The DLQ does not
+change: a record counts as replayed when bronze has its position. So a run that is interrupted, repeated, or concurrent
+with another one adds only what is missing.
 """
 
 import logging
@@ -39,16 +39,16 @@ _SHOWN_DETAILS = 20
 
 @dataclass
 class ReplayReport:
-    """What a replay found and did.
+    """The result of a replay.
 
     Attributes:
         by_type: For each error type in the DLQ: records ``replayed before``, ``open``, of these ``valid now`` and
             ``still failing``.
         details: Why the others still fail: ``error type``, ``detail`` and ``records``, the most frequent first.
-        valid: Positions that are open and valid now.
+        valid: Open positions that are now valid.
         appended: Records that this run appended to bronze.
-        batches: Transactions that it took.
-        is_dry_run: Whether nothing was to be appended.
+        batches: Number of transactions.
+        is_dry_run: Whether the run only showed the plan.
     """
 
     by_type: pd.DataFrame
@@ -60,7 +60,7 @@ class ReplayReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The sums of all error types, and what was appended."""
+        """The sums over all error types, and the number of appended records."""
         sums = {name.replace(" ", "_"): int(count) for name, count in self.by_type.sum().items()}
         return {**sums, "appended": self.appended}
 
@@ -71,11 +71,11 @@ class ReplayReport:
         rest = f"{failing:,} still fail and stay open"
         if self.is_dry_run:
             return f"Dry run: {valid:,} records would be replayed; {rest}"
-        meanwhile = f", {valid - self.appended:,} were by others meanwhile" if valid > self.appended else ""
+        meanwhile = f", {valid - self.appended:,} by other runs meanwhile" if valid > self.appended else ""
         return f"{self.appended:,} records were replayed in {self.batches:,} batches{meanwhile}; {rest}"
 
     def to_text(self) -> str:
-        """Both tables, and the result in one line."""
+        """The two tables, and the result in one line."""
         if self.by_type.empty:
             return f"The DLQ has no such records.\n{self.verdict}"
         why = ["", "why they still fail:", self.details.to_string(index=False)] if len(self.details) else []
@@ -89,12 +89,12 @@ def main(config: ReplayConfig) -> int:
 
 
 def replay(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport:
-    """Replay the open DLQ records that the filters leave; Kafka is not needed, and the stream may run meanwhile.
+    """Replay the open DLQ records that match the filters. Kafka is not needed, and the stream may run at the same time.
 
-    Whatever ends it, run it again to go on: each batch is one transaction on bronze.
+    Each batch is one transaction on bronze, so an interrupted replay can be run again to continue.
 
     Args:
-        config: Tables, filters and how to append.
+        config: Tables, filters and writer.
         spark: Session to use; a new local one when not given.
 
     Raises:
@@ -104,7 +104,7 @@ def replay(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayRep
         pipeline.check_exists("output-path", "dlq-path")
         pipeline.known.check_is_named()
         writer = choose_writer(config.writer, [pipeline.bronze])
-        warn_of_rollback(pipeline)  # its commits come after a RESTORE, which a start would not notice any more
+        warn_of_rollback(pipeline)  # after its commits, a start would no longer notice a RESTORE
         report = make_plan(pipeline, config)
         if not config.dry_run:
             _append_all(pipeline, config, report, writer)
@@ -140,7 +140,7 @@ def make_plan(pipeline: Pipeline, config: ReplayConfig) -> ReplayReport:
 
 
 def _drop_blocked(rows: DataFrame, config: ReplayConfig) -> DataFrame:
-    """Leave out what bronze has as an invalid row too: a second row of the position would double the record."""
+    """Skip positions that bronze has as invalid rows: a second row of the position would duplicate the record."""
     bronze = rows.sparkSession.read.format("delta").load(config.output_path)
     invalid = bronze.where(F.col("_kafka_topic") == config.kafka_topic).where(~F.col("_is_valid"))
     blocked = invalid.select("_kafka_partition", "_kafka_offset")
@@ -156,7 +156,7 @@ def _drop_blocked(rows: DataFrame, config: ReplayConfig) -> DataFrame:
 
 
 def _to_records(rows: DataFrame) -> DataFrame:
-    """DLQ rows with the names of the Kafka records that they were, each position once."""
+    """Rename the columns of DLQ rows to those of Kafka records, each position once."""
     names = {"_raw_bytes": "value"} | {f"_kafka_{name}": name for name in RECORD_COLUMNS[1:-1]}
     return rows.dropDuplicates(["_kafka_partition", "_kafka_offset"]).withColumnsRenamed(names)
 
@@ -173,7 +173,7 @@ def _append_all(pipeline: Pipeline, config: ReplayConfig, report: ReplayReport, 
     newest = _find_newest(select_dlq(pipeline.spark, config)) if total else 0
     for number, offsets in enumerate(report.valid.split(config.max_records)):
         started = time.monotonic()
-        # Later than the DLQ's also where another machine's clock is ahead: the audit tells a replay by that.
+        # Later than the DLQ's, even if another machine's clock is ahead: the audit recognizes a replay by this.
         ingested_at = max(time.time(), (newest + 1_000) / 1e6)
         source = Source("replay", app_id, config.kafka_topic, offsets)
         report.appended += append_positions(pipeline, config, writer, source, number, ingested_at).valid
@@ -185,14 +185,14 @@ def _append_all(pipeline: Pipeline, config: ReplayConfig, report: ReplayReport, 
 def append_positions(
     pipeline: Pipeline, config: ReplayConfig, writer: TableWriter, source: Source, number: int, ingested_at: float
 ) -> Counts:
-    """Append those DLQ records to bronze whose positions the source covers and that are not in it yet.
+    """Append the DLQ records whose positions the source covers and bronze does not have yet.
 
     Args:
         pipeline: The tables.
         config: The replay.
         writer: Commits to bronze.
         source: The positions.
-        number: Of the batch.
+        number: Number of the batch.
         ingested_at: Seconds since 1970.
     """
     bounds = source.covered.bounds
@@ -202,13 +202,13 @@ def append_positions(
         return OffsetSet.between(bounds) - (source.covered - present)
 
     rows = select_dlq(pipeline.spark, config).where(is_within(bounds))
-    writer.has_changed()  # what others append from here on is a conflict
-    # With a DLQ path the tasks would never write an invalid record to bronze; the plan leaves none to them.
+    writer.has_changed()  # later appends of others are a conflict
+    # With a DLQ path, the tasks never write an invalid record to bronze; the plan contains none anyway.
     task = make_task(number, ingested_at, pipeline.paths, find_left_out())
     return append_batch(writer, rows.transform(_to_records), task, source, find_left_out)
 
 
 def _find_newest(rows: DataFrame) -> int:
-    """When the newest of the rows was ingested, in microseconds since 1970; 0 where there are none."""
+    """The newest ingestion time of the rows in microseconds since 1970; 0 if there are none."""
     newest = rows.agg(F.unix_micros(F.max("_ingested_at"))).first()
     return (newest and newest[0]) or 0

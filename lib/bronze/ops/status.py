@@ -1,4 +1,4 @@
-"""``bronze status``: how are the tables, the lag and the delays, and which alerts fire? Reads only.
+"""``bronze status``: measure the tables, the lag and the delays, and evaluate the alerts. Reads only.
 
 The monitoring notebook shows the same in tables and plots.
 """
@@ -24,22 +24,22 @@ from bronze.runtime.spark_errors import explain_failures
 
 
 def main(config: StatusConfig) -> int:
-    """The command ``bronze status``: print the status; 6 where an alert fires and ``fail_on_alert`` is set."""
+    """The command ``bronze status``: print the status; exit code 6 if an alert fires and ``fail_on_alert`` is set."""
     found = status(config)
     print(to_json(found) if config.json else to_text(found))
     return ExitCode.ALERTS_FIRING if config.fail_on_alert and select_firing(found.alerts) else ExitCode.DONE
 
 
 def status(config: StatusConfig, spark: SparkSession | None = None) -> Status:
-    """Measure; nothing is written, and a stream may run meanwhile.
+    """Measure the status. Reads only; a stream may run at the same time.
 
     Args:
         config: Topic, tables and checkpoint of the ingestion, and the thresholds of the alerts.
         spark: Session to use; a new local one when not given.
 
     Raises:
-        ConfigError: There is no bronze table; a DLQ that is missing only has no rows.
-        BronzeError: Kafka, a table or the checkpoint cannot be read, or does not belong to the others.
+        ConfigError: There is no bronze table. A missing DLQ counts as empty.
+        BronzeError: Kafka, a table or the checkpoint cannot be read, or they do not belong together.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline.check_exists("output-path")
@@ -81,7 +81,7 @@ def _measure(pipeline: Pipeline, config: StatusConfig) -> Status:
 
 
 def _measure_lag(pipeline: Pipeline, config: StatusConfig) -> tuple[pd.DataFrame, Retention]:
-    # In this order: what a checkpoint says is read, Kafka has.
+    # The order matters while a stream runs: Kafka holds everything that the checkpoint has read.
     next_offsets = _find_next_offsets(pipeline, config)
     available, retention = pipeline.fetch_available(), fetch_retention(pipeline.kafka)
     unread = read_next_timestamps(pipeline.kafka, next_offsets, available)
@@ -89,7 +89,7 @@ def _measure_lag(pipeline: Pipeline, config: StatusConfig) -> tuple[pd.DataFrame
 
 
 def _find_next_offsets(pipeline: Pipeline, config: StatusConfig) -> dict[int, int]:
-    """Where the ingestion goes on: as the checkpoint says, else after what the tables have."""
+    """Where the ingestion continues: from the checkpoint, otherwise after the highest offset in the tables."""
     checkpoint = pipeline.get_checkpoint(config.checkpoint_path).read() if config.checkpoint_path else None
     if checkpoint:
         return checkpoint.next_offsets
@@ -98,7 +98,7 @@ def _find_next_offsets(pipeline: Pipeline, config: StatusConfig) -> dict[int, in
 
 
 def _count_files(spark: SparkSession, config: StatusConfig, tables: dict[str, CheckedTable]) -> pd.DataFrame:
-    """The partitions of all tables, by ``table`` and ``partition`` (its date, and hour where it has one)."""
+    """The partitions of all tables, by ``table`` and ``partition`` (its date, and its hour if it has one)."""
     frames = []
     for name, table in tables.items():
         counted = count_files(spark, table.path, table.spec, config.small_file_mb)
@@ -109,7 +109,7 @@ def _count_files(spark: SparkSession, config: StatusConfig, tables: dict[str, Ch
 
 
 def select_bronze(files: pd.DataFrame) -> pd.DataFrame:
-    """The partitions of bronze; none where it is empty."""
+    """The partitions of bronze; empty if it has no rows."""
     return files[files.index.get_level_values("table") == "bronze"]
 
 
@@ -120,7 +120,7 @@ def _format_partition(date: str | None, hour: str | None = None) -> str:
 
 
 def _read_totals(rows: pd.DataFrame) -> dict[str, float]:
-    """The row without a time; without any rows there is none."""
+    """The totals from the row without a time, which is absent if there are no rows."""
     total = rows[rows["time"].isna()].drop(columns="time")
     return {"valid": 0, "invalid": 0, **({} if total.empty else total.iloc[0].to_dict())}
 
@@ -128,10 +128,10 @@ def _read_totals(rows: pd.DataFrame) -> dict[str, float]:
 def _find_newest(
     spark: SparkSession, paths: dict[str, str], files: pd.DataFrame
 ) -> tuple[datetime | None, datetime | None]:
-    """The newest record and the newest ingestion: from statistics, and from the rows of what these leave open."""
+    """The newest record and ingestion, from file statistics, and from rows if the statistics do not suffice."""
     kafka, ingested, odd = (_find_max(files[name]) for name in ("newest_kafka", "newest_ingested", "odd_ingested"))
     if odd and (kafka is None or odd > kafka):
-        # The last one by itself: where its records have no usable time, its start is newer than all before it.
+        # Read the last batch separately: if its records have no usable time, its start is newer than all before it.
         kafka = _choose_newest(kafka, find_newest_record(spark, paths, odd, odd)[0])
     if files["unmeasured"].any() or (odd and kafka and odd > kafka):
         read = find_newest_record(spark, paths, kafka)
@@ -150,11 +150,11 @@ def _choose_newest(*times: datetime | None) -> datetime | None:
 def _measure_freshness(
     newest_event: datetime | None, newest_kafka: datetime | None, newest_ingested: datetime | None, now: datetime
 ) -> pd.DataFrame:
-    """How old the newest of each is; an event's age is below 0 where a producer's clock is ahead."""
+    """The age of the newest event, record and ingestion; an event's age is negative if a producer's clock is ahead."""
     newest = {"event": newest_event, "Kafka timestamp": newest_kafka, "ingestion": newest_ingested}
     frame = pd.DataFrame({"time": pd.to_datetime(pd.Series(newest, dtype=object))}).rename_axis("newest")
     frame["age"] = (now - frame["time"]).dt.total_seconds() / 60
-    # A stream may have ingested since.
+    # A stream may have ingested more since ``now``.
     arrived = ["Kafka timestamp", "ingestion"]
     frame.loc[arrived, "age"] = frame.loc[arrived, "age"].clip(lower=0)
     return frame
@@ -163,7 +163,7 @@ def _measure_freshness(
 def _select_measured(
     config: StatusConfig, batches: pd.DataFrame, totals: dict[str, float], lag: pd.DataFrame, freshness: pd.DataFrame
 ) -> dict[str, float | None]:
-    """What each alert looks at, by the name of its threshold."""
+    """The measured value of each alert, by the name of its threshold."""
     records = totals["valid"] + totals["invalid"]
     shortest = lag["headroom"].min()
     measured = {
@@ -171,7 +171,7 @@ def _select_measured(
         "alert_invalid_ratio": totals["invalid"] / records if records else math.nan,
         "max_lag": lag["lag"].sum(),
         "max_staleness_minutes": freshness["age"]["Kafka timestamp"],
-        # One that is not known may be the shortest, unless a known one is short enough to alert.
+        # An unknown headroom may be the shortest, unless a known one is short enough to alert.
         "min_headroom_hours": lag["headroom"].min(skipna=bool(shortest < config.min_headroom_hours or shortest == 0)),
     }
     return {name: None if pd.isna(value) else float(value) for name, value in measured.items()}
@@ -181,8 +181,8 @@ def _explain_odd(totals: dict[str, float]) -> str:
     if not totals.get("odd_timestamps"):
         return ""
     return (
-        f"{totals['odd_timestamps']:,.0f} records have a Kafka timestamp that no clock could mean (missing, before "
-        "2000 or in the future): delays and ages leave them out"
+        f"{totals['odd_timestamps']:,.0f} records have an implausible Kafka timestamp (missing, before 2000 or in the "
+        "future); delays and ages ignore them"
     )
 
 
@@ -191,5 +191,5 @@ def _explain_missing(config: StatusConfig, dlq: CheckedTable | None) -> list[str
     if dlq and dlq.state is None:
         notes.append(f"there is no DLQ table at {dlq.path} yet")
     if not config.checkpoint_path:
-        notes.append("lag is counted from the tables; give --checkpoint-path to see what is committed")
+        notes.append("lag is measured from the tables; set --checkpoint-path to measure it from the checkpoint")
     return notes

@@ -1,4 +1,4 @@
-"""A status as tables, as text, as JSON and as a notebook's recorded result."""
+"""A status as tables, as text, as JSON and as the result that a notebook records."""
 
 import json
 import math
@@ -16,22 +16,22 @@ _MB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Status:
-    """What was measured; all times are naive UTC, the report covers rows by their ingestion.
+    """The measured values. All times are naive UTC; rows are selected by time of ingestion.
 
     Attributes:
         topic: Kafka topic.
-        measured_at: When.
-        report_hours: Hours back that ``rows``, ``commits`` and ``batches`` look.
-        rows: Counts and delays over time, as ``measure_rows`` has them; ``totals`` is its last row.
+        measured_at: Time of the measurement.
+        report_hours: Hours that ``rows``, ``commits`` and ``batches`` look back.
+        rows: Counts and delays over time, from ``measure_rows``.
         totals: ``valid``, ``invalid`` and delays (``p50``, ``p95``, ``p99``, seconds) of the report's hours.
-        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes. A Kafka
-            timestamp that no clock could mean does not count; of a batch that has no other, the start does.
-        lag: Lag and headroom of each Kafka partition, as ``measure_lag`` has them.
-        files: Files of each partition of the tables, as ``count_files`` has them, by ``table`` and ``partition``.
-        commits: Commits of both tables, as ``read_commits`` has them, by ``table``.
-        batches: Duration of each batch, as ``measure_batches`` has it.
+        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes. An
+            implausible Kafka timestamp does not count; if a batch has no other, its start counts.
+        lag: Lag and headroom of each Kafka partition, from ``measure_lag``.
+        files: Files of each partition of the tables, from ``count_files``, by ``table`` and ``partition``.
+        commits: Commits of both tables, from ``read_commits``, by ``table``.
+        batches: Duration of each batch, from ``measure_batches``.
         alerts: The state of each alert.
-        notes: What a reader should know beside the figures.
+        notes: Remarks on the figures.
     """
 
     topic: str
@@ -49,7 +49,7 @@ class Status:
 
 
 def to_text(status: Status) -> str:
-    """All of it, as a person reads it in a terminal."""
+    """The whole status, for a terminal."""
     sections = {
         "Newest in the tables": list_freshness(status),
         f"Ingested in the last {status.report_hours} h": list_totals(status),
@@ -105,7 +105,7 @@ def list_files(status: Status) -> pd.DataFrame:
 
 
 def list_small_files(status: Status) -> pd.DataFrame:
-    """The partitions with two small files or more, those with the most first: what ``bronze maintain`` compacts."""
+    """The partitions with two or more small files, which ``bronze maintain`` compacts, those with the most first."""
     worth = status.files[status.files["small"] >= 2].sort_values("small", ascending=False).head(_SHOWN)
     return _to_megabytes(worth[["files", "small", "rows", "bytes"]])
 
@@ -119,7 +119,7 @@ def list_commits(status: Status, shown: int = _SHOWN) -> pd.DataFrame:
 
 
 def list_notes(status: Status) -> pd.DataFrame:
-    """What a reader should know beside the figures."""
+    """The remarks on the figures."""
     return pd.DataFrame({"note": status.notes or ["none"]})
 
 
@@ -142,7 +142,7 @@ def _format_headroom(hours: float) -> str:
 
 
 def to_json(status: Status) -> str:
-    """All of it, for programs; null is what is not known, and what has no end."""
+    """The whole status, for programs; unknown and infinite values are null."""
     frames = ("rows", "freshness", "lag", "files", "commits", "batches")
     tables = {name: json.loads(_to_records(getattr(status, name))) for name in frames}
     alerts = [
@@ -164,7 +164,7 @@ def _to_finite(value: float | None) -> float | None:
 
 
 def summarize(status: Status) -> dict[str, int | float | str]:
-    """What a notebook records: the alerts that fire, and what each alert looks at."""
+    """The result that a notebook records: the firing alerts, and the measured value of each alert."""
     measured = {a.name: "unknown" if a.value is None else a.value for a in status.alerts}
     return {
         "records": int(status.totals["valid"] + status.totals["invalid"]),

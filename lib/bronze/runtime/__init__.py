@@ -1,1 +1,1 @@
-"""What runs around the product: session, jars, paths, logs, errors of Spark."""
+"""The runtime environment: session, jars, paths, logs, errors of Spark."""

@@ -1,4 +1,4 @@
-"""Small results as pandas DataFrames, for commands that draw no plots and so load no matplotlib."""
+"""Small results as pandas DataFrames, without matplotlib, for commands that draw no plots."""
 
 from typing import cast
 

@@ -1,7 +1,7 @@
 """The jars that no Python package ships, resolved once by the Ivy inside pyspark and cached.
 
-Spark's own ``spark.jars.packages`` resolves them anew, and prints a page to standard error, at every start of
-a session; notebooks would show it. Versions derive from the installed packages, so that no pin stands twice.
+Spark's own ``spark.jars.packages`` resolves them again at every start of a session, and prints a page to standard
+error, which notebooks would show. Versions derive from the installed packages, so each is pinned only once.
 """
 
 import argparse
@@ -23,10 +23,10 @@ _CONDA_BIN = str(Path(sys.prefix, "bin"))
 
 
 def get_spark_packages() -> list[str]:
-    """Maven coordinates of what Spark needs beyond pyspark: the Kafka source and Delta Lake.
+    """Maven coordinates of the jars that Spark needs beyond pyspark: the Kafka source and Delta Lake.
 
     Raises:
-        ConfigError: The driver's Python lacks pyspark or delta-spark, whose versions decide.
+        ConfigError: The driver's Python lacks pyspark or delta-spark, which determine the versions.
     """
     spark = _read_version("pyspark")
     spark_minor = ".".join(spark.split(".")[:2])
@@ -42,7 +42,7 @@ def _read_version(package: str) -> str:
     except PackageNotFoundError:
         raise ConfigError(
             f"the driver's Python has no package {package!r}",
-            hint="install this project into it (pip install .), also where spark-submit is that of a Spark "
+            hint="install this project into it (pip install .), even if spark-submit comes from a Spark "
             "distribution, and set PYSPARK_DRIVER_PYTHON to it",
         ) from None
 
@@ -56,7 +56,7 @@ def missing_jars_error() -> ConfigError:
 
 
 def find_java() -> str:
-    """Path of the ``java`` of JAVA_HOME, else the one on PATH, else that of a conda environment beside its Python.
+    """Path of ``java``: from JAVA_HOME, otherwise from PATH, otherwise from the conda environment of this Python.
 
     Raises:
         ConfigError: There is none, or it is older than 17.
@@ -82,13 +82,13 @@ def _no_java_error(found: str) -> ConfigError:
 
 
 def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
-    """Return the jar files of Maven coordinates and of what they need at run time.
+    """Return the jar files of Maven coordinates and of their run-time dependencies.
 
-    They are downloaded on the first call and kept below ``$XDG_CACHE_HOME/bronze-ingestion`` (``~/.cache``).
+    The first call downloads them and caches them below ``$XDG_CACHE_HOME/bronze-ingestion`` (``~/.cache``).
 
     Args:
         coordinates: ``group:artifact:version``, one or more, resolved together.
-        beside_spark: Leave out the artifacts that pyspark ships itself.
+        beside_spark: Exclude the artifacts that pyspark ships itself.
 
     Raises:
         ConfigError: There is no Java to run Ivy with.
@@ -117,7 +117,7 @@ def _artifact_of(jar: Path) -> str:
 
 
 def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
-    """Let Ivy download into a folder beside the cache, then move it there in one step (two may run at once)."""
+    """Download into a temporary folder, then move it into the cache in one step: two processes may run at once."""
     java = find_java()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -138,7 +138,7 @@ def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
 
 
 def _write_ivy_module(coordinates: tuple[str, ...]) -> str:
-    """An Ivy module that asks for the run-time dependencies only (Ivy's own default adds the test ones)."""
+    """An Ivy module that requests only the run-time dependencies (Ivy's default adds test dependencies)."""
     entries = [c.split(":") for c in coordinates]
     dependencies = "".join(
         f'<dependency org="{org}" name="{name}" rev="{revision}" conf="runtime->runtime(*),master(*)"/>'
@@ -152,18 +152,20 @@ def _write_ivy_module(coordinates: tuple[str, ...]) -> str:
 
 
 def list_executor_packages() -> dict[str, str]:
-    """The packages that tasks import, each with the version that is installed here."""
+    """The packages that tasks import, with their installed versions."""
     return {name: version(name) for name in ("msgspec", "numpy", "pyarrow")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """What make asks: is there a usable Java, fetch the jars, name the packages."""
+    """The actions that make needs: check Java, fetch the jars, print the packages."""
     parser = argparse.ArgumentParser(prog="python -m bronze.runtime.jars", description=__doc__)
     actions = parser.add_mutually_exclusive_group(required=True)
-    actions.add_argument("--check", action="store_true", help="is there a usable Java")
+    actions.add_argument("--check", action="store_true", help="check that there is a usable Java")
     actions.add_argument("--fetch", action="store_true", help="download the jars that are not cached yet")
     actions.add_argument("--packages", action="store_true", help="print spark-submit's --packages")
-    actions.add_argument("--executor-requirements", action="store_true", help="print what executors need from PyPI")
+    actions.add_argument(
+        "--executor-requirements", action="store_true", help="print the PyPI packages that executors need"
+    )
     given = parser.parse_args(arguments)
     try:
         if given.check:

@@ -1,4 +1,4 @@
-"""The log that users see: a line per event with the time in UTC."""
+"""The log that users see: one line per event, with the time in UTC."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ from typing import TextIO
 
 
 class _Formatter(logging.Formatter):
-    """Begins the message of a warning with the word."""
+    """Prefixes the message of a warning with ``Warning:``."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         if record.levelno >= logging.WARNING:
@@ -15,10 +15,10 @@ class _Formatter(logging.Formatter):
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
-    """Show this product's log; calling it again changes nothing. Other libraries keep their own settings.
+    """Show this product's log; calling it again changes nothing. Other libraries keep their settings.
 
     Args:
-        stream: Where to; standard error when not given. Notebooks take standard output, which is not red.
+        stream: Target of the log; standard error by default. Notebooks use standard output, which is not red.
     """
     logger = logging.getLogger("bronze")
     if logger.handlers:

@@ -1,4 +1,4 @@
-"""Paths on any file system that Spark reaches, and whether they can be used at all."""
+"""Paths on any file system that Spark can reach, and checks whether they can be used."""
 
 import os
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def qualify_path(spark: SparkSession, path: str) -> str:
 
 
 def to_local_path(path: str) -> str | None:
-    """The path on the local file system, None where it is on another."""
+    """The path on the local file system; None if it is on another one."""
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
         return str(Path(path).absolute())
@@ -39,13 +39,13 @@ def to_local_path(path: str) -> str | None:
 
 
 def open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
-    """The file system of a path, whatever it is, and the path on it."""
+    """The Hadoop file system of a path, and the path on it."""
     hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
     return hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), hadoop_path
 
 
 def read_text(spark: SparkSession, path: str) -> str | None:
-    """The text of a file; None where there is no file.
+    """The text of a file; None if it does not exist.
 
     Raises:
         Py4JJavaError: It cannot be read.
@@ -63,15 +63,15 @@ def read_text(spark: SparkSession, path: str) -> str | None:
         raise
 
 
-# What brings the file systems that Hadoop itself is made with, of Hadoop's own version.
+# The modules with Hadoop's own file systems; their version is that of Hadoop.
 _MODULES = {"s3a": "hadoop-aws", "abfs": "hadoop-azure", "abfss": "hadoop-azure"}
 
 
 def check_folders(config: TablesConfig) -> None:
-    """Refuse a local path that is a file, or below one; needs no Spark.
+    """Refuse a local path that is a file or lies below one; needs no Spark.
 
     Raises:
-        InvalidOptionError: Which it is.
+        InvalidOptionError: Names the path.
     """
     for option, path in _list_paths(config):
         local = Path(to_local_path(path) or "/")
@@ -80,15 +80,15 @@ def check_folders(config: TablesConfig) -> None:
 
 
 def check_writable(spark: SparkSession, config: TablesConfig, *options: str) -> None:
-    """Refuse a local path that cannot be written to, before a command writes to any of its paths.
+    """Refuse a local path that is not writable, before a command writes to any of its paths.
 
     Args:
-        spark: Knows whether a path without a file system is a local one.
-        config: Where tables and checkpoint are.
-        options: The paths that the command writes to.
+        spark: Resolves paths that have no scheme.
+        config: The paths of tables and checkpoint.
+        options: The options whose paths the command writes to.
 
     Raises:
-        InvalidOptionError: Which it is, and why.
+        InvalidOptionError: Names the path and the reason.
     """
     for option, path in _list_paths(config):
         local = to_local_path(qualify_path(spark, path)) if option in options else None
@@ -103,7 +103,7 @@ def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
     """Refuse a path whose file system Spark cannot reach.
 
     Raises:
-        InvalidOptionError: The class path lacks its file system, or Hadoop cannot read it or does not know its host.
+        InvalidOptionError: The class path lacks the file system, or Hadoop cannot parse the path or resolve its host.
     """
     for option, path in _list_paths(config):
         try:

@@ -1,4 +1,4 @@
-"""The Spark session: in a JVM that was handed down as its flags decided, elsewhere a local one with the right jars."""
+"""The Spark session: in the JVM of spark-submit with its flags, otherwise a local session with the right jars."""
 
 import atexit
 import os
@@ -19,28 +19,28 @@ _DELTA = {
 }
 _RUNTIME = {
     "spark.sql.session.timeZone": "UTC",
-    # A batch of Arrow is complete at either; ten thousand records of 10 MB would be 100 GB.
+    # An Arrow batch ends at whichever limit it reaches first; ten thousand records of 10 MB would be 100 GB.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024 * 1024),
-    # A read that leaves out what it cannot read, or an older version, would let the guard double records, the audit
-    # name rows that are there, and OPTIMIZE drop them. A cluster's defaults may say so.
+    # If a read skipped files or used an older version, the guard would duplicate records, the audit would report rows
+    # that exist, and OPTIMIZE would drop rows. A cluster's defaults may allow both.
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
     "spark.databricks.delta.stalenessLimit": "0",
-    # Where a batch does not end although its query is stopped; the default is to wait for ever.
+    # For a batch that does not end although its query is stopped; by default Spark waits forever.
     "spark.sql.streaming.stopTimeout": "30s",
-    # A path goes into SQL as it is: ``${HOME}`` in it is a folder's name.
+    # Paths are used in SQL literally: ``${HOME}`` in a path is the name of a folder.
     SUBSTITUTION: "false",
 }
-# With it, what we escape in quotes would stay escaped. Spark warns of its use, so it is only ever taken back.
+# If it is true, our escapes in quotes would stay escaped. Spark warns when it is set, so it is only reset if true.
 _RAW_STRINGS = "spark.sql.parser.escapedStringLiterals"
-# Kafka's client properties are options of the source, and plans print options, also in Spark's UI and event log.
+# Kafka's client properties are options of the source; query plans, Spark's UI and the event log print options.
 _REDACTION = "spark.sql.redaction.options.regex"
 _SECRETS = (
     r"(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore|kafka\.(sasl|ssl)\.|user\.info"
 )
 _LOCAL = {
-    # local[N] never retries a task; the second number is the tries.
+    # local[N] never retries a task; the second number is the attempts.
     "spark.master": "local[*,4]",
     "spark.driver.memory": "2g",
     "spark.driver.host": "127.0.0.1",
@@ -48,24 +48,24 @@ _LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "4",
-    # VACUUM and listings start that many tasks, 10,000 by default.
+    # VACUUM and listings start this many tasks, 10,000 by default.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
     # Delta reads its log with 50 tasks by default, more than a laptop's table has entries.
     "spark.databricks.delta.snapshotPartitions": "2",
 }
 
-_shipped: set[str] = set()  # to which Spark contexts
+_shipped: set[str] = set()  # ids of the Spark contexts that have the package
 
 
 def has_jvm() -> bool:
-    """Whether this process was handed a JVM: spark-submit hands its own down, and so does ``sandbox.jvm``."""
+    """Whether this process got a JVM from its parent, which is spark-submit or ``sandbox.jvm``."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
-    """The running session, or a new one: in the JVM of spark-submit by its flags, else a local one on all cores.
+    """The running session, or a new one: in the JVM of spark-submit with its flags, otherwise a local one on all cores.
 
-    Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set on it in any case.
+    Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set in any case.
 
     Raises:
         ConfigError: There is no usable Java.
@@ -83,7 +83,7 @@ def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
 
 
 def apply_settings(spark: SparkSession) -> None:
-    """Set what a batch needs on a session that may have been made elsewhere; all can be set while it runs."""
+    """Apply the settings that a batch needs to a session that may come from elsewhere; all can change at run time."""
     for key, value in _RUNTIME.items():
         spark.conf.set(key, value)
     if spark.conf.get(_RAW_STRINGS) == "true":
@@ -92,14 +92,15 @@ def apply_settings(spark: SparkSession) -> None:
 
 
 def extend_redaction(pattern: str) -> str:
-    """A session's own pattern of the options that plans do not show, and ours: neither shows what the other hides."""
+    """Combine a session's redaction pattern with ours: options that match either pattern are hidden."""
     return pattern if _SECRETS in pattern else "|".join(f"(?:{each})" for each in filter(None, (pattern, _SECRETS)))
 
 
 def ship_package(spark: SparkSession) -> None:
-    """Send this package to the executors' Python: a module beside spark-submit's script is in the driver's only.
+    """Send this package to the executors: modules next to spark-submit's script are only on the driver.
 
-    Once for a Spark context, as a cluster's refuses a second file of that name. From a zip it was sent by --py-files.
+    Done once per Spark context, because a cluster refuses a second file of that name. A package that runs from a zip
+    was already sent with --py-files.
     """
     application, source = spark.sparkContext.applicationId, Path(__file__).parents[2]
     if application in _shipped or source.is_file():
@@ -112,14 +113,14 @@ def ship_package(spark: SparkSession) -> None:
 
 
 def local_settings() -> dict[str, str]:
-    """The settings of a new local session, with its jars; sets what Spark's scripts read from the environment.
+    """The settings of a new local session, with its jars; sets the environment variables that Spark's scripts read.
 
     Raises:
         ConfigError: There is no usable Java.
         BronzeError: The jars are not cached and could not be downloaded.
     """
     java = find_java()
-    if not shutil.which("java"):  # Spark's scripts look in JAVA_HOME and on PATH only
+    if not shutil.which("java"):  # Spark's scripts look only in JAVA_HOME and on PATH
         os.environ["JAVA_HOME"] = os.environ.get("JAVA_HOME") or str(Path(java).parents[1])
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")

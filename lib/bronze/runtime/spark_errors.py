@@ -1,6 +1,6 @@
-"""What went wrong, in one line: the condition behind an error of Spark, its tasks or its JVM, with the cure.
+"""Turn errors of Spark, its tasks or its JVM into one line that names the condition and the cure.
 
-Spark hands on whole stack traces, Java's and Python's in one another. The line that a person needs is the innermost.
+Spark errors nest Java and Python tracebacks; the innermost message is the one to show.
 """
 
 import logging
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 _TRACEBACK = "Traceback (most recent call last):"
 _MAX_LENGTH = 500
-# What a file system says that takes no more, in Java, Python and deltalake.
+# Messages of a file system that refuses a write, in Java, Python and deltalake.
 _REFUSED = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|Read-only file system|Permission denied"
 )
 _TOLD_IN_TASK = re.compile(rf"\w*Error: \[Errno \d+\] ({_REFUSED.pattern}|{NO_TABLE}): '(/.+)'$")
 _FILE_MISSING = re.compile(r"FileNotFoundException: File (?:file:)?(.+\.(?:parquet|bin)) does not exist")
 _UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
-# Kafka's clients gave up on a broker, or Spark gave up on them.
+# Kafka's clients gave up on a broker, or Spark gave up on the clients.
 _OUTAGE = re.compile(
     r"(?:org\.apache\.kafka\.common\.errors\.(?=(?:Timeout|Disconnect|Network|BrokerNotAvailable)Exception)"
     r"|java\.util\.concurrent\.(?=TimeoutException: Cannot fetch record))(\w+: .+?)(?: SQLSTATE: \w+)?$",
@@ -38,14 +38,14 @@ _OUTAGE = re.compile(
 
 @contextmanager
 def explain_failures(path: str = "") -> Iterator[None]:
-    """Turn what Spark, Delta or the file system raise into one clear line.
+    """Turn errors of Spark, Delta or the file system into one clear line.
 
     Args:
-        path: What is written to, where that is one path only; the error itself often does not name it.
+        path: The path that is written to, if it is only one; the error itself often does not name it.
 
     Raises:
         BronzeError: The condition, with its cure.
-        KeyboardInterrupt: An interrupt broke off a call into the JVM.
+        KeyboardInterrupt: An interrupt cancelled a call into the JVM.
     """
     try:
         yield
@@ -58,14 +58,15 @@ def explain_failures(path: str = "") -> Iterator[None]:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an error is an interrupt, or one of py4j that stumbled while it gave up a call for it."""
+    """Whether an error is an interrupt, or a py4j error caused by cancelling a call on an interrupt."""
     return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
 def drop_connection() -> None:
-    """After an interrupt: close this thread's connection to the JVM; the next call opens another.
+    """Close this thread's connection to the JVM after an interrupt; the next call opens another.
 
-    py4j closes it itself, but not in a call that has only begun; the next call would then read the answer of that one.
+    py4j closes the connection itself, except for a call that has only started; the next call would then read the
+    answer to that one.
     """
     client: Any = SparkContext._gateway._gateway_client  # type: ignore[union-attr]
     if connection := client.get_thread_connection():
@@ -73,11 +74,11 @@ def drop_connection() -> None:
 
 
 def explain_failure(error: BaseException, path: str = "") -> BronzeError:
-    """The condition behind an error, with its cure; the whole text goes to the log at DEBUG.
+    """The condition behind an error, with its cure; logs the whole text at DEBUG.
 
     Args:
-        error: What was raised.
-        path: What was being written to, where that is known.
+        error: The error.
+        path: The path that is written to, if known.
     """
     if isinstance(error, BronzeError):
         return error
@@ -99,15 +100,15 @@ def explain_failure(error: BaseException, path: str = "") -> BronzeError:
 
 
 def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
-    """A condition of tables and checkpoint; None where it is another."""
+    """A condition of tables or checkpoint; None if it is another one."""
     if path and re.search("CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using", text):
         return BronzeError(
-            f"another process works with the checkpoint {path}, so this one has ended; nothing was lost or doubled.",
-            hint="Let one process only use a checkpoint; where the other has ended too, run the same command again",
+            f"another process uses the checkpoint {path}, so this one has ended; nothing was lost or duplicated.",
+            hint="Use a checkpoint in one process only; if the other one has ended too, run the same command again",
         )
     if "InvariantViolationException" in text:
         return ConfigError(
-            f"{path or 'a table'} does not take rows of this batch: {reason}.",
+            f"{path or 'a table'} does not accept rows of this batch: {reason}.",
             hint="Nothing was lost, and running again does not help: change that rule of the table (ALTER TABLE), then "
             "run the same command again to go on",
         )
@@ -121,7 +122,7 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
 
 
 def data_loss_error(lost: str) -> DataLossError:
-    """For records that Kafka has deleted before they were read."""
+    """Build the error for records that Kafka deleted before they were read."""
     return DataLossError(
         f"Kafka has deleted records before they were read: {lost}.",
         hint="Go on without them with --accept-data-loss",
@@ -130,12 +131,12 @@ def data_loss_error(lost: str) -> DataLossError:
 
 
 def failed_query_error(reason: str) -> BronzeError:
-    """For a streaming query that ended with an error; nothing is lost, the next start resumes."""
+    """Build the error for a streaming query that failed; nothing is lost, and the next start resumes."""
     return BronzeError(f"failed: {reason}", hint="nothing was lost, run the same command again to go on")
 
 
 def lost_kafka_error(reason: str) -> BronzeError:
-    """For a Kafka that does not answer a running query for longer than its clients wait."""
+    """Build the error for a Kafka that does not answer a running query within its clients' timeouts."""
     return BronzeError(
         f"Kafka did not answer for longer than its clients wait: {reason}",
         hint="nothing was lost, run the same command again to go on, once it answers",
@@ -143,7 +144,7 @@ def lost_kafka_error(reason: str) -> BronzeError:
 
 
 def vanished_topic_error(reason: str) -> TopicVanishedError:
-    """For a running query that was told that there is no such topic."""
+    """Build the error for a running query to which Kafka answered that the topic does not exist."""
     return TopicVanishedError(
         f"Kafka did not know the topic for a moment: {reason}", hint="run the same command again to go on"
     )
@@ -151,7 +152,7 @@ def vanished_topic_error(reason: str) -> TopicVanishedError:
 
 def _executor_module_error(module: str) -> ConfigError:
     hint = (
-        "run lib/bronze_ingestion.py by spark-submit, which sends it, or submit with --py-files and a zip of it"
+        "run lib/bronze_ingestion.py with spark-submit, which sends it, or submit with --py-files and a zip of it"
         if module.partition(".")[0] == "bronze"
         else "pack the environment with `make env-archive` and submit "
         "with --archives dist/bronze-env.tar.gz#env --conf spark.executorEnv.PYTHONPATH=env"
@@ -182,31 +183,31 @@ def _refused_write_error(path: str, reason: str) -> BronzeError:
 
 def _unseen_table_error(path: str) -> BronzeError:
     return BronzeError(
-        f"there is no table at {path} any more, or not where the executors run; nothing was committed.",
+        f"there is no longer a table at {path}, or the executors cannot see it; nothing was committed.",
         hint="If it was deleted, run the same command again: it says what to do. If the path is not on a disk that all "
         "nodes share, use --writer delta-spark with a path on a shared file system",
     )
 
 
 def _missing_file_error(path: str) -> BronzeError:
-    """For a file that a table's log refers to and that is gone; a retry does not help."""
+    """Build the error for a missing file that a table's log refers to; a retry does not help."""
     table = _find_table(path)
     if path.endswith(".bin"):
         return BronzeError(
-            f"{path} is gone, which says what rows of its table are deleted, so the table cannot be read.",
-            hint=f"Restore the file, or take the deletion back: RESTORE TABLE delta.`{table}` TO VERSION AS OF the "
-            "version before it (DESCRIBE HISTORY names it), then add what was ingested since by bronze backfill",
+            f"Deletion vector {path} is missing, so the table cannot be read.",
+            hint=f"Restore the file, or undo the deletion: RESTORE TABLE delta.`{table}` TO VERSION AS OF the "
+            "version before it (DESCRIBE HISTORY names it), then add the records ingested since with bronze backfill",
         )
     return BronzeError(
-        f"{path} is gone, though the log of its table refers to it; its rows cannot be read any more.",
-        hint=f"Restore the file, or take it out of the log (DeltaTable({table!r}).repair() of the Python package "
-        "deltalake) and add its rows again by bronze backfill, from what Kafka still holds; bronze audit then says "
+        f"{path} is missing, although its table's log refers to it; its rows can no longer be read.",
+        hint=f"Restore the file, or remove it from the log (DeltaTable({table!r}).repair() of the Python package "
+        "deltalake) and add its rows again with bronze backfill, from what Kafka still holds; bronze audit then says "
         "what is missing",
     )
 
 
 def _find_table(path: str) -> str:
-    """The folder of the table that a file is of."""
+    """The folder of the table that a file belongs to."""
     folders = path.split("/")[:-1]  # of a URI too
     return "/".join(folders[: next((n for n, name in enumerate(folders) if "=" in name), None)])
 
@@ -214,20 +215,20 @@ def _find_table(path: str) -> str:
 def read_reason(error: BaseException) -> str:
     """The one line that says what happened, as ``Type: message``.
 
-    That is the last of the innermost Python traceback, where it is not merely Java's error arriving in Python; else
-    the innermost Java cause that has a message; else the error's own first line.
+    This is the last line of the innermost Python traceback, unless it only repeats a Java error; otherwise the
+    innermost Java cause that has a message; otherwise the error's first line.
     """
     text = str(error)
     candidates = [_read_python_error(text), *reversed(re.findall(r"^Caused by: (\S+: .+)$", text, re.MULTILINE))]
     if text.startswith("An error occurred while calling "):  # py4j's own line
         candidates += re.findall(r"^: (.+)$", text, re.MULTILINE)[:1]
     line = next(filter(None, candidates), "") or _read_first_line(error)
-    line = re.sub(r"^(?:\w+[.$])+(?=\w)", "", line)  # the packages of the type
+    line = re.sub(r"^(?:\w+[.$])+(?=\w)", "", line)  # remove the packages of the type
     return line if len(line) <= _MAX_LENGTH else line[:_MAX_LENGTH] + "…"
 
 
 def _read_python_error(text: str) -> str:
-    """The last line of the innermost traceback; empty where there is none, or where Java says more."""
+    """The last line of the innermost traceback; empty if there is none, or if it only repeats a Java error."""
     _, found, traceback = text.rpartition(_TRACEBACK)
     raised = re.search(r"^\S.*$", traceback, re.MULTILINE) if found else None  # its frames are indented
     return raised[0] if raised and "Py4JJavaError" not in raised[0] else ""
@@ -235,6 +236,6 @@ def _read_python_error(text: str) -> str:
 
 def _read_first_line(error: BaseException) -> str:
     name = type(error).__name__
-    # Spark wraps what ended the query in a sentence of its own.
+    # Spark wraps the query's error in another sentence.
     text = re.sub(r"^\[STREAM_FAILED\] Query \[.*?\] terminated with exception: ", "", str(error).strip())
     return f"{name}: {text.splitlines()[0]}" if text else name
