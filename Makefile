@@ -161,10 +161,12 @@ test-soak: setup ## The same for hours: SOAK_MINUTES=15 of load with random rest
 
 ##@ Code
 
-lint: setup ## ruff and mypy, and no outputs in notebooks
+lint: setup ## ruff, mypy, the layers of imports, spelling, and no outputs in notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 format: setup ## ruff's fixes and format

@@ -16,11 +16,11 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from bronze import audit as run
 from bronze.config import AuditConfig
 from bronze.delta.ddl import create_table_statement
-from bronze.delta.positions import find_present
-from bronze.offsets import MAX_OFFSET, select_overlap
-from bronze.ops.audit import run
+from bronze.delta.positions import find_ingested
+from bronze.offsets import MAX_OFFSET
 from bronze.runtime.session import get_session
 from bronze.schema import get_bronze_schema, get_bronze_spec
 from sandbox.kafka import KafkaSandbox
@@ -74,13 +74,13 @@ def main() -> None:
         print("peak memory: Python {:.0f} MiB, JVM {:.0f} MiB".format(*measure_memory(spark)))
         end = given.offsets // given.partitions
         fresh = dict.fromkeys(range(given.partitions), (end, MAX_OFFSET))
-        print(f"guard, look-up after a restart: {measure(lambda: find_present(spark, [path], TOPIC, fresh)):.2f} s")
+        print(f"guard, look-up after a restart: {measure(lambda: find_ingested(spark, [path], TOPIC, fresh)):.2f} s")
         old = dict.fromkeys(range(given.partitions), (end - 5000, MAX_OFFSET))
-        print(f"guard, look-up of an overlap: {measure(lambda: find_present(spark, [path], TOPIC, old)):.2f} s")
-        everything = find_present(spark, [path], TOPIC, dict.fromkeys(range(given.partitions), (0, MAX_OFFSET)))
+        print(f"guard, look-up of an overlap: {measure(lambda: find_ingested(spark, [path], TOPIC, old)):.2f} s")
+        everything = find_ingested(spark, [path], TOPIC, dict.fromkeys(range(given.partitions), (0, MAX_OFFSET)))
         planned = dict.fromkeys(range(given.partitions), (end, end + 5000))
         repeats = 1_000
-        seconds = measure(lambda: [select_overlap(everything, planned) for _ in range(repeats)])
+        seconds = measure(lambda: [everything.clip(planned) for _ in range(repeats)])
         print(f"guard, a batch that does not overlap: {seconds / repeats * 1e6:.0f} µs")
 
 

@@ -21,10 +21,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQueryListener
 from ratios import print_ratios
 
+from bronze import ingest as run
 from bronze.config import IngestConfig
 from bronze.runtime.session import get_session
 from bronze.schema import get_event_schema
-from bronze.stream import run
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
 

@@ -20,7 +20,7 @@ from sandbox.jvm import LIGHT
 
 RUN = """
 import tempfile
-from bronze.session import get_session
+from bronze.runtime.session import get_session
 from sandbox.classes import use_delta
 with tempfile.TemporaryDirectory() as folder:
     use_delta(spark := get_session(), folder + "/table")

@@ -1,184 +1,204 @@
-"""What happens to each batch of the stream: guard against overlap, append to both tables, count."""
+"""What happens to each batch of the stream: guard against overlap, write, commit to both tables, count."""
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
+import msgspec
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from bronze.delta.commit import Source, TableWriter
 from bronze.delta.ledger import TopicLedger
-from bronze.errors import BronzeError
-from bronze.guard import TableGuard
-from bronze.offsets import (
-    MAX_OFFSET,
-    OffsetRanges,
-    PlannedOffsets,
-    count_offsets,
-    find_bounds,
-    select_overlap,
-    subtract_ranges,
-)
-from bronze.resume import describe_lost, truncated_topic_error
+from bronze.guard import OverlapGuard
+from bronze.kafka.watch import TopicWatch
+from bronze.offsets import Bounds, OffsetSet
+from bronze.runtime.paths import to_local_path
 from bronze.runtime.spark_errors import failed_query_error
-from bronze.tasks import BatchResult, BatchTask
-from bronze.writers import Source, TableWriter
+from bronze.tasks import BatchTask
+from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
 _KEPT_BATCHES = 1_000
 
 
 @dataclass(frozen=True)
-class BatchMetrics:
-    """Counts of one batch: ``total`` = ``valid`` + ``invalid`` + ``present`` (in the tables already, left out)."""
+class Batch:
+    """A committed batch: its number, its counts, and how many seconds it took."""
 
     batch_id: int
-    total: int
-    valid: int
-    invalid: int
-    present: int
+    counts: Counts
     seconds: float
-    by_partition: dict[int, int]
-    by_error_type: dict[str, int]
 
 
 @dataclass
 class IngestSummary:
     """What a run ingested; of the batches themselves the latest thousand are kept."""
 
-    batches: deque[BatchMetrics] = field(default_factory=lambda: deque(maxlen=_KEPT_BATCHES))
+    counts: Counts = field(default_factory=Counts)
     batch_count: int = 0
-    total: int = 0
-    valid: int = 0
-    invalid: int = 0
-    present: int = 0
-    by_error_type: Counter[str] = field(default_factory=Counter)
-    by_partition: Counter[int] = field(default_factory=Counter)
+    batches: deque[Batch] = field(default_factory=lambda: deque(maxlen=_KEPT_BATCHES))
 
-    def add(self, batch: BatchMetrics) -> None:
+    def add(self, batch: Batch) -> None:
         """Count a committed batch."""
-        self.batches.append(batch)
+        self.counts += batch.counts
         self.batch_count += 1
-        self.total += batch.total
-        self.valid += batch.valid
-        self.invalid += batch.invalid
-        self.present += batch.present
-        self.by_error_type.update(batch.by_error_type)
-        self.by_partition.update(batch.by_partition)
+        self.batches.append(batch)
+
+    @property
+    def total(self) -> int:
+        """Records that were read: ``valid`` + ``invalid`` + ``present``."""
+        return self.counts.total
+
+    @property
+    def valid(self) -> int:
+        """Records that were appended to bronze as valid."""
+        return self.counts.valid
+
+    @property
+    def invalid(self) -> int:
+        """Records that were appended as invalid, to the DLQ or, without one, to bronze."""
+        return self.counts.invalid
+
+    @property
+    def present(self) -> int:
+        """Records that were in the tables already, and were left out."""
+        return self.counts.present
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a batch asks of the run around it: may it begin, is the topic still the same, and what it tells it."""
+
+    block_if_stopping: Callable[[SparkSession], None]
+    end_batch: Callable[[Batch], None]
+    watch: TopicWatch
 
 
 class BatchProcessor:
-    """The function that Spark calls with each batch.
+    """The function that Spark calls with each batch."""
 
-    Offsets may be in the tables already after any start (a crash between the two commits, a deleted or restored
-    checkpoint) and after others appended (a backfill). So what the tables hold from the next offsets on is looked up
-    at the start and whenever others appended; for any other batch the guard costs a comparison.
-    """
-
-    def __init__(
-        self,
-        writer: TableWriter,
-        guard: TableGuard,
-        bronze_path: str,
-        dlq_path: str = "",
-        with_metrics: bool = False,
-        hold_batch: Callable[[SparkSession], None] = lambda _: None,
-        check_topic: Callable[[], None] = lambda: None,
-        end_batch: Callable[[BatchMetrics], None] = lambda _: None,
-    ):
-        self._writer = writer
-        self._guard = guard
-        self._paths = (bronze_path, dlq_path)
-        self._with_metrics = with_metrics
-        self._hold_batch = hold_batch
-        self._check_topic = check_topic
-        self._end_batch = end_batch
-        # Offsets of this query's own batches only ever rise, so they need not be added.
-        self._present: OffsetRanges = {}
-        self._ends: dict[int, int] = {}  # of the batch before
+    def __init__(self, topic: str, paths: list[str], writer: TableWriter, guard: OverlapGuard, hooks: Hooks):
+        """
+        Args:
+            topic: Kafka topic.
+            paths: Of bronze, and of the DLQ where there is one.
+            writer: Commits to these tables.
+            guard: Knows which offsets are in them.
+            hooks: The run around the batches.
+        """
+        self._topic, self._paths, self._writer, self._guard, self._hooks = topic, paths, writer, guard, hooks
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 
-    def __call__(self, batch: DataFrame, batch_id: int) -> None:
+    def __call__(self, records: DataFrame, batch_id: int) -> None:
         """Append a batch of Kafka records; what it raises is kept, because Spark turns it into text."""
-        self._hold_batch(batch.sparkSession)
+        self._hooks.block_if_stopping(records.sparkSession)
         try:
-            self._process(batch, batch_id)
+            self._process(records, batch_id)
         except BaseException as error:
             self.error = error
             raise
 
-    def _process(self, batch: DataFrame, batch_id: int) -> None:
+    def _process(self, records: DataFrame, batch_id: int) -> None:
         started = time.time()
-        planned = self._guard.read_planned(batch_id)
-        self._check_follows(planned)
-        present = self._find_overlap(planned)
-        task = BatchTask(batch_id, int(started * 1000) * 1000, *self._paths, present=present)
-        query_id = read_query_id(batch)
-        source = self._describe_source(planned, query_id)
-        records = batch.transform(select_records)
-        result = self._writer.append(records, task, source, lambda: self._look_up(planned), self._check_topic)
-        self._note_lost(self._describe_source(planned, query_id))  # what Kafka had deleted by the time of the read
-        metrics = describe_batch(batch_id, result, time.time() - started)
-        self.summary.add(metrics)
-        log_batch(metrics, self._with_metrics)
-        self._end_batch(metrics)
+        bounds, query_id = self._guard.plan(batch_id), read_query_id(records)
+        present = self._guard.find_overlap(bounds, self._writer.has_changed())
+        counts = append_batch(
+            self._writer,
+            records,
+            make_task(batch_id, started, self._paths, present),
+            self._make_source(bounds, query_id),
+            lambda: self._guard.look_up(bounds),
+            self._hooks.watch.check_topic,
+        )
+        self._note_lost(self._make_source(bounds, query_id))  # what Kafka had deleted by the time of the read
+        batch = Batch(batch_id, counts, time.time() - started)
+        self.summary.add(batch)
+        self._hooks.end_batch(batch)
 
-    def _check_follows(self, planned: PlannedOffsets) -> None:
-        """Make sure that the checkpoint is still the one that this query writes.
-
-        Raises:
-            BronzeError: A batch does not start where the one before ended.
-        """
-        if any(planned.get(p, (end, end))[0] != end for p, end in self._ends.items()):
-            raise BronzeError(
-                f"the checkpoint {self._guard.checkpoint_path} was deleted or replaced while the query was running",
-                hint="nothing was lost: run the same command again, which goes on from the checkpoint that is there "
-                "now",
-            )
-        self._ends |= {p: end for p, (_, end) in planned.items()}
-
-    def _describe_source(self, planned: PlannedOffsets, query_id: str) -> Source:
-        covered = self._guard.find_covered(planned)
-        spans = {p: [(first, end - 1)] for p, (first, end) in planned.items() if first < end}
-        uncertain = {p: subtract_ranges(ranges, covered.get(p, [])) for p, ranges in spans.items()}
-        begins = {p: self._guard.begins.get(p, 0) for p in planned}
-        return Source("ingest", query_id, self._guard.topic, covered, uncertain, begins)
+    def _make_source(self, bounds: Bounds, query_id: str) -> Source:
+        watch = self._hooks.watch
+        covered = self._guard.find_covered(bounds, watch.client, watch.timeout)
+        begins = {p: self._guard.first_offsets.get(p, 0) for p in bounds}
+        return Source("ingest", query_id, self._topic, covered, OffsetSet.between(bounds) - covered, begins)
 
     def _note_lost(self, source: Source) -> None:
         """After a batch, where a loss is accepted: what of it had Kafka deleted before it was read?"""
-        if not any(source.uncertain.values()):
+        if not source.uncertain:
             return
-        present = self._guard.find_present(find_bounds(source.uncertain))
-        lost = {p: subtract_ranges(ranges, present.get(p, [])) for p, ranges in source.uncertain.items()}
-        read = {p: subtract_ranges(ranges, lost[p]) for p, ranges in source.uncertain.items()}
-        if lost := {p: ranges for p, ranges in lost.items() if ranges}:
-            log.warning("Warning: data loss is accepted, Kafka no longer has %s", describe_lost(lost))
+        if lost := self._guard.find_lost(source.uncertain):
+            log.warning("data loss is accepted, Kafka no longer has %s", lost)
+        read = source.uncertain - lost
 
         def note(known: TopicLedger) -> TopicLedger:
-            fresh = {p: count_offsets(subtract_ranges(r, known.read.get(p, []))) for p, r in read.items()}
-            return known.add_read(read, fresh, {}).add_lost(lost)
+            return known.add_read(read, (read - known.read).counts, {}).add_lost(lost)
 
         self._writer.change_ledger(source.topic, note)
 
-    def _find_overlap(self, planned: PlannedOffsets) -> OffsetRanges:
-        """Which of the planned offsets the tables have; a partition that is new to the query is looked up too.
 
-        Raises:
-            DataLossError: The topic now ends before what was read, and Spark was told to accept data loss.
-        """
-        if backwards := {p: (end, first) for p, (first, end) in planned.items() if end < first}:
-            raise truncated_topic_error(self._guard.topic, backwards)
-        if self._writer.has_changed() or not planned.keys() <= self._present.keys():
-            return self._look_up(planned)
-        return select_overlap(self._present, planned)
+def make_task(batch_id: int, started: float, paths: list[str], present: OffsetSet) -> BatchTask:
+    """What the tasks of a batch need to know.
 
-    def _look_up(self, planned: PlannedOffsets) -> OffsetRanges:
-        """Look up what the tables have from a plan on, for later batches too, as what others append may reach."""
-        self._present = self._guard.find_present({p: (first, MAX_OFFSET) for p, (first, _) in planned.items()})
-        return select_overlap(self._present, planned)
+    Args:
+        batch_id: Batch of the query.
+        started: Seconds since 1970.
+        paths: Of bronze, and of the DLQ where there is one.
+        present: Offsets that are in the tables already.
+    """
+    bronze_path, dlq_path = (*(to_local_path(path) or path for path in paths), "")[:2]
+    return BatchTask(batch_id, int(started * 1000) * 1000, bronze_path, dlq_path, present)
+
+
+def append_batch(
+    writer: TableWriter,
+    records: DataFrame,
+    task: BatchTask,
+    source: Source,
+    find_present: Callable[[], OffsetSet],
+    check_topic: Callable[[], None] = lambda: None,
+) -> Counts:
+    """Write a batch and commit it to both tables.
+
+    Where others appended meanwhile, what they appended is left out of it before the next attempt.
+
+    Args:
+        writer: Commits to the tables.
+        records: Kafka records.
+        task: What the tasks need; ``present`` as of the writer's last ``has_changed``.
+        source: What the commits say of the batch.
+        find_present: Looks up again which of the batch's offsets are in the tables.
+        check_topic: Raises where what was read are not the topic's records; called before anything is committed.
+
+    Returns:
+        The counts of what each table got, where an attempt that lost had counted more.
+
+    Raises:
+        AppendConflictError: Others committed first, each time.
+    """
+    task, selected = writer.mark_counted(task, source), records.transform(select_records)
+    committed: dict[str, Counts] = {}
+    with ExitStack() as stack:
+        written = stack.enter_context(writer.write(selected, task))
+
+        def commit(has_conflict: bool) -> None:
+            nonlocal task, written
+            renewed = writer.mark_counted(replace(task, present=find_present()), source) if has_conflict else task
+            if renewed != task:
+                task = renewed
+                stack.close()
+                written = stack.enter_context(writer.write(selected, task))
+            check_topic()
+            writer.commit(written, committed, source, task.batch_id)
+
+        writer.retry(commit, f"Batch {task.batch_id}")
+        writer.keep_logs_short(records.sparkSession)
+    bronze, dlq = committed["bronze"], committed.get("dlq", committed["bronze"])
+    present = bronze.total - bronze.valid - dlq.invalid
+    return msgspec.structs.replace(bronze, by_error_type=dlq.by_error_type, present=present)
 
 
 def read_query_id(batch: DataFrame) -> str:
@@ -196,21 +216,15 @@ def select_records(batch: DataFrame) -> DataFrame:
     return batch.select("value", "key", "topic", "partition", "offset", "timestamp", row_hash).coalesce(cores)
 
 
-def describe_batch(batch_id: int, result: BatchResult, seconds: float) -> BatchMetrics:
-    """The counts of a batch, from what its tasks returned."""
-    counts = (result.total, result.valid, sum(result.invalid.values()), result.present)
-    return BatchMetrics(batch_id, *counts, seconds, result.partitions, result.invalid)
-
-
-def log_batch(batch: BatchMetrics, with_metrics: bool) -> None:
+def log_batch(batch: Batch, with_metrics: bool) -> None:
     """One line for each batch; with metrics the counts, and the records per Kafka partition."""
-    name = f"Batch {batch.batch_id}"
-    if not batch.total:
+    name, counts = f"Batch {batch.batch_id}", batch.counts
+    if not counts.total:
         log.info("%s: empty", name)
     elif with_metrics:
-        log.info("%s: total=%d, valid=%d, invalid=%d", name, batch.total, batch.valid, batch.invalid)
-        log.info("%s partition distribution: %s", name, sorted(batch.by_partition.items()))
+        log.info("%s: total=%d, valid=%d, invalid=%d", name, counts.total, counts.valid, counts.invalid)
+        log.info("%s partition distribution: %s", name, sorted(counts.by_partition.items()))
     else:
-        log.info("%s committed: %s records in %.1f s", name, f"{batch.total:,}", batch.seconds)
-    if batch.present:
-        log.info("%s: %s of its records were in the tables already and were left out", name, f"{batch.present:,}")
+        log.info("%s committed: %s records in %.1f s", name, f"{counts.total:,}", batch.seconds)
+    if counts.present:
+        log.info("%s: %s of its records were in the tables already and were left out", name, f"{counts.present:,}")

@@ -13,8 +13,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.errors import ConfigError
-from bronze.offsets import OffsetRanges, PlannedOffsets
-from bronze.runtime.paths import open_file_system, read_text
+from bronze.offsets import Bounds, OffsetSet
+from bronze.runtime.paths import find_class, open_file_system, qualify_path, read_text
 
 _BINDING = "bronze.json"
 
@@ -27,23 +27,22 @@ class Checkpoint:
         query_id: Id of the streaming query, the application id of its commits.
         planned: Newest batch that was planned; None before the first.
         committed: Newest batch that Spark knows to be done; None before the first.
-        begins: Offset at which the first batch began, per partition.
-        starts: Offset at which the next batch starts, per partition; a planned batch that is not done runs again.
-        ends: Exclusive end offset of the newest planned batch, per partition.
+        first_offsets: Offset at which the first batch began, per partition.
+        next_offsets: Offset at which the next batch starts, per partition; a planned batch that is not done runs again.
+        end_offsets: Exclusive end offset of the newest planned batch, per partition.
     """
 
     query_id: str
     planned: int | None
     committed: int | None
-    begins: dict[int, int]
-    starts: dict[int, int]
-    ends: dict[int, int]
+    first_offsets: dict[int, int]
+    next_offsets: dict[int, int]
+    end_offsets: dict[int, int]
 
     @property
-    def done(self) -> OffsetRanges:
-        """The offsets of all batches that are done, per partition."""
-        spans = {p: (self.begins.get(p, 0), end - 1) for p, end in self.starts.items()}
-        return {p: [span] for p, span in spans.items() if span[0] <= span[1]}
+    def done(self) -> OffsetSet:
+        """The offsets of all batches that are done."""
+        return OffsetSet.between({p: (self.first_offsets.get(p, 0), end) for p, end in self.next_offsets.items()})
 
     @property
     def is_done(self) -> bool:
@@ -51,104 +50,113 @@ class Checkpoint:
         return self.planned is None or (self.committed is not None and self.committed >= self.planned)
 
 
-def read_checkpoint(spark: SparkSession, checkpoint_path: str, topic: str) -> Checkpoint | None:
-    """What a checkpoint says; None where no query has planned a batch, so that startingOffsets still count.
+class CheckpointFolder:
+    """The folder of one query's checkpoint, on any file system.
 
-    Raises:
-        ConfigError: A file that Spark needs is missing or cut off. Its offsets are those of another topic.
+    Every ``read`` raises CheckpointUnreadable where a file that Spark needs is missing or cut off, and
+    CheckpointOfOtherTopic where its offsets are those of another topic.
     """
-    source = f"{checkpoint_path}/sources/0/0"
-    planned, committed = (_find_newest(spark, f"{checkpoint_path}/{name}") for name in ("offsets", "commits"))
-    if planned is None and committed is None and not _read_lines(spark, source):
-        return None
-    if committed is not None and committed > (-1 if planned is None else planned):
-        raise _unreadable_error(f"{checkpoint_path}/offsets/{committed}", "missing, though its batch is committed")
-    if committed is not None:
-        _read_json(spark, f"{checkpoint_path}/commits/{committed}")  # Spark reads it at the start
-    query_id = _read_json(spark, f"{checkpoint_path}/metadata").get("id", "")
-    begins = _read_offsets(spark, source, topic)
-    if planned is None:
-        return Checkpoint(query_id, None, committed, begins, begins, begins)
-    ends = _read_offsets(spark, f"{checkpoint_path}/offsets/{planned}", topic)
-    before = {p: first for p, (first, _) in read_planned_offsets(spark, checkpoint_path, planned, topic).items()}
-    state = Checkpoint(query_id, planned, committed, begins, before, ends)
-    return replace(state, starts=ends) if state.is_done else state
 
+    def __init__(self, spark: SparkSession, path: str, topic: str):
+        """
+        Args:
+            spark: Session.
+            path: The folder.
+            topic: Kafka topic of the query.
+        """
+        self.path = qualify_path(spark, path)
+        self._spark, self._topic = spark, topic
 
-def read_planned_offsets(spark: SparkSession, checkpoint_path: str, batch_id: int, topic: str) -> PlannedOffsets:
-    """The offsets that a batch covers, per partition.
+    def read(self) -> Checkpoint | None:
+        """What the checkpoint says; None where no query has planned a batch, so that startingOffsets still count."""
+        planned, committed = (self._find_newest(name) for name in ("offsets", "commits"))
+        if planned is None and committed is None and not self._read_lines("sources/0/0"):
+            return None
+        if committed is not None and committed > (-1 if planned is None else planned):
+            raise _unreadable_error(f"{self.path}/offsets/{committed}", "missing, though its batch is committed")
+        if committed is not None:
+            self._read_json(f"commits/{committed}")  # Spark reads it at the start
+        query_id, first = self._read_json("metadata").get("id", ""), self.read_first_offsets()
+        if planned is None:
+            return Checkpoint(query_id, None, committed, first, first, first)
+        ends = self._read_offsets(f"offsets/{planned}")
+        before = {p: start for p, (start, _) in self.read_batch_range(planned).items()}
+        state = Checkpoint(query_id, planned, committed, first, before, ends)
+        return replace(state, next_offsets=ends) if state.is_done else state
 
-    Raises:
-        ConfigError: The checkpoint does not say; without its answer the overlap guard would be blind. Its offsets are
-            those of another topic.
-    """
-    ends = _read_offsets(spark, f"{checkpoint_path}/offsets/{batch_id}", topic)
-    before = f"offsets/{batch_id - 1}" if batch_id else "sources/0/0"
-    starts = _read_offsets(spark, f"{checkpoint_path}/{before}", topic)
-    # A partition that was added since starts at its first record.
-    return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
+    def read_batch_range(self, batch_id: int) -> Bounds:
+        """First and end (exclusive) offset of a batch; without the answer the overlap guard would be blind."""
+        ends = self._read_offsets(f"offsets/{batch_id}")
+        starts = self._read_offsets(f"offsets/{batch_id - 1}") if batch_id else self.read_first_offsets()
+        # A partition that was added since starts at its first record.
+        return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
 
+    def read_first_offsets(self) -> dict[int, int]:
+        """The offset at which the first batch began, per partition that was there then."""
+        return self._read_offsets("sources/0/0")
 
-def read_begins(spark: SparkSession, checkpoint_path: str, topic: str) -> dict[int, int]:
-    """The offset at which the first batch began, per partition that was there then.
+    def read_binding(self) -> dict[str, str]:
+        """The tables that the checkpoint belongs to; empty where it was not written by this product."""
+        return self._read_json(_BINDING) if self._read_lines(_BINDING) else {}
 
-    Raises:
-        ConfigError: The checkpoint does not say. Its offsets are those of another topic.
-    """
-    return _read_offsets(spark, f"{checkpoint_path}/sources/0/0", topic)
+    def write_binding(self, binding: dict[str, str]) -> None:
+        """Note which tables the checkpoint belongs to, before the query that uses it starts.
 
-
-def read_binding(spark: SparkSession, checkpoint_path: str) -> dict[str, str]:
-    """The tables that a checkpoint belongs to; empty where it was not written by this product.
-
-    Raises:
-        ConfigError: The file is damaged.
-    """
-    path = f"{checkpoint_path}/{_BINDING}"
-    return _read_json(spark, path) if _read_lines(spark, path) else {}
-
-
-def write_binding(spark: SparkSession, checkpoint_path: str, binding: dict[str, str]) -> None:
-    """Note in a checkpoint which tables it belongs to, before the query that uses it starts.
-
-    At once, as Spark writes its own files there: neither a crash nor another process on the same checkpoint leaves
-    half of it or nothing.
-    """
-    jvm: Any = spark._jvm
-    _, path = open_file_system(spark, f"{checkpoint_path}/{_BINDING}")
-    managers = jvm.org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager
-    manager = managers.create(path.getParent(), spark.sparkContext._jsc.hadoopConfiguration())
-    manager.mkdirs(path.getParent())
-    stream = manager.createAtomic(path, True)
-    try:
-        stream.write(bytearray(json.dumps(binding, indent=2).encode()))
-    except Py4JJavaError:
-        stream.cancel()
-        raise
-    stream.close()  # only now it is there
-
-
-def _read_offsets(spark: SparkSession, path: str, topic: str) -> dict[int, int]:
-    by_topic = _read_json(spark, path)
-    if topic not in by_topic:
-        raise ConfigError(
-            f"{path} has the offsets of {', '.join(by_topic) or 'no topic'}, not of {topic}",
-            hint="correct --checkpoint-path or --kafka-topic, or give a new --checkpoint-path (what is in the tables "
-            "already is left out then)",
+        At once, as Spark writes its own files there: neither a crash nor another process on the same checkpoint leaves
+        half of it or nothing.
+        """
+        _, path = open_file_system(self._spark, f"{self.path}/{_BINDING}")
+        managers = find_class(
+            self._spark, "org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager"
         )
-    return {int(partition): offset for partition, offset in by_topic[topic].items()}
+        manager = managers.create(path.getParent(), self._spark.sparkContext._jsc.hadoopConfiguration())
+        manager.mkdirs(path.getParent())
+        stream = manager.createAtomic(path, True)
+        try:
+            stream.write(bytearray(json.dumps(binding, indent=2).encode()))
+        except Py4JJavaError:
+            stream.cancel()
+            raise
+        stream.close()  # only now it is there
 
+    def _read_offsets(self, name: str) -> dict[int, int]:
+        by_topic = self._read_json(name)
+        if self._topic not in by_topic:
+            raise ConfigError(
+                f"{self.path}/{name} has the offsets of {', '.join(by_topic) or 'no topic'}, not of {self._topic}",
+                hint="correct --checkpoint-path or --kafka-topic, or give a new --checkpoint-path (what is in the "
+                "tables already is left out then)",
+            )
+        return {int(partition): offset for partition, offset in by_topic[self._topic].items()}
 
-def _read_json(spark: SparkSession, path: str) -> dict[str, Any]:
-    """The last line of one of Spark's log files; the ones before are its version and the batch's settings."""
-    lines = _read_lines(spark, path)
-    try:
-        found = json.loads("".join(lines) if path.endswith(_BINDING) else lines[-1])
-    except (IndexError, ValueError):
-        raise _unreadable_error(path, "damaged" if lines else "missing or empty") from None
-    if not isinstance(found, dict):
-        raise _unreadable_error(path, "damaged")
-    return found
+    def _read_json(self, name: str) -> dict[str, Any]:
+        """The last line of one of Spark's files; the ones before are its version and the batch's settings."""
+        lines = self._read_lines(name)
+        try:
+            found = json.loads("".join(lines) if name == _BINDING else lines[-1])
+        except (IndexError, ValueError):
+            raise _unreadable_error(f"{self.path}/{name}", "damaged" if lines else "missing or empty") from None
+        if not isinstance(found, dict):
+            raise _unreadable_error(f"{self.path}/{name}", "damaged")
+        return found
+
+    def _read_lines(self, name: str) -> list[str]:
+        """The lines of a file; none where there is no file."""
+        path = f"{self.path}/{name}"
+        try:
+            return (read_text(self._spark, path) or "").splitlines()
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() == "ChecksumException":
+                raise _unreadable_error(path, "damaged (its checksum does not fit)") from None
+            raise
+
+    def _find_newest(self, name: str) -> int | None:
+        """The highest batch that has a file in a folder."""
+        file_system, path = open_file_system(self._spark, f"{self.path}/{name}")
+        if not file_system.exists(path):
+            return None
+        names = [status.getPath().getName() for status in file_system.listStatus(path)]
+        return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def _unreadable_error(path: str, condition: str) -> ConfigError:
@@ -166,22 +174,3 @@ def no_checkpoint_error(path: str) -> ConfigError:
         hint="correct the path, or ingest into it: a new checkpoint starts from the earliest offsets, and what is in "
         "the tables already is left out",
     )
-
-
-def _find_newest(spark: SparkSession, folder: str) -> int | None:
-    """The highest batch that has a file in a folder."""
-    file_system, path = open_file_system(spark, folder)
-    if not file_system.exists(path):
-        return None
-    names = [status.getPath().getName() for status in file_system.listStatus(path)]
-    return max((int(name) for name in names if name.isdecimal()), default=None)
-
-
-def _read_lines(spark: SparkSession, path: str) -> list[str]:
-    """The lines of a file; none where there is no file."""
-    try:
-        return (read_text(spark, path) or "").splitlines()
-    except Py4JJavaError as error:
-        if error.java_exception.getClass().getSimpleName() == "ChecksumException":
-            raise _unreadable_error(path, "damaged (its checksum does not fit)") from None
-        raise

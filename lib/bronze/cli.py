@@ -92,13 +92,13 @@ def _add_flag(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
             type=type(option.default),
             required=option.metadata.get("required", False) and not option.default,
             choices=option.metadata.get("choices"),
-            metavar=_describe_value(option),
+            metavar=_choose_metavar(option),
             help=(help_text + default).replace("%", "%%"),
             **shared,
         )
 
 
-def _describe_value(option: Field[Any]) -> str | None:
+def _choose_metavar(option: Field[Any]) -> str | None:
     if option.metadata.get("choices"):
         return None
     return "N" if isinstance(option.default, int | float) else option.name.rpartition("_")[2].upper()
@@ -121,13 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bronze.runtime.spark_errors import explain_failures
 
         with explain_failures():
-            return module.main(config)
+            return int(module.main(config))
     except BronzeError as error:
         print(f"bronze: {error}", file=sys.stderr)
-        return error.exit_code
+        return int(error.exit_code)
     except KeyboardInterrupt:
         print("bronze: interrupted; run the same command again to go on", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        return int(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,11 @@ class TablesConfig(Config):
     output_path: str = option("", "path of the bronze Delta table, created when missing", required=True)
     dlq_path: str = option("", "path of the DLQ Delta table; empty keeps invalid records in bronze")
 
+    @property
+    def written_paths(self) -> tuple[str, ...]:
+        """Names of the paths that the command writes to."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig(TablesConfig, KafkaConfig):
@@ -118,6 +123,11 @@ class IngestConfig(TablesConfig, KafkaConfig):
     http_port: int = number(0, "port that takes HTTP calls to stop; 0 is none", 0, 65535)
     http_host: str = option("127.0.0.1", "address to listen on; one that others reach needs a token", required=True)
     http_token_file: str = option("", "file with the token that HTTP calls must send", is_hidden=True)
+
+    @property
+    def written_paths(self) -> tuple[str, ...]:
+        """Names of the paths that the command writes to."""
+        return ("output_path", "dlq_path", "checkpoint_path")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -219,6 +229,11 @@ class BackfillConfig(TablesConfig, KafkaConfig):
     checkpoint_path: str = option("", "checkpoint of the ingestion; what it has not planned yet is left to it")
     change_dlq: bool = option(False, CHANGE_DLQ_HELP)
 
+    @property
+    def written_paths(self) -> tuple[str, ...]:
+        """Names of the paths that the command writes to."""
+        return () if self.dry_run else ("output_path", "dlq_path")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         by_offsets, by_time = ("starting_offsets", "ending_offsets"), ("start_timestamp", "end_timestamp")
@@ -308,6 +323,11 @@ class ReplayConfig(DlqConfig):
     dry_run: bool = option(False, "say what would be replayed and what still fails, and write nothing")
     max_records: int = number(100_000, "records to append in one transaction at the most", 1, MAX_LONG)
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
+
+    @property
+    def written_paths(self) -> tuple[str, ...]:
+        """Names of the paths that the command writes to."""
+        return () if self.dry_run else ("output_path",)
 
 
 @dataclass(frozen=True, kw_only=True)

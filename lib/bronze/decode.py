@@ -81,7 +81,7 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
         lists of (key, text) pairs.
     """
     if not value:
-        return _describe_absence(value)
+        return _explain_absence(value)
     try:
         value.decode("utf-8")  # the whole of it: msgspec accepts bad bytes in fields it skips
         _check_depth(value)
@@ -89,29 +89,29 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
     except UnicodeDecodeError as error:
         return Invalid("invalid_utf8", f"byte {error.start} (0x{value[error.start]:02x}): {error.reason}")
     except msgspec.ValidationError as error:
-        return _describe_mismatch(str(error))
+        return _explain_mismatch(str(error))
     except (msgspec.DecodeError, _TooDeepError) as error:
         return Invalid("malformed_json", str(error))
     for name in REQUIRED_FIELDS:
         if not fields.get(name):
-            return Invalid("missing_required", _describe_missing(name, fields))
-    return _check_event_time(fields, kafka_timestamp, ingested_at)
+            return Invalid("missing_required", _explain_missing(name, fields))
+    return _read_event_time(fields, kafka_timestamp, ingested_at)
 
 
-def _describe_absence(value: bytes | None) -> Invalid:
+def _explain_absence(value: bytes | None) -> Invalid:
     if value is None:
         return Invalid("tombstone", "the value is null")
     return Invalid("empty", "the value has zero bytes")
 
 
-def _describe_mismatch(message: str) -> Invalid:
+def _explain_mismatch(message: str) -> Invalid:
     # Only the outermost value has no path in msgspec's message.
     if " - at `$" not in message:
         return Invalid("not_an_object", message)
     return Invalid("schema_mismatch", message)
 
 
-def _describe_missing(name: str, fields: dict[str, Any]) -> str:
+def _explain_missing(name: str, fields: dict[str, Any]) -> str:
     state = "absent" if name not in fields else "null" if fields[name] is None else "empty"
     return f"`$.{name}` is required, but is {state}"
 
@@ -135,7 +135,7 @@ def _check_depth(value: bytes) -> None:
             depth -= 1
 
 
-def _check_event_time(fields: dict[str, Any], kafka_timestamp: int | None, ingested_at: int) -> Event | Invalid:
+def _read_event_time(fields: dict[str, Any], kafka_timestamp: int | None, ingested_at: int) -> Event | Invalid:
     text = fields["event_timestamp"]
     event_time = parse_timestamp(text)
     if event_time is None:

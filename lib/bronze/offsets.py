@@ -1,62 +1,118 @@
-"""Sets of offsets per Kafka partition: inclusive ranges for people and tasks, bitmaps where tables are counted."""
+"""Sets of Kafka offsets: ranges per partition, with the algebra that guard, ledger, backfill and audit share.
+
+Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-# Offsets per Kafka partition, as inclusive (first, last) ranges in ascending order.
-OffsetRanges = dict[int, list[tuple[int, int]]]
+# First and last offset, both inclusive.
+Range = tuple[int, int]
 # First and end (exclusive) offset per Kafka partition.
-PlannedOffsets = dict[int, tuple[int, int]]
+Bounds = dict[int, tuple[int, int]]
 
-# No offset is above: the end of a plan that is open.
+# No offset is above: the end of bounds that are open.
 MAX_OFFSET = 2**63 - 1
 # Offsets in one bitmap, as Spark's bitmap functions have it.
 BUCKET_SIZE = 32_768
 
 
-def list_runs(bitmaps: Iterable[tuple[int, bytes | bytearray]]) -> list[tuple[int, int]]:
-    """The ranges of offsets whose bit is set.
+class OffsetSet(Mapping[int, list[Range]]):
+    """Offsets of the partitions of one topic; immutable.
 
-    Args:
-        bitmaps: Bucket and bits of one partition; bit ``b`` of bucket ``n`` is offset ``n * 32768 + b``.
+    As a mapping it has the ascending ranges of each partition that has offsets; a partition without offsets has the
+    ranges ``[]``. Ranges do not touch one another, so equal sets are equal mappings.
     """
-    runs = [_list_runs_of(bucket, bits) for bucket, bits in sorted(bitmaps)]
-    first, last = np.concatenate(runs or [np.empty((2, 0), np.int64)], axis=1)
-    is_gap = first[1:] != last[:-1] + 1
-    starts, ends = np.append(True, is_gap), np.append(is_gap, True)
-    return list(zip(first[starts].tolist(), last[ends].tolist(), strict=True)) if len(first) else []
+
+    __slots__ = ("_ranges",)
+
+    def __init__(self, ranges: Mapping[int, Iterable[Sequence[int]]] | None = None):
+        """
+        Args:
+            ranges: First and last offset (inclusive) of ranges per partition, in any order.
+        """
+        merged = {partition: _merge(each) for partition, each in sorted((ranges or {}).items())}
+        self._ranges = {partition: each for partition, each in merged.items() if each}
+
+    @classmethod
+    def between(cls, bounds: Mapping[int, tuple[int, int]]) -> "OffsetSet":
+        """All offsets from the first to before the end of each partition."""
+        return cls({partition: [(first, end - 1)] for partition, (first, end) in bounds.items() if first < end})
+
+    def __getitem__(self, partition: int) -> list[Range]:
+        return self._ranges.get(partition, [])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._ranges)
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def __contains__(self, partition: object) -> bool:
+        return partition in self._ranges
+
+    def __hash__(self) -> int:
+        return hash(tuple((partition, tuple(each)) for partition, each in self._ranges.items()))
+
+    def __or__(self, other: "OffsetSet") -> "OffsetSet":
+        return OffsetSet({p: [*self[p], *other[p]] for p in {*self, *other}})
+
+    def __and__(self, other: "OffsetSet") -> "OffsetSet":
+        return OffsetSet({p: [r for low, high in other[p] for r in _clip(self[p], low, high + 1)] for p in self})
+
+    def __sub__(self, other: "OffsetSet") -> "OffsetSet":
+        return OffsetSet({p: [r for low, high in self[p] for r in _invert(other[p], low, high + 1)] for p in self})
+
+    def __str__(self) -> str:
+        return "; ".join(f"partition {p}, offsets {format_ranges(each)}" for p, each in self.items())
+
+    def __repr__(self) -> str:
+        return f"OffsetSet({self._ranges})"
+
+    def clip(self, bounds: Mapping[int, tuple[int, int]]) -> "OffsetSet":
+        """The offsets that lie within the bounds; none of a partition that has no bounds."""
+        return OffsetSet({partition: _clip(self[partition], *span) for partition, span in bounds.items()})
+
+    @property
+    def count(self) -> int:
+        """How many offsets."""
+        return sum(self.counts.values())
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """How many offsets of each partition."""
+        return {p: sum(last - first + 1 for first, last in each) for p, each in self.items()}
+
+    @property
+    def bounds(self) -> Bounds:
+        """First and end (exclusive) offset of each partition that has offsets."""
+        return {partition: (each[0][0], each[-1][1] + 1) for partition, each in self.items()}
+
+    def split(self, size: int) -> Iterator["OffsetSet"]:
+        """Parts of at most ``size`` offsets, in ascending order; all of them together are the whole."""
+        part: dict[int, list[Range]] = {}
+        room = size
+        for partition, first, last in ((p, *each) for p, ranges in self.items() for each in ranges):
+            while first <= last:
+                end = min(last, first + room - 1)
+                part.setdefault(partition, []).append((first, end))
+                first, room = end + 1, room - (end - first + 1)
+                if not room:
+                    yield OffsetSet(part)
+                    part, room = {}, size
+        if part:
+            yield OffsetSet(part)
 
 
-def _list_runs_of(bucket: int, bits: bytes | bytearray) -> np.ndarray:
-    """First and last offsets of the runs in one bitmap, shape (2, runs)."""
-    is_set = np.unpackbits(_to_array(bits), bitorder="little").astype(np.int8)
-    change = np.diff(is_set, prepend=0, append=0)
-    return np.stack([np.flatnonzero(change == 1), np.flatnonzero(change == -1) - 1]) + bucket * BUCKET_SIZE
+EMPTY = OffsetSet()
 
 
-def clip_ranges(ranges: Sequence[tuple[int, int]], first: int, end: int) -> list[tuple[int, int]]:
-    """The part of ascending ranges that lies within first (inclusive) and end (exclusive)."""
-    start = bisect_left(ranges, first, key=lambda r: r[1])
-    stop = bisect_left(ranges, end, lo=start, key=lambda r: r[0])
-    return [(max(low, first), min(high, end - 1)) for low, high in ranges[start:stop]]
-
-
-def invert_ranges(ranges: Sequence[tuple[int, int]], first: int, end: int) -> list[tuple[int, int]]:
-    """What ascending ranges leave out of first (inclusive) to end (exclusive)."""
-    missing = []
-    for low, high in clip_ranges(ranges, first, end):
-        if low > first:
-            missing.append((first, low - 1))
-        first = high + 1
-    return [*missing, (first, end - 1)] if first < end else missing
-
-
-def merge_ranges(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The offsets of either, as ascending ranges that do not touch one another."""
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted([*ranges, *others]):
+def _merge(ranges: Iterable[Sequence[int]]) -> list[Range]:
+    """The same offsets as ascending ranges that do not touch one another."""
+    merged: list[Range] = []
+    for first, last in sorted((first, last) for first, last in ranges):
         if merged and first <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         else:
@@ -64,68 +120,55 @@ def merge_ranges(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, 
     return merged
 
 
-def count_offsets(ranges: Iterable[tuple[int, int]]) -> int:
-    """How many offsets ranges hold."""
-    return sum(last - first + 1 for first, last in ranges)
+def _clip(ranges: Sequence[Range], first: int, end: int) -> list[Range]:
+    """The part of ascending ranges that lies within first (inclusive) and end (exclusive)."""
+    start = bisect_left(ranges, first, key=lambda r: r[1])
+    stop = bisect_left(ranges, end, lo=start, key=lambda r: r[0])
+    return [(max(low, first), min(high, end - 1)) for low, high in ranges[start:stop]]
 
 
-def select_overlap(present: OffsetRanges, planned: PlannedOffsets) -> OffsetRanges:
-    """The present offsets that a plan covers; no entry for a partition where nothing overlaps."""
-    clipped = {
-        partition: clip_ranges(present.get(partition, ()), first, end) for partition, (first, end) in planned.items()
-    }
-    return {partition: ranges for partition, ranges in clipped.items() if ranges}
+def _invert(ranges: Sequence[Range], first: int, end: int) -> list[Range]:
+    """What ascending ranges leave out of first (inclusive) to end (exclusive)."""
+    missing = []
+    for low, high in _clip(ranges, first, end):
+        if low > first:
+            missing.append((first, low - 1))
+        first = high + 1
+    return [*missing, (first, end - 1)] if first < end else missing
 
 
-def describe_ranges(ranges: Sequence[tuple[int, int]], shown: int = 10) -> str:
+def format_ranges(ranges: Sequence[Range], shown: int = 10) -> str:
     """Ranges as people read them: ``3-7, 9, … (4 more)``."""
     texts = [f"{first}" if first == last else f"{first}-{last}" for first, last in ranges[:shown]]
     return ", ".join(texts) + (f", … ({len(ranges) - shown:,} more)" if len(ranges) > shown else "")
 
 
-def combine_bitmaps(
-    one: Mapping[int, bytes | bytearray], other: Mapping[int, bytes | bytearray], operation: np.ufunc
-) -> list[tuple[int, bytes]]:
-    """Buckets and bits of what is in either (``np.bitwise_or``) or in both (``np.bitwise_and``) of two sets."""
-    empty = bytes(BUCKET_SIZE // 8)
-    return [
-        (bucket, operation(_to_array(one.get(bucket, empty)), _to_array(other.get(bucket, empty))).tobytes())
-        for bucket in one.keys() | other.keys()
-    ]
+def list_runs(bitmaps: Iterable[tuple[int, bytes | bytearray]]) -> list[Range]:
+    """The ranges of offsets whose bit is set.
+
+    Args:
+        bitmaps: Bucket and bits of one partition; bit ``b`` of bucket ``n`` is offset ``n * 32768 + b``.
+    """
+    runs = [_list_runs_of(bucket, bits) for bucket, bits in sorted(bitmaps)]
+    first, last = np.concatenate(runs or [np.empty((2, 0), np.int64)], axis=1)
+    return _to_ranges(first, last) if len(first) else []
 
 
-def _to_array(bits: bytes | bytearray) -> np.ndarray:
-    return np.frombuffer(bits, np.uint8)
+def _list_runs_of(bucket: int, bits: bytes | bytearray) -> np.ndarray:
+    """First and last offsets of the runs in one bitmap, shape (2, runs)."""
+    is_set = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").astype(np.int8)
+    change = np.diff(is_set, prepend=0, append=0)
+    return np.stack([np.flatnonzero(change == 1), np.flatnonzero(change == -1) - 1]) + bucket * BUCKET_SIZE
 
 
-def subtract_ranges(ranges: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The offsets of ascending ranges that are in none of the others."""
-    return [rest for first, last in ranges for rest in invert_ranges(other, first, last + 1)]
+def list_ranges(offsets: np.ndarray) -> list[Range]:
+    """Ascending ranges of some offsets, in any order."""
+    each = np.unique(offsets)
+    return _to_ranges(each, each)
 
 
-def split_ranges(ranges: OffsetRanges, size: int) -> Iterator[OffsetRanges]:
-    """Parts of at most ``size`` offsets, in ascending order; all of them together are the whole."""
-    part: OffsetRanges = {}
-    room = size
-    for partition, first, last in ((p, *r) for p, listed in sorted(ranges.items()) for r in listed):
-        while first <= last:
-            end = min(last, first + room - 1)
-            part.setdefault(partition, []).append((first, end))
-            first, room = end + 1, room - (end - first + 1)
-            if not room:
-                yield part
-                part, room = {}, size
-    if part:
-        yield part
-
-
-def find_bounds(ranges: OffsetRanges) -> PlannedOffsets:
-    """First and end (exclusive) offset of each partition that has ranges."""
-    return {partition: (listed[0][0], listed[-1][1] + 1) for partition, listed in ranges.items() if listed}
-
-
-def subtract_all(ranges: list[tuple[int, int]], *others: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The offsets of ascending ranges that are in none of the others."""
-    for other in others:
-        ranges = subtract_ranges(ranges, other)
-    return ranges
+def _to_ranges(first: np.ndarray, last: np.ndarray) -> list[Range]:
+    """Ascending runs with those joined that touch one another."""
+    is_gap = first[1:] != last[:-1] + 1
+    starts, ends = np.append(True, is_gap), np.append(is_gap, True)
+    return list(zip(first[starts].tolist(), last[ends].tolist(), strict=True))

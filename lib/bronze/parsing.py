@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bronze.errors import Hidden, InvalidOptionError
+from bronze.offsets import EMPTY, OffsetSet
 
 _NEGATIVE_OFFSETS = {"earliest": -2, "latest": -1}
 _TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
@@ -50,14 +51,14 @@ def parse_error_types(text: str) -> list[str]:
     return names
 
 
-def parse_offset_ranges(text: str) -> dict[int, list[tuple[int, int]]]:
-    """Inclusive ranges per partition of ``{"0": [[5, 9]]}``; empty where it is not set.
+def parse_offset_ranges(text: str) -> OffsetSet:
+    """The offsets of inclusive ranges per partition, ``{"0": [[5, 9]]}``; empty where it is not set.
 
     Raises:
         InvalidOptionError: It is no such JSON.
     """
     if not text:
-        return {}
+        return EMPTY
     try:
         listed = _load_object(text)
         ranges = {_read_partition(p): [(first, last) for first, last in pairs] for p, pairs in listed.items()}
@@ -70,7 +71,7 @@ def parse_offset_ranges(text: str) -> dict[int, list[tuple[int, int]]]:
         raise InvalidOptionError(
             "offsets", text, f"at most {_MAX_RANGES:,} ranges; run the command several times for more"
         )
-    return ranges
+    return OffsetSet(ranges)
 
 
 def _load_object(text: str) -> Any:

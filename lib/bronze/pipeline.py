@@ -1,94 +1,161 @@
-"""All that is checked before anything is written; then what the first batch needs."""
+"""How a run begins: a session, Kafka, the topic and both tables, opened and checked once."""
 
 import logging
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import msgspec
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.batch import BatchProcessor
-from bronze.checkpoint import read_binding, write_binding
-from bronze.config import BackfillConfig, IngestConfig, TablesConfig
-from bronze.delta.binding import bind_dlq, changed_dlq_error, check_dlq, check_not_gone, find_dlqs, make_place
+from bronze.checkpoint import CheckpointFolder
+from bronze.config import BackfillConfig, IngestConfig, KafkaConfig, TablesConfig
+from bronze.delta.binding import DlqBinding, changed_dlq_error, check_not_gone, find_dlqs
+from bronze.delta.commit import TableWriter
 from bronze.delta.ledger import Place, TopicLedger
-from bronze.delta.tables import CheckedTable, check_table, check_topic_id, create_table, list_tables, read_table_state
+from bronze.delta.lookup import Lookup
+from bronze.delta.tables import (
+    OWN_PROPERTIES,
+    CheckedTable,
+    check_table,
+    create_table,
+    list_tables,
+    locate_tables,
+    no_table_error,
+    read_table_state,
+)
 from bronze.errors import InvalidOptionError
-from bronze.guard import TableGuard
-from bronze.kafka.client import read_client_properties
-from bronze.kafka.topic import Topic, describe_topic, list_offsets
-from bronze.kafka.watch import TopicWatch
-from bronze.resume import Opened, Start, check_start, describe_lost, make_opened
+from bronze.kafka.client import KafkaClient
+from bronze.kafka.topic import Topic, fetch_offsets, fetch_topic, recreated_topic_error
+from bronze.offsets import Bounds, OffsetSet
 from bronze.runtime.jars import missing_jars_error
-from bronze.runtime.paths import check_file_systems, check_folders, qualify_path, to_local_path
+from bronze.runtime.paths import check_file_systems, check_folders, check_writable, find_class
 from bronze.runtime.session import apply_settings, get_session
-from bronze.runtime.spark_errors import explain_failures
-from bronze.stop import StopSwitch, limit_invalid
-from bronze.writers import SparkWriter, TableWriter, check_writer, choose_writer
+from bronze.writers import SparkWriter, choose_writer
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What is known after all was checked and nothing was written."""
+class Pipeline:
+    """A topic and its tables: what every operation works on. Nothing is written by opening it.
 
-    opened: Opened
-    client_properties: dict[str, str] = field(repr=False)  # may hold secrets
-    checkpoint_path: str
-    start: Start
+    Attributes:
+        spark: Session.
+        client: Asks Kafka about the topic; None for an operation on tables alone.
+        topic: The topic.
+        bronze: The bronze table.
+        dlq: The DLQ; None where none is configured.
+    """
+
+    spark: SparkSession
+    client: KafkaClient | None
+    topic: Topic
+    bronze: CheckedTable
+    dlq: CheckedTable | None
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: TablesConfig, spark: SparkSession | None = None) -> Iterator["Pipeline"]:
+        """Open what a configuration names, until the block ends; the session stays open.
+
+        Args:
+            config: With Kafka's address, the topic is looked up, and the tables must be of it.
+            spark: Session to use; spark-submit's, the running or a new local one when not given.
+
+        Raises:
+            BronzeError: What cannot be used, or does not fit.
+        """
+        spark = open_session(config, spark)
+        if not isinstance(config, KafkaConfig):
+            topic = Topic(getattr(config, "kafka_topic", ""), "", ())
+            yield cls(spark, None, topic, *locate_tables(spark, config))
+            return
+        kafka = KafkaClient(spark, config)
+        try:
+            yield cls(spark, kafka, *_find_topic_and_tables(kafka, config))
+        finally:
+            kafka.close()
+
+    def reopen(self, config: TablesConfig, topic: Topic | None = None) -> "Pipeline":
+        """The same with the tables, and the topic where it is given, as they are now; the look-up goes on."""
+        topic = topic or self.topic
+        bronze, dlq = _locate_tables(self.spark, config, topic)
+        opened = replace(self, topic=topic, bronze=bronze, dlq=dlq)
+        known = self.__dict__.get("lookup")
+        if known and list(known.tables) == [bronze.path, *opened.known.dlq_paths]:
+            opened.__dict__["lookup"] = known
+        return opened
 
     @property
-    def topic(self) -> Topic:
-        """The topic."""
-        return self.opened.topic
+    def kafka(self) -> KafkaClient:
+        """Asks Kafka about the topic."""
+        assert self.client is not None
+        return self.client
+
+    @property
+    def tables(self) -> list[CheckedTable]:
+        """The configured tables."""
+        return [self.bronze, self.dlq] if self.dlq else [self.bronze]
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the configured tables."""
+        return [table.path for table in self.tables]
+
+    @cached_property
+    def known(self) -> DlqBinding:
+        """The DLQs that bronze names for the topic."""
+        return find_dlqs(self.spark, self.bronze, self.dlq, self.topic.name)
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Looks up positions of the topic in all tables that may hold some."""
+        bronze = [self.bronze.path] if self.bronze.state else []
+        return Lookup(self.spark, [*bronze, *self.known.dlq_paths], self.topic.name)
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether bronze has a ledger of the topic; else it is new, or of an older version of this product."""
+        return self.bronze.state is not None and self.topic.name in self.bronze.state.note.ledger
+
+    def fetch_available(self) -> Bounds:
+        """The offsets that Kafka holds now.
+
+        Raises:
+            BronzeError: Kafka does not answer.
+        """
+        return fetch_offsets(self.kafka, self.topic.partitions)
+
+    def find_ingested(self, bounds: Bounds) -> OffsetSet:
+        """Which offsets within the bounds are in any of the tables."""
+        return self.lookup.find(bounds)
+
+    def get_checkpoint(self, path: str) -> CheckpointFolder:
+        """The folder of a checkpoint of the topic."""
+        return CheckpointFolder(self.spark, path, self.topic.name)
+
+    def check_exists(self, *options: str) -> None:
+        """Refuse tables that do not exist yet: ``output-path``, ``dlq-path``.
+
+        Raises:
+            ConfigError: With the path.
+        """
+        for option in options:
+            table = self.bronze if option == "output-path" else self.dlq
+            if table is None or table.state is None:
+                raise no_table_error(option, table.path if table else "")
 
 
-def check_all(spark: SparkSession, config: IngestConfig) -> Checked:
-    """Check session, arguments, Kafka, tables and writer.
-
-    Raises:
-        BronzeError: What does not fit.
-    """
-    check_trigger_interval(spark, config)
-    checked = check_source(spark, config)
-    check_writer(config.writer, list_configured(checked.opened))
-    return checked
+def _find_topic_and_tables(kafka: KafkaClient, config: TablesConfig) -> tuple[Topic, CheckedTable, CheckedTable | None]:
+    topic = fetch_topic(kafka)
+    return topic, *_locate_tables(kafka.spark, config, topic)
 
 
-def check_source(spark: SparkSession, config: IngestConfig) -> Checked:
-    """Check Kafka, tables and checkpoint against one another, as every start does.
-
-    Raises:
-        BronzeError: What does not fit.
-    """
-    opened = open_tables(spark, config, describe_topic(spark, config), config.change_dlq)
-    checkpoint_path = qualify_path(spark, config.checkpoint_path)
-    start = check_start(spark, config, checkpoint_path, opened, list_offsets(spark, config, opened.topic))
-    return Checked(opened, read_client_properties(spark, config), checkpoint_path, start)
-
-
-def open_tables(spark: SparkSession, config: TablesConfig, topic: Topic, change_dlq: bool) -> Opened:
-    """Check that the tables fit the topic and one another, for a command that appends.
-
-    Raises:
-        NotADeltaTableError: A path holds something else.
-        ConfigError: A table has other columns or another partitioning. A table's rows came from another topic of the
-            same name. A DLQ that bronze names is gone. Bronze names another DLQ for the topic. The DLQ belongs to
-            another bronze table.
-    """
-    bronze, dlq = check_tables(spark, config, topic)
-    if bronze.state is None:  # another process may have created and bound both since
-        bronze, dlq = check_tables(spark, config, topic)
-    known = find_dlqs(spark, bronze, dlq, topic.name)
-    check_dlq(known, bronze, dlq, topic.name, change_dlq)
-    check_not_gone(bronze, dlq, topic.name)
-    return make_opened(spark, topic, bronze, dlq, known)
-
-
-def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
-    """Check that bronze, and the DLQ where one is configured, fit or do not exist yet.
+def _locate_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tuple[CheckedTable, CheckedTable | None]:
+    """Both tables as they are now.
 
     Raises:
         NotADeltaTableError: A path holds something else.
@@ -97,111 +164,101 @@ def check_tables(spark: SparkSession, config: TablesConfig, topic: Topic) -> tup
     """
     bronze, dlq = locate_tables(spark, config)
     for table in filter(None, (bronze, dlq)):
-        if table.state:
-            check_topic_id(table.state, topic, table.path)
+        check_topic_id(table, topic)
     return bronze, dlq
 
 
-def list_configured(opened: Opened) -> list[CheckedTable]:
-    """The tables that are configured."""
-    return [opened.bronze, opened.dlq] if opened.dlq else [opened.bronze]
+def check_topic_id(table: CheckedTable, topic: Topic) -> None:
+    """Refuse a table whose rows came from another topic of the same name.
 
-
-def create_tables(spark: SparkSession, config: IngestConfig, checked: Checked) -> tuple[Checked, TableWriter]:
-    """Create the tables that are missing, and bind tables and checkpoint to one another.
-
-    Returns:
-        The same with the tables as they are now (another process may have created them meanwhile), and their writer.
+    Raises:
+        ConfigError: The topic's id is not the one that the table was made for.
     """
-    opened, writer = bind_tables(spark, config, checked.opened, checked.start)
-    bronze, dlq = opened.bronze, opened.dlq
-    assert bronze.state is not None
-    binding = {"format": "2", "topic": checked.topic.name}
-    binding |= {"output_path": bronze.path, "output_id": bronze.state.table_id}
-    if dlq and dlq.state:
-        binding |= {"dlq_path": dlq.path, "dlq_id": dlq.state.table_id}
-    if read_binding(spark, checked.checkpoint_path) != binding:
-        with explain_failures(checked.checkpoint_path):
-            write_binding(spark, checked.checkpoint_path, binding)
-    return replace(checked, opened=opened), writer
+    if table.state is None:
+        return
+    ledger, place = table.state.note.ledger.get(topic.name), table.state.note.bronze.get(topic.name)
+    noted = (ledger.topic_id if ledger else "") or (place.topic_id if place else "")
+    # Tables of an older version of this product have the property only, and RESTORE takes it back.
+    known = noted or table.state.properties.get(f"{OWN_PROPERTIES}topicId.{topic.name}")
+    if known and topic.topic_id and known != topic.topic_id:
+        raise recreated_topic_error(topic.name, table.path, known, topic.topic_id)
+
+
+def reopen_for_append(pipeline: Pipeline, config: IngestConfig | BackfillConfig) -> Pipeline:
+    """Check that the tables fit one another, for a command that appends.
+
+    Raises:
+        ConfigError: A DLQ that bronze names is gone. Bronze names another DLQ for the topic. The DLQ belongs to another
+            bronze table.
+    """
+    if pipeline.bronze.state is None:  # another process may have created and bound both since
+        pipeline = pipeline.reopen(config)
+    pipeline.known.check(config.change_dlq)
+    check_not_gone(pipeline.bronze, pipeline.dlq, pipeline.topic.name)
+    return pipeline
 
 
 def bind_tables(
-    spark: SparkSession, config: "IngestConfig | BackfillConfig", opened: Opened, start: Start
-) -> tuple[Opened, TableWriter]:
+    pipeline: Pipeline, config: IngestConfig | BackfillConfig, ledger: TopicLedger, lost: OffsetSet
+) -> tuple[Pipeline, TableWriter]:
     """Create the tables that are missing, choose the writer, and commit to both tables that they belong together.
+
+    Args:
+        pipeline: As it was checked.
+        config: The command's.
+        ledger: What bronze is to know of the topic from now on.
+        lost: Offsets whose loss is accepted.
+
+    Returns:
+        The pipeline with the tables as they are now (another process may have created them meanwhile), and their
+        writer.
 
     Raises:
         ConfigError: Another run has changed the DLQ since the tables were checked. The direct writer is asked for where
             it cannot append.
     """
-    topic = opened.topic
-    for table in list_configured(opened):
+    known, topic = pipeline.known, pipeline.topic
+    for table in pipeline.tables:
         if table.state is None:
-            create_table(spark, table.path, table.spec)
-    bronze, dlq = check_tables(spark, config, topic)
-    assert bronze.state is not None
+            create_table(pipeline.spark, table.path, table.spec)
+    opened = pipeline.reopen(config)
+    place, dlq = opened.bronze.place, opened.dlq.place if opened.dlq else None
+    assert place is not None
     # Only now: the session may give new tables properties that are an obstacle.
-    make_writer = choose_writer(config.writer, [bronze, dlq] if dlq else [bronze])
-    writer = make_writer(bronze.path, dlq.path if dlq else "")
-    gone, named = opened.known.missing, opened.known.ledger.dlq
-    expected = {place.id if place else "" for place in (named, make_place(dlq))}
+    writer = choose_writer(config.writer, opened.tables)
+    expected = {each.id if each else "" for each in (known.ledger.dlq, dlq)}
 
     def bind(current: TopicLedger) -> TopicLedger:
-        if current in (opened.known.ledger, TopicLedger()):
-            current = start.ledger
-        elif gone or (current.dlq.id if current.dlq else "") not in expected:
-            raise changed_dlq_error(bronze.path, topic.name, current.dlq.path if current.dlq else "")
-        bound = bind_dlq(current, bronze, dlq, opened.known).add_lost(start.lost)
+        if current in (known.ledger, TopicLedger()):
+            current = ledger
+        elif known.missing or (current.dlq.id if current.dlq else "") not in expected:
+            raise changed_dlq_error(place.path, topic.name, current.dlq.path if current.dlq else "")
+        bound = known.bind(current, opened.dlq).add_lost(lost)
         return msgspec.structs.replace(bound, topic_id=topic.topic_id)
 
-    owner = opened.dlq.state.note.bronze.get(topic.name) if opened.dlq and opened.dlq.state else None
-    if start.lost:
-        log.warning("Warning: data loss is accepted, Kafka no longer has %s", describe_lost(start.lost))
-    writer.bind(topic.name, bind, Place(bronze.state.table_id, bronze.path, topic.topic_id), owner)
-    replaced = opened.known.paths.get(named.id) if named else None
-    if replaced and (not dlq or replaced != dlq.path):
-        SparkWriter(replaced).renew()  # a writer that is about to append to the DLQ before must look again
-    bronze, dlq = check_tables(spark, config, topic)
-    return make_opened(spark, topic, bronze, dlq, find_dlqs(spark, bronze, dlq, topic.name)), writer
+    owner = pipeline.dlq.state.note.bronze.get(topic.name) if pipeline.dlq and pipeline.dlq.state else None
+    if lost:
+        log.warning("data loss is accepted, Kafka no longer has %s", lost)
+    writer.bind(topic.name, bind, Place(place.id, place.path, topic.topic_id), owner)
+    _fence_earlier_dlq(known, dlq)
+    return opened.reopen(config), writer
 
 
-def make_processor(
-    spark: SparkSession,
-    config: IngestConfig,
-    checked: Checked,
-    writer: TableWriter,
-    switch: StopSwitch,
-    watch: TopicWatch,
-) -> BatchProcessor:
-    """What Spark calls with each batch, on existing tables."""
-    opened = checked.opened
-    bronze_path, dlq_path = opened.bronze.path, opened.dlq.path if opened.dlq else ""
-    for place in opened.known.ledger.earlier:
-        log.warning("Warning: invalid records went to the DLQ %s before; what it holds is left out", place.path)
-    return BatchProcessor(
-        writer,
-        TableGuard(spark, config, opened.lookup, opened.topic, checked.checkpoint_path, watch.patience),
-        bronze_path=to_local_path(bronze_path) or "",
-        dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
-        with_metrics=config.with_metrics,
-        hold_batch=switch.hold_batch,
-        check_topic=watch.check_topic,
-        end_batch=partial(limit_invalid, switch, config.max_invalid_ratio),
-    )
+def _fence_earlier_dlq(known: DlqBinding, dlq: Place | None) -> None:
+    """Make a writer that is about to append to the DLQ before look again."""
+    before = known.paths.get(known.ledger.dlq.id) if known.ledger.dlq else None
+    if before and (not dlq or before != dlq.path):
+        SparkWriter(before).renew()
 
 
-def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
-    """Let Spark itself read the interval.
-
-    Raises:
-        InvalidOptionError: Spark cannot.
-    """
-    try:
-        spark._jvm.org.apache.spark.sql.streaming.Trigger.ProcessingTime(config.trigger_interval)  # type: ignore[union-attr]
-    except Exception:
-        expected = "an interval such as '30 seconds' or '1 minute'"
-        raise InvalidOptionError("trigger_interval", config.trigger_interval, expected) from None
+def bind_checkpoint(pipeline: Pipeline, checkpoint: CheckpointFolder) -> None:
+    """Note in a checkpoint which tables it belongs to, where it does not say so yet."""
+    binding = {"format": "2", "topic": pipeline.topic.name}
+    binding |= {"output_path": pipeline.bronze.path, "output_id": pipeline.bronze.id}
+    if pipeline.dlq and pipeline.dlq.state:
+        binding |= {"dlq_path": pipeline.dlq.path, "dlq_id": pipeline.dlq.id}
+    if checkpoint.read_binding() != binding:
+        checkpoint.write_binding(binding)
 
 
 def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
@@ -224,7 +281,23 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
     apply_settings(spark)
     check_file_systems(spark, config)
     check_session(spark)
+    check_writable(spark, config, *config.written_paths)
+    if isinstance(config, IngestConfig):
+        check_trigger_interval(spark, config)
     return spark
+
+
+def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
+    """Let Spark itself read the interval.
+
+    Raises:
+        InvalidOptionError: Spark cannot.
+    """
+    try:
+        find_class(spark, "org.apache.spark.sql.streaming.Trigger").ProcessingTime(config.trigger_interval)
+    except Exception:
+        expected = "an interval such as '30 seconds' or '1 minute'"
+        raise InvalidOptionError("trigger_interval", config.trigger_interval, expected) from None
 
 
 def check_local_tables(config: TablesConfig) -> None:
@@ -245,25 +318,9 @@ def check_session(spark: SparkSession) -> None:
     Raises:
         ConfigError: With the packages to submit with.
     """
-    loader = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()  # type: ignore[union-attr]
+    loader = find_class(spark, "java.lang.Thread").currentThread().getContextClassLoader()
     try:
         for name in ("io.delta.tables.DeltaTable", "org.apache.spark.sql.kafka010.KafkaSourceProvider"):
             loader.loadClass(name)
     except Py4JJavaError:
         raise missing_jars_error() from None
-
-
-def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTable, CheckedTable | None]:
-    """The tables, where there are any with the right columns; Kafka is not asked.
-
-    Raises:
-        NotADeltaTableError: A path holds something else.
-        ConfigError: A table has other columns or another partitioning.
-    """
-    tables = []
-    for name, (path, spec) in list_tables(config).items():
-        qualified = qualify_path(spark, path)
-        if state := read_table_state(qualified, name, spark):
-            check_table(state, spec, qualified, name)
-        tables.append(CheckedTable(qualified, spec, state))
-    return tables[0], tables[1] if config.dlq_path else None

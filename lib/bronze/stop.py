@@ -16,12 +16,12 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
-from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.query import StreamingQuery
 
-from bronze.batch import BatchMetrics
 from bronze.config import IngestConfig
-from bronze.errors import BronzeError, TooManyInvalidError
+from bronze.errors import BronzeError
 from bronze.runtime.spark_errors import failed_query_error
+from bronze.stop_http import serve_stop
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class StopSwitch:
         """Ask for a stop; the first to ask is the one that is named. An error is raised once the run has stopped."""
         self.reason, self.error = self.reason or reason, self.error or error
 
-    def hold_batch(self, spark: SparkSession) -> None:
+    def block_if_stopping(self, spark: SparkSession) -> None:
         """Let a batch begin, unless a stop was asked for: then wait for the query's end.
 
         This runs in a callback, whose JVM thread sleeps here. ``query.stop()`` interrupts that thread, and Spark takes
@@ -66,23 +66,9 @@ class StopSwitch:
             raise failed_query_error(f"it was not stopped within {_HELD_SECONDS} s")
 
 
-def limit_invalid(switch: StopSwitch, max_invalid_ratio: float, batch: BatchMetrics) -> None:
-    """Ask for a stop behind a batch of whose new records a larger share is invalid; 0 is no limit."""
-    records = batch.valid + batch.invalid
-    if max_invalid_ratio and batch.invalid > max_invalid_ratio * records:
-        error = TooManyInvalidError(
-            f"{batch.invalid:,} of the {records:,} records of batch {batch.batch_id} are invalid, "
-            f"{batch.invalid / records:.1%}; --max-invalid-ratio allows {max_invalid_ratio:g}. The batch is committed, "
-            "and nothing after it was read.",
-            hint="See what came (notebooks/dlq_inspection.ipynb), then run the same command again to go on with the "
-            "next batch",
-        )
-        switch.request(f"--max-invalid-ratio {max_invalid_ratio:g}", error)
-
-
 @contextmanager
 def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfig) -> Iterator[None]:
-    """Take requests to stop, in every way, until the block ends.
+    """Take requests to stop, by signals, the JVM and HTTP, until the block ends.
 
     Raises:
         ConfigError: The HTTP server cannot listen.
@@ -91,9 +77,7 @@ def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfi
         stack.enter_context(_catch_signals(switch))
         stack.enter_context(_hook_into_jvm(switch, spark, config.stop_timeout))
         if config.http_port:
-            from bronze.stop_http import serve_stop
-
-            stack.enter_context(serve_stop(switch, spark.sparkContext.applicationId, config))
+            stack.enter_context(serve_stop(switch.request, spark.sparkContext.applicationId, config))
         stack.callback(switch.has_ended.set)  # called first: the JVM waits for it
         yield
 
@@ -136,7 +120,7 @@ class _JvmEnd:
 @contextmanager
 def _hook_into_jvm(switch: StopSwitch, spark: SparkSession, stop_timeout: int) -> Iterator[None]:
     jvm: Any = spark._jvm
-    ensure_callback_server_started(spark.sparkContext._gateway)
+    ensure_callback_server_started(spark.sparkContext._gateway)  # type: ignore[no-untyped-call]
     seconds = stop_timeout + 10  # what it takes to stop after the time is over
     hook = jvm.java.lang.Thread(_JvmEnd(switch, seconds))
     manager = jvm.org.apache.hadoop.util.ShutdownHookManager.get()
@@ -166,7 +150,7 @@ def stop_query(query: StreamingQuery, switch: StopSwitch, stop_timeout: int) -> 
     end = time.monotonic() + stop_timeout
     while query.isActive and query.status["isTriggerActive"] and not switch.is_holding.is_set():
         if time.monotonic() > end:
-            log.warning("Warning: the batch took longer than --stop-timeout, %d s; it is run again", stop_timeout)
+            log.warning("the batch took longer than --stop-timeout, %d s; it is run again", stop_timeout)
             break
         time.sleep(0.05)
     if not query.isActive:

@@ -8,13 +8,12 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from bronze.config import IngestConfig, read_token
 from bronze.errors import ConfigError
-from bronze.stop import StopSwitch
 
 log = logging.getLogger(__name__)
 _APPLICATIONS = "/api/v1/applications"
@@ -25,8 +24,8 @@ class StopServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, switch: StopSwitch, app_id: str, config: IngestConfig):
-        self.switch, self.app_id, self.token = switch, app_id, read_token(config.http_token_file)
+    def __init__(self, request_stop: Callable[[str], None], app_id: str, config: IngestConfig):
+        self.request_stop, self.app_id, self.token = request_stop, app_id, read_token(config.http_token_file)
         self.address_family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
         try:
             super().__init__((config.http_host, config.http_port), StopHandler)
@@ -34,13 +33,6 @@ class StopServer(ThreadingHTTPServer):
             raise _port_error(config, error.strerror or str(error)) from None
         except UnicodeError:  # of a name with an empty part, or a part that is too long
             raise _port_error(config, "it is no host's name") from None
-
-
-def _port_error(config: IngestConfig, reason: str) -> ConfigError:
-    return ConfigError(
-        f"cannot listen on {config.http_host}:{config.http_port}: {reason}",
-        hint="choose another --http-port or --http-host",
-    )
 
 
 class StopHandler(BaseHTTPRequestHandler):
@@ -65,7 +57,7 @@ class StopHandler(BaseHTTPRequestHandler):
         if self.path.rstrip("/") != wanted:
             self._answer(404, {"error": f"POST {wanted} stops the application"})
             return
-        self.server.switch.request("an HTTP call")
+        self.server.request_stop("an HTTP call")
         self._answer(202, {"id": self.server.app_id, "status": "stopping after the batch that runs"})
 
     def _is_allowed(self) -> bool:
@@ -95,13 +87,13 @@ class StopHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve_stop(switch: StopSwitch, app_id: str, config: IngestConfig) -> Iterator[None]:
+def serve_stop(request_stop: Callable[[str], None], app_id: str, config: IngestConfig) -> Iterator[None]:
     """Listen until the block ends.
 
     Raises:
         ConfigError: Another program listens there, or it is not an address of this machine.
     """
-    with StopServer(switch, app_id, config) as server:
+    with StopServer(request_stop, app_id, config) as server:
         threading.Thread(target=server.serve_forever, name="stop-server", daemon=True).start()
         host = f"[{config.http_host}]" if ":" in config.http_host else config.http_host
         place = f"http://{host}:{config.http_port}{_APPLICATIONS}/{app_id}/stop"
@@ -110,3 +102,10 @@ def serve_stop(switch: StopSwitch, app_id: str, config: IngestConfig) -> Iterato
             yield
         finally:
             server.shutdown()
+
+
+def _port_error(config: IngestConfig, reason: str) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {config.http_host}:{config.http_port}: {reason}",
+        hint="choose another --http-port or --http-host",
+    )

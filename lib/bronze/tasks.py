@@ -7,8 +7,7 @@ files that nobody refers to; VACUUM removes them.
 
 import errno
 import gc
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from bronze.decode import Invalid
-from bronze.offsets import OffsetRanges
+from bronze.offsets import EMPTY, OffsetSet
 from bronze.parquet import NO_TABLE, DataFile, write_parquet
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
 from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, decode_all, split_records
@@ -54,38 +53,19 @@ class BatchTask:
     ingested_at: int
     bronze_path: str
     dlq_path: str
-    present: OffsetRanges = field(default_factory=dict)
-    counted: OffsetRanges = field(default_factory=dict)
+    present: OffsetSet = EMPTY
+    counted: OffsetSet = EMPTY
 
 
 class BatchResult(msgspec.Struct):
-    """What one task, or all tasks of a batch, wrote and counted.
+    """What one task, or all tasks of a batch, counted and wrote: files for bronze, and for the DLQ."""
 
-    Attributes:
-        bronze: Files for bronze.
-        dlq: Files for the DLQ.
-        partitions: Records that were read, per Kafka partition.
-        invalid: Invalid records per error type.
-        present: Records left out because their position was in the tables already.
-        fresh: Records at offsets that the ledger had not counted before, per Kafka partition.
-    """
+    counts: Counts = Counts()
+    bronze: list[DataFile] = []
+    dlq: list[DataFile] = []
 
-    bronze: list[DataFile] = msgspec.field(default_factory=list)
-    dlq: list[DataFile] = msgspec.field(default_factory=list)
-    partitions: dict[int, int] = msgspec.field(default_factory=dict)
-    invalid: dict[str, int] = msgspec.field(default_factory=dict)
-    present: int = 0
-    fresh: dict[int, int] = msgspec.field(default_factory=dict)
-
-    @property
-    def total(self) -> int:
-        """Records that were read."""
-        return sum(self.partitions.values())
-
-    @property
-    def valid(self) -> int:
-        """Records that are valid and were not in the tables yet."""
-        return self.total - sum(self.invalid.values()) - self.present
+    def __add__(self, other: "BatchResult") -> "BatchResult":
+        return BatchResult(self.counts + other.counts, self.bronze + other.bronze, self.dlq + other.dlq)
 
 
 def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
@@ -95,23 +75,13 @@ def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
         batch: Kafka records with the columns of ``RECORD_COLUMNS``.
         task: What the tasks need.
     """
-    rows = batch.mapInArrow(partial(_run_task, task=task), "result binary").collect()
-    return merge_results(msgspec.json.decode(row["result"], type=BatchResult) for row in rows)
+    return add_results(batch.mapInArrow(partial(_run_task, task=task), "result binary"))
 
 
-def merge_results(results: Iterable[BatchResult]) -> BatchResult:
-    """Add up the results of tasks."""
-    merged, partitions, invalid, fresh = BatchResult(), Counter[int](), Counter[str](), Counter[int]()
-    for result in results:
-        merged.bronze += result.bronze
-        merged.dlq += result.dlq
-        merged.present += result.present
-        partitions.update(result.partitions)
-        invalid.update(result.invalid)
-        fresh.update(result.fresh)
-    merged.partitions, merged.invalid = dict(sorted(partitions.items())), dict(sorted(invalid.items()))
-    merged.fresh = dict(sorted(fresh.items()))
-    return merged
+def add_results(encoded: DataFrame) -> BatchResult:
+    """Run the tasks, and add up what each returns in the column ``result``."""
+    results = (msgspec.json.decode(row["result"], type=BatchResult) for row in encoded.collect())
+    return sum(results, BatchResult())
 
 
 def _run_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
@@ -122,20 +92,18 @@ def _run_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa
 
 def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> BatchResult:
     """Go through the records once; hold at most FLUSH_BYTES of decoded rows before they are written."""
-    result, counts = BatchResult(), Counts()
-    bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id, result.bronze)
-    dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id, result.dlq)
+    counts = Counts()
+    bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id)
+    dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id)
     # Decoded events hold no cycles; looking for some in millions of dicts would cost half of the decoding.
     collected = gc.isenabled()
     gc.disable()
     try:
         for records in batches:
-            split = split_records(
-                records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present, task.counted
-            )
+            split = _split(records, task)
             bronze.add(split.bronze)
             dlq.add(split.dlq)
-            counts.add(split.counts)
+            counts += split.counts
             if bronze.size + dlq.size >= FLUSH_BYTES:
                 bronze.flush()
                 dlq.flush()
@@ -144,21 +112,11 @@ def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Batch
     finally:
         if collected:
             gc.enable()
-    return merge_results([result, describe_counts(counts)])
+    return BatchResult(counts, bronze.written, dlq.written)
 
 
 def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
     return split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present, task.counted)
-
-
-def describe_counts(counts: Counts) -> BatchResult:
-    """Counts as a result without files."""
-    return BatchResult(
-        partitions=dict(counts.partitions),
-        invalid=dict(counts.invalid),
-        present=counts.present,
-        fresh=dict(counts.fresh),
-    )
 
 
 @dataclass
@@ -168,7 +126,7 @@ class _Buffer:
     path: str
     spec: TableSpec
     batch_id: int
-    written: list[DataFile]
+    written: list[DataFile] = field(default_factory=list)
     tables: list[pa.Table] = field(default_factory=list)
     size: int = 0
 
@@ -192,10 +150,10 @@ def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Itera
     counts = Counts()
     for records in batches:
         split = _split(records, task)
-        counts.add(split.counts)
+        counts += split.counts
         yield from _to_rows("bronze", split.bronze)
         yield from _to_rows("dlq", split.dlq)
-    encoded = pa.array([msgspec.json.encode(describe_counts(counts))], pa.binary())
+    encoded = pa.array([msgspec.json.encode(BatchResult(counts))], pa.binary())
     yield _fill_row(1, result=encoded)
 
 

@@ -6,9 +6,11 @@ module, so it needs only what ``make env-archive`` packs (``jars.list_executor_p
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +18,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from bronze.decode import Event, Invalid, decode
-from bronze.offsets import OffsetRanges
+from bronze.offsets import EMPTY, OffsetSet
 from bronze.schema import get_bronze_schema, get_dlq_schema
 
 RECORD_COLUMNS = ("value", "key", "topic", "partition", "offset", "timestamp", "row_hash")
@@ -34,37 +36,56 @@ _EVENT_COLUMNS = [name for name in BRONZE_ARROW.names if not name.startswith("_"
 _EVENT_ARROW = pa.struct([BRONZE_ARROW.field(name) for name in _EVENT_COLUMNS])
 
 
-@dataclass
+class Counts(msgspec.Struct, frozen=True):
+    """Records by what became of them; counts of several tasks or batches add up.
+
+    Attributes:
+        by_partition: Records that were read, per Kafka partition.
+        by_error_type: Invalid records per error type, wherever they went.
+        present: Records left out because their position was in the tables already.
+        fresh: Records at offsets that the ledger had not counted before, per Kafka partition.
+    """
+
+    by_partition: dict[int, int] = {}
+    by_error_type: dict[str, int] = {}
+    present: int = 0
+    fresh: dict[int, int] = {}
+
+    @property
+    def total(self) -> int:
+        """Records that were read: ``valid`` + ``invalid`` + ``present``."""
+        return sum(self.by_partition.values())
+
+    @property
+    def invalid(self) -> int:
+        """Records that are invalid and were not in the tables yet."""
+        return sum(self.by_error_type.values())
+
+    @property
+    def valid(self) -> int:
+        """Records that are valid and were not in the tables yet."""
+        return self.total - self.invalid - self.present
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            _add(self.by_partition, other.by_partition),
+            _add(self.by_error_type, other.by_error_type),
+            self.present + other.present,
+            _add(self.fresh, other.fresh),
+        )
+
+
+def _add(one: dict[Any, int], other: dict[Any, int]) -> dict[Any, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in sorted({*one, *other})}
+
+
+@dataclass(frozen=True)
 class Split:
     """What became of some records: rows of the two tables, and counts of all that were read."""
 
     bronze: pa.Table
     dlq: pa.Table
-    counts: "Counts"
-
-
-@dataclass
-class Counts:
-    """Records by what became of them.
-
-    Attributes:
-        partitions: Records per Kafka partition.
-        invalid: Invalid records per error type, wherever they went.
-        present: Records left out because their position was in the tables already.
-        fresh: Records at offsets that were not counted before, per Kafka partition.
-    """
-
-    partitions: Counter[int] = field(default_factory=Counter)
-    invalid: Counter[str] = field(default_factory=Counter)
-    present: int = 0
-    fresh: Counter[int] = field(default_factory=Counter)
-
-    def add(self, other: "Counts") -> None:
-        """Add the counts of other records to these."""
-        self.partitions.update(other.partitions)
-        self.invalid.update(other.invalid)
-        self.present += other.present
-        self.fresh.update(other.fresh)
+    counts: Counts
 
 
 def split_records(
@@ -72,8 +93,8 @@ def split_records(
     batch_id: int,
     ingested_at: int,
     use_dlq: bool,
-    present: OffsetRanges | None = None,
-    counted: OffsetRanges | None = None,
+    present: OffsetSet = EMPTY,
+    counted: OffsetSet = EMPTY,
 ) -> Split:
     """Decode records and split them into bronze rows and DLQ rows; each record is in exactly one of the two.
 
@@ -92,7 +113,8 @@ def split_records(
     is_valid = pa.array([type(d) is Event for d in decoded], pa.bool_())
     invalid = [d for d in decoded if type(d) is Invalid]
     bad_rows = kept.filter(pc.invert(is_valid))
-    counts = Counts(partitions, Counter(d.error_type for d in invalid), len(records) - len(kept), fresh)
+    by_type = dict(sorted(Counter(d.error_type for d in invalid).items()))
+    counts = Counts(partitions, by_type, len(records) - len(kept), fresh)
     if use_dlq:
         events = [d for d in decoded if type(d) is Event]
         dlq = build_dlq(bad_rows, invalid, batch_id, ingested_at)
@@ -100,19 +122,20 @@ def split_records(
     return Split(build_bronze(kept, decoded, ingested_at), DLQ_ARROW.empty_table(), counts)
 
 
-def count_partitions(records: pa.RecordBatch) -> Counter[int]:
+def count_partitions(records: pa.RecordBatch) -> dict[int, int]:
     """How many of the records are of each Kafka partition."""
-    return Counter({e["values"]: e["counts"] for e in records["partition"].value_counts().to_pylist()})
+    counted = records["partition"].value_counts().to_pylist()
+    return {each["values"]: each["counts"] for each in sorted(counted, key=itemgetter("values"))}
 
 
-def drop_present(records: pa.RecordBatch, present: OffsetRanges) -> pa.RecordBatch:
+def drop_present(records: pa.RecordBatch, present: OffsetSet) -> pa.RecordBatch:
     """The records whose (partition, offset) is in none of the ranges."""
     partitions = records["partition"].to_numpy()
     offsets = records["offset"].to_numpy()
     found = np.zeros(len(records), dtype=bool)
     for partition, ranges in present.items():
         mine = partitions == partition
-        if ranges and mine.any():
+        if mine.any():
             first, last = np.array(ranges, dtype=np.int64).T
             index = np.searchsorted(first, offsets[mine], side="right") - 1
             found[mine] = (index >= 0) & (offsets[mine] <= last[index])
@@ -134,7 +157,7 @@ def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], in
     columns = dict(zip(_EVENT_COLUMNS, pa.array(events, _EVENT_ARROW).flatten(), strict=True))
     columns["_raw_value"] = _read_raw_values(records["value"], all(valid))
     columns["_is_valid"] = pa.array(valid, pa.bool_())
-    columns |= _describe_origin(records, ingested_at)
+    columns |= _build_origin(records, ingested_at)
     columns["_row_hash"] = records["row_hash"]
     columns["_event_date"] = _to_date(times)
     hours = pc.divide(times, _HOUR)
@@ -144,7 +167,7 @@ def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], in
 
 def build_dlq(records: pa.RecordBatch, invalid: Sequence[Invalid], batch_id: int, ingested_at: int) -> pa.Table:
     """DLQ rows of invalid records, with the exact bytes that came."""
-    columns = _describe_origin(records, ingested_at)
+    columns = _build_origin(records, ingested_at)
     columns["_raw_bytes"] = records["value"]
     columns["_raw_value"] = _read_raw_values(records["value"], all_utf8=False)
     columns["_kafka_key"] = records["key"]
@@ -155,7 +178,7 @@ def build_dlq(records: pa.RecordBatch, invalid: Sequence[Invalid], batch_id: int
     return _to_table(columns, DLQ_ARROW)
 
 
-def _describe_origin(records: pa.RecordBatch, ingested_at: int) -> dict[str, Any]:
+def _build_origin(records: pa.RecordBatch, ingested_at: int) -> dict[str, Any]:
     return {
         "_kafka_topic": records["topic"],
         "_kafka_partition": records["partition"],

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NoReturn
 
 from confluent_kafka import KafkaException
 
@@ -69,7 +70,7 @@ def _produce(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage before it."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.CONFIG, f"{self.prog}: {message}\n")
 
 

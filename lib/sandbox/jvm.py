@@ -18,7 +18,7 @@ from pyspark import SparkConf
 from pyspark.java_gateway import launch_gateway
 
 from bronze.errors import BronzeError
-from bronze.runtime.session import describe_local, has_jvm
+from bronze.runtime.session import has_jvm, local_settings
 
 # In the minute that it lives, to compile well costs more than it saves. Light compilation keeps 48 MB of code by
 # default, which four notebooks fill, and then compiles no more.
@@ -52,7 +52,7 @@ def run_on_one_jvm(command: Sequence[str]) -> int:
     if has_jvm():
         return subprocess.call(command)
     os.environ["SPARK_SUBMIT_OPTS"] = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} {LIGHT}"
-    gateway = launch_gateway(SparkConf(loadDefaults=False).setAll(list(describe_local().items())))
+    gateway = launch_gateway(SparkConf(loadDefaults=False).setAll(list(local_settings().items())))
     address = gateway.java_parameters
     handed = {"PYSPARK_GATEWAY_PORT": str(address.port), "PYSPARK_GATEWAY_SECRET": address.auth_token}
     signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to the command as well

@@ -12,11 +12,11 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from bronze import ingest as run
 from bronze.config import IngestConfig, KafkaConfig, TablesConfig
 from bronze.errors import ConfigError
 from bronze.notebook.cells import AnyConfig, check_types, is_checkout, read_config
 from bronze.runtime.paths import to_local_path
-from bronze.stream import run
 
 
 def make_config(parameters: Mapping[str, Any], kind: type[AnyConfig]) -> AnyConfig:

@@ -7,10 +7,10 @@ import pytest
 from deltalake import DeltaTable
 
 from bronze.batch import BatchProcessor
-from bronze.checkpoint import read_binding, write_binding
+from bronze.checkpoint import CheckpointFolder
 from bronze.cli import main
 from bronze.config import CheckpointConfig
-from bronze.delta.commit import OwnTable
+from bronze.delta.own_table import OwnTable
 from bronze.errors import BronzeError, ConfigError, DataLossError
 from tests.support.audit import assert_complete, audit
 from tests.support.backfill import run_backfill
@@ -347,11 +347,12 @@ def test_a_checkpoint_file_that_is_cut_in_half_is_refused_and_its_cure_leads_on(
 
 
 def test_of_two_that_bind_a_checkpoint_at_once_neither_unbinds_it(lake: Lake):
+    folder = CheckpointFolder(lake.spark, lake.config.checkpoint_path, lake.config.kafka_topic)
     binding = {"topic": lake.config.kafka_topic, "output_path": lake.config.output_path, "output_id": "1"}
 
     def bind() -> None:
         for _ in range(50):
-            write_binding(lake.spark, lake.config.checkpoint_path, binding)
+            folder.write_binding(binding)
 
     assert run_twice_at_once(bind) == []
-    assert read_binding(lake.spark, lake.config.checkpoint_path) == binding
+    assert folder.read_binding() == binding

@@ -12,11 +12,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
+from bronze import backfill
+from bronze import ingest as run
 from bronze.batch import IngestSummary
 from bronze.config import BackfillConfig
-from bronze.delta.commit import OwnTable, TableLog
-from bronze.ops import backfill
-from bronze.stream import run
+from bronze.delta.own_table import OwnTable, TableLog
 from sandbox.topics import measure_topics
 from tests.support import delta_log
 from tests.support.audit import assert_complete
@@ -205,7 +205,7 @@ def test_a_stream_that_comes_between_the_look_up_and_the_commit_of_a_backfill_do
     monkeypatch.setattr(OwnTable, "commit", commit)
     changes = {"starting_offsets": "earliest", "max_offsets_per_trigger": 100, "checkpoint_path": ""}
     config = lake.configure(BackfillConfig, writer=writers[1], **changes)
-    result = backfill.run(config, lake.spark)
+    result = backfill(config, lake.spark)
     assert (result.summary.valid, result.added_by_others) == (0, 3)
     assert_complete(lake, 3)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from bronze import audit as run_audit
+from bronze import backfill, replay
 from bronze.config import AuditConfig, BackfillConfig, CreateTablesConfig, ReplayConfig
-from bronze.delta.commit import OwnTable
 from bronze.delta.ddl import create_table_statement
+from bronze.delta.own_table import OwnTable
 from bronze.errors import BronzeError, ConfigError
-from bronze.ops import backfill, create_tables, replay
-from bronze.ops.audit import run as run_audit
+from bronze.ops.create_tables import create_tables
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_event, make_events
@@ -23,13 +24,13 @@ from tests.support.topic import Topic
 
 def run_backfill(lake: Lake, **changes):
     changes = {"starting_offsets": "earliest", "max_offsets_per_trigger": 100, "checkpoint_path": ""} | changes
-    return backfill.run(lake.configure(BackfillConfig, **changes), lake.spark)
+    return backfill(lake.configure(BackfillConfig, **changes), lake.spark)
 
 
 COMMANDS: dict[str, Callable[[Lake], object]] = {
     "ingest": lambda lake: lake.ingest(),
     "backfill": run_backfill,
-    "replay": lambda lake: replay.run(lake.configure(ReplayConfig), lake.spark),
+    "replay": lambda lake: replay(lake.configure(ReplayConfig), lake.spark),
 }
 
 
@@ -166,7 +167,7 @@ def test_a_copy_of_the_dlq_alone_is_refused_while_the_original_is_there(filled: 
 
 MAKERS: dict[str, Callable[[Lake], object]] = {
     **{name: COMMANDS[name] for name in ("ingest", "backfill")},
-    "create-tables": lambda lake: create_tables.run(lake.configure(CreateTablesConfig, execute=True), lake.spark),
+    "create-tables": lambda lake: create_tables(lake.configure(CreateTablesConfig, execute=True), lake.spark),
 }
 
 

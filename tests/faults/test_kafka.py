@@ -16,12 +16,11 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 from deltalake import DeltaTable
 
+from bronze import backfill, batch
 from bronze.config import BackfillConfig
 from bronze.delta.tables import read_table_state
 from bronze.errors import ConfigError, RecordUnreadableError
-from bronze.ops import backfill
 from bronze.ops.backfill import append_batches
-from bronze.writers import TableWriter
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 from tests.support.audit import assert_complete, audit
@@ -249,7 +248,7 @@ def test_a_topic_that_is_recreated_under_a_backfill(
     names = ("kafka_brokers", "kafka_topic", "output_path", "dlq_path")
     config = BackfillConfig(**{name: getattr(lake.config, name) for name in names}, starting_offsets="earliest")
     with pytest.raises(ConfigError, match="was deleted and recreated since"):
-        backfill.run(config, lake.spark)
+        backfill(config, lake.spark)
     assert lake.positions() == []
 
 
@@ -293,13 +292,13 @@ def test_accepted_loss_between_the_plan_of_a_batch_and_its_read(
     topic.produce(make_events(10), partition=1)
     lake.ingest()
     topic.produce(make_events(10, first=10), partition=1)
-    original = TableWriter.append
+    original = batch.append_batch
 
     def append(*arguments, **named):
         delete_records(topic, 1, before=15)
         return original(*arguments, **named)
 
-    monkeypatch.setattr(TableWriter, "append", append)
+    monkeypatch.setattr(batch, "append_batch", append)
     lake.ingest(fail_on_data_loss=False, writer=writer)
     assert_gap_is_explained(lake)
 

@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
+from bronze import backfill, replay
 from bronze.config import BackfillConfig, ReplayConfig
 from bronze.errors import BronzeError
-from bronze.ops import backfill, replay
 from sandbox.topics import measure_topics
 from tests.support.audit import audit, describe
 from tests.support.events import BAD, make_events
@@ -49,12 +49,12 @@ def test_the_audit_proves_the_promise_after_everything(topic: Topic, lake: Lake,
     produce_history(topic, first=100)
     live = start(replace(small, available_now=False, trigger_interval="1 second"))
     everything = {"checkpoint_path": "", "starting_offsets": "earliest", "max_offsets_per_trigger": 30}
-    backfill.run(lake.configure(BackfillConfig, **everything), lake.spark)
+    backfill(lake.configure(BackfillConfig, **everything), lake.spark)
     end = measure_topics(topic.brokers)[topic.name].produced
     wait_until(lambda: read_end(lake) == end)
     live.kill()
     lake.ingest()
-    replay.run(lake.configure(ReplayConfig), lake.spark)
+    replay(lake.configure(ReplayConfig), lake.spark)
     report = audit(lake)
     assert report.is_complete, report.to_text()
     assert sum(a.bronze_rows for a in report.partitions) == 2 * 3 * 55

@@ -9,11 +9,11 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from pyspark.sql import functions as F
 
+from bronze import replay
 from bronze.cli import main
 from bronze.config import AuditConfig, InspectConfig, ReplayConfig
 from bronze.delta.dlq import read_dlq
 from bronze.errors import ConfigError
-from bronze.ops import replay
 from bronze.ops.audit_gaps import plan_reads
 from bronze.ops.audit_report import ABORTED, NO_RECORD, READ
 from tests.support.audit import audit, describe
@@ -134,7 +134,7 @@ def test_an_invalid_row_of_bronze_with_a_dlq_row_is_no_replay(topic: Topic, lake
     other.ingest(checkpoint_path=lake.config.checkpoint_path + "-o")
     other.bronze.where("not _is_valid").write.format("delta").mode("append").save(lake.config.output_path)
     assert describe(audit(lake)) == {0: {"in both tables": [(1, 1)]}}
-    replayed = replay.run(lake.configure(ReplayConfig, dry_run=True), lake.spark)
+    replayed = replay(lake.configure(ReplayConfig, dry_run=True), lake.spark)
     assert replayed.counts["replayed_before"] == 0
     assert any("1 DLQ records are invalid rows of bronze as well" in message for message in bronze_log.messages)
     assert read_dlq(lake.spark, lake.configure(InspectConfig)).where("is_replayed").isEmpty()

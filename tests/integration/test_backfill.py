@@ -15,9 +15,9 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable, Transaction
 
 from bronze.cli import main
-from bronze.delta import commit
-from bronze.delta.commit import OwnTable
+from bronze.delta import own_table
 from bronze.delta.lookup import Lookup
+from bronze.delta.own_table import OwnTable
 from bronze.delta.tables import create_table
 from bronze.errors import ConfigError, DataLossError
 from bronze.ops import backfill
@@ -54,7 +54,7 @@ def test_only_the_holes_of_the_tables_are_added_in_bounded_batches(topic: Topic,
     run(lake, starting_offsets={"0": 3, "1": 10}, ending_offsets={"0": 6, "1": 11})
     result = run(lake, max_offsets_per_trigger=8)
     assert (result.plan.present, result.plan.planned, result.summary.valid) == (4, 56, 56)
-    assert max(batch.total for batch in result.summary.batches) <= 8
+    assert max(batch.counts.total for batch in result.summary.batches) <= 8
     assert is_each_once(lake, 60)
     assert audit(lake, checkpoint_path="").is_complete
 
@@ -206,14 +206,14 @@ def test_client_properties_that_spark_sets_itself_are_refused_before_tables_are_
 
 def test_records_that_kafka_deletes_after_the_plan_end_it_with_exit_code_3(topic: Topic, lake: Lake, monkeypatch):
     fill(topic)
-    original = backfill.read_topic_once
+    original = backfill.read_records
 
-    def delete_first(spark, config, planned, *arguments, **options):
-        if planned[1] != (0, 0):
+    def delete_first(client, bounds, *arguments, **options):
+        if bounds[1] != (0, 0):
             delete_records(topic, 1, before=4)
-        return original(spark, config, planned, *arguments, **options)
+        return original(client, bounds, *arguments, **options)
 
-    monkeypatch.setattr(backfill, "read_topic_once", delete_first)
+    monkeypatch.setattr(backfill, "read_records", delete_first)
     with pytest.raises(DataLossError, match="^Kafka has deleted records of the range .*--allow-partial") as caught:
         run(lake)
     assert caught.value.exit_code == 3
@@ -223,7 +223,7 @@ def test_records_that_kafka_deletes_after_the_plan_end_it_with_exit_code_3(topic
 def drop_commit_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Appends as Delta has them by itself: blind, none conflicts with another."""
     monkeypatch.setattr(OwnTable, "check_unchanged", lambda table: None)
-    monkeypatch.setattr(commit, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
+    monkeypatch.setattr(own_table, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
 
 
 @pytest.mark.parametrize(("first", "has_rule"), [("stream", True), ("backfill", True), ("stream", False)])
@@ -275,15 +275,15 @@ def test_what_was_committed_since_is_found_without_another_query(topic: Topic, l
     fill(topic)
     lake.ingest(dlq_path="")
     lookup, everything = Lookup(lake.spark, [lake.config.output_path], topic.name), dict.fromkeys(range(3), (0, 99))
-    assert lookup.find_present(everything) == {0: [(0, 9)], 1: [(0, 9)], 2: [(0, 9)]}
+    assert lookup.find(everything) == {0: [(0, 9)], 1: [(0, 9)], 2: [(0, 9)]}
     topic.produce(make_events(5), partition=1)
     lake.ingest(dlq_path="")
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
     with monkeypatch.context() as without:
-        without.setattr("bronze.delta.lookup.find_present", None)
-        assert lookup.find_present({0: (8, 99), 1: (8, 99)}) == {0: [(8, 9)], 1: [(8, 14)]}
+        without.setattr("bronze.delta.lookup.find_ingested", None)
+        assert lookup.find({0: (8, 99), 1: (8, 99)}) == {0: [(8, 9)], 1: [(8, 14)]}
     lake.spark.sql(f"DELETE FROM delta.`{lake.config.output_path}` WHERE _kafka_offset = 14").collect()
-    assert lookup.find_present(everything)[1] == [(0, 13)]
+    assert lookup.find(everything)[1] == [(0, 13)]
 
 
 def test_an_interrupt_ends_it_at_once_and_the_next_run_adds_the_rest(topic: Topic, lake: Lake):

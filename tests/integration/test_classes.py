@@ -14,7 +14,7 @@ ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make setup
 
 def start_spark(archive: Path, sharing: str, options: str = LIGHT) -> CompletedProcess[str]:
     options = f'-XX:SharedArchiveFile="{archive}" -Xshare:{sharing} -Xlog:cds*=off {options}'
-    code = "from bronze.session import get_session; get_session()"
+    code = "from bronze.runtime.session import get_session; get_session()"
     return run_command(sys.executable, "-c", code, SPARK_SUBMIT_OPTS=options)
 
 

@@ -75,7 +75,7 @@ def test_records_that_kafka_deleted_unread_are_named_and_can_be_given_up(bronze,
     assert code == 3
     assert "deleted records before they were read: partition 1, offsets 10-14." in message
     assert bronze("--accept-data-loss")[0] == 0
-    assert "Warning: data loss is accepted, Kafka no longer has partition 1, offsets 10-14" in bronze_log.messages
+    assert "data loss is accepted, Kafka no longer has partition 1, offsets 10-14" in bronze_log.messages
     assert lake.positions() == [(1, offset) for offset in [*range(10), *range(15, 20)]]
 
 

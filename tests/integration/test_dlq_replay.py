@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,17 @@ from pyspark.sql import functions as F
 from bronze.cli import main
 from bronze.config import AuditConfig, InspectConfig, ReplayConfig
 from bronze.decode import Invalid
-from bronze.delta.commit import OwnTable
+from bronze.delta.commit import Source
 from bronze.delta.dlq import read_dlq
+from bronze.delta.own_table import OwnTable
 from bronze.errors import BronzeError, ConfigError
 from bronze.notebook import dlq
 from bronze.notebook.cells import wrap_cells
-from bronze.offsets import OffsetRanges
+from bronze.offsets import OffsetSet
 from bronze.ops import replay
 from bronze.ops.replay import ReplayReport
+from bronze.pipeline import Pipeline
 from bronze.schema import get_bronze_spec, get_dlq_spec
-from bronze.tasks import BatchTask
 from bronze.transforms import build_dlq
 from bronze.writers import DirectWriter
 from tests.support.builders import INGESTED_AT, KAFKA_TIME, create_table, make_records
@@ -56,7 +58,7 @@ class Waiting:
         write_deltalake(self.dlq_path, build_dlq(records, [error] * count, 0, INGESTED_AT), mode="append")
 
     def replay(self, **changes: Any) -> ReplayReport:
-        return replay.run(self.configure(ReplayConfig, **changes), self.spark)
+        return replay.replay(self.configure(ReplayConfig, **changes), self.spark)
 
     def configure(self, kind: type, **changes: Any):
         return kind(output_path=self.output_path, dlq_path=self.dlq_path, kafka_topic="events", **changes)
@@ -78,10 +80,11 @@ def waiting(tmp_path: Path, spark: SparkSession) -> Waiting:
 def test_an_invalid_record_never_gets_into_bronze_whatever_the_plan_says(waiting: Waiting):
     waiting.fill([*make_events(2), b"{"])
     config = waiting.configure(ReplayConfig)
-    records = dlq.select_dlq(waiting.spark, config).transform(replay._to_records)
-    task = BatchTask(0, INGESTED_AT + 1_000, waiting.output_path, waiting.dlq_path)
-    result = replay.append_batch(records, task, DirectWriter(waiting.output_path), "app", config, {0: [(0, 2)]})
-    assert (result.valid, result.invalid) == (2, {"malformed_json": 1})
+    source = Source("replay", "app", config.kafka_topic, OffsetSet({0: [(0, 2)]}))
+    with Pipeline.open(config, waiting.spark) as pipeline:
+        writer = DirectWriter(waiting.output_path)
+        counts = replay.append_positions(pipeline, config, writer, source, 0, (INGESTED_AT + 1_000) / 1e6)
+    assert (counts.valid, counts.by_error_type) == (2, {"malformed_json": 1})
     assert (waiting.positions(), DeltaTable(waiting.dlq_path).count()) == ([(0, 0), (0, 1)], 3)
 
 
@@ -123,7 +126,7 @@ def test_filters_choose_what_is_replayed(waiting: Waiting):
     waiting.fill(make_events(3))
     waiting.fill(make_events(2), partition=1, first=6, error=Invalid("missing_required", "was required"))
 
-    def plan(**filters: str) -> OffsetRanges:
+    def plan(**filters: str) -> OffsetSet:
         return waiting.replay(dry_run=True, **filters).valid
 
     assert plan(error_type="schema_mismatch,empty") == {0: [(0, 2)]}
@@ -142,7 +145,7 @@ def test_only_what_the_filters_leave_is_appended(waiting: Waiting):
 
 def test_other_topics_of_the_same_tables_are_left_alone(waiting: Waiting):
     waiting.fill(make_events(3))
-    report = replay.run(
+    report = replay.replay(
         ReplayConfig(output_path=waiting.output_path, dlq_path=waiting.dlq_path, kafka_topic="another"), waiting.spark
     )
     assert (report.counts["open"], waiting.positions()) == (0, [])
@@ -177,7 +180,7 @@ def test_replayed_rows_are_those_that_ingestion_writes(topic: Topic, lake: Lake,
     )
     dlq_rows.write.format("delta").mode("append").save(other.dlq_path)
     config = ReplayConfig(output_path=other.output_path, dlq_path=other.dlq_path, kafka_topic=topic.name)
-    assert replay.run(config, lake.spark).appended == 30
+    assert replay.replay(config, lake.spark).appended == 30
     same = [name for name in lake.bronze.columns if name != "_ingested_at"]
     key = ["_kafka_partition", "_kafka_offset"]
     rows, expected = (frame.orderBy(*key).select(same).collect() for frame in (other.bronze, lake.bronze))
@@ -188,7 +191,7 @@ def test_replayed_rows_are_those_that_ingestion_writes(topic: Topic, lake: Lake,
 def test_a_replay_is_later_than_the_dlq_of_a_clock_that_was_ahead(waiting: Waiting):
     hour = 3_600_000_000
     records = make_records(make_events(2), timestamps=[KAFKA_TIME, None])
-    rows = build_dlq(records, [INVALID] * 2, 0, replay._read_clock() + hour)
+    rows = build_dlq(records, [INVALID] * 2, 0, int(time.time() * 1_000) * 1_000 + hour)
     write_deltalake(waiting.dlq_path, rows, mode="append")
     waiting.replay()
     frames = [waiting.spark.read.format("delta").load(path) for path in (waiting.output_path, waiting.dlq_path)]
@@ -241,7 +244,7 @@ def test_a_stream_that_commits_during_a_replay_and_a_restart_from_scratch_double
     mend_dlq(lake)
     topic.produce(make_events(4, first=10), partition=0)
     interrupt_at(monkeypatch, 1, lake.ingest)
-    assert replay.run(lake.configure(ReplayConfig), lake.spark).appended == 1
+    assert replay.replay(lake.configure(ReplayConfig), lake.spark).appended == 1
     assert lake.bronze.count() == 10
     shutil.rmtree(lake.config.checkpoint_path)
     assert (lake.ingest().present, lake.bronze.count()) == (10, 10)
@@ -256,9 +259,9 @@ def mend_dlq(lake: Lake) -> None:
 def test_missing_tables_are_named(waiting: Waiting, tmp_path: Path):
     config = ReplayConfig(output_path=waiting.output_path, dlq_path=str(tmp_path / "nothing"), kafka_topic="events")
     with pytest.raises(ConfigError, match="--dlq-path: there is no table at .*nothing; ingest first"):
-        replay.run(config, waiting.spark)
+        replay.replay(config, waiting.spark)
     with pytest.raises(ConfigError, match="--output-path: there is no table at .*; ingest first"):
-        replay.run(
+        replay.replay(
             ReplayConfig(output_path=str(tmp_path / "none"), dlq_path=waiting.dlq_path, kafka_topic="events"),
             waiting.spark,
         )

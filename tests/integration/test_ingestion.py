@@ -108,7 +108,7 @@ def test_a_deleted_checkpoint_doubles_nothing(topic: Topic, any_lake: Lake):
 def test_batches_are_bounded_by_max_offsets_per_trigger(topic: Topic, any_lake: Lake):
     topic.produce(make_events(90))
     summary = any_lake.ingest(max_offsets_per_trigger=30)
-    assert max(batch.total for batch in summary.batches) <= 30
+    assert max(batch.counts.total for batch in summary.batches) <= 30
     assert summary.total == any_lake.bronze.count() == 90
     assert any_lake.bronze.select("_ingested_at").distinct().count() == summary.batch_count >= 3
 

@@ -10,15 +10,15 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from bronze.delta.commit import TableLog
 from bronze.delta.ddl import create_table_statement
 from bronze.delta.log_files import (
-    describe_logs,
     find_checkpoint,
     keep_newest,
+    list_log_notes,
     remove_stale_checksum,
     tidy_log,
 )
+from bronze.delta.own_table import TableLog
 from bronze.schema import get_bronze_spec
 from tests.support.delta_log import (
     DAY,
@@ -141,7 +141,7 @@ def test_the_newest_commit_of_ours_and_all_after_it_stay_however_old(spark: Spar
     make_old(old, 100, range(25, 38))
     assert (keep_newest(spark, old), find_checkpoint(old)) == (25, 30)
     assert tidy_log(spark, old) == list_commits(old)[0] == 19
-    assert describe_logs(spark, [old]) == []
+    assert list_log_notes(spark, [old]) == []
 
 
 @pytest.mark.parametrize("owner", ["the product", "false", "true", "nobody"])
@@ -165,17 +165,17 @@ def test_no_commit_of_delta_spark_cleans_the_log_of_a_table_of_ours(spark: Spark
 
 
 def test_status_says_when_maintain_should_be_run(spark: SparkSession, old: str):
-    (note,) = describe_logs(spark, [old])
+    (note,) = list_log_notes(spark, [old])
     assert note.startswith(f"the log of {old} has 9 commits that are older than delta.logRetentionDuration, 30 days;")
     tidy_log(spark, old)
-    assert describe_logs(spark, [old]) == []
+    assert list_log_notes(spark, [old]) == []
 
 
 def test_status_says_when_no_checkpoint_is_written_any_more(spark: SparkSession, path: str):
     append(TableLog(path), 29)
-    assert describe_logs(spark, [path])[0].startswith(f"the log of {path} has 30 commits since its last checkpoint")
+    assert list_log_notes(spark, [path])[0].startswith(f"the log of {path} has 30 commits since its last checkpoint")
     tidy_log(spark, path)
-    assert describe_logs(spark, [path]) == []
+    assert list_log_notes(spark, [path]) == []
 
 
 def test_a_log_without_a_commit_of_ours_is_cleaned_too(spark: SparkSession, path: str):

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from bronze.config import CreateTablesConfig
 from bronze.delta.ddl import set_properties_statement
 from bronze.errors import ConfigError, InvalidOptionError
-from bronze.ops.create_tables import run as create_tables
+from bronze.ops.create_tables import create_tables
 from tests.support.events import BAD, make_event, make_events
 from tests.support.lake import Lake
 from tests.support.maintenance import add_stray_file, run_maintenance

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bronze import audit, backfill, maintain, replay, status
 from bronze.config import (
     AuditConfig,
     BackfillConfig,
@@ -16,7 +17,8 @@ from bronze.config import (
     ReplayConfig,
     StatusConfig,
 )
-from bronze.ops import audit, backfill, checkpoint, create_tables, maintain, replay, status
+from bronze.ops.checkpoint import inspect_checkpoint
+from bronze.ops.create_tables import create_tables
 from tests.support.events import make_events
 from tests.support.lake import Lake
 from tests.support.topic import Topic
@@ -40,22 +42,22 @@ def odd_lake(any_lake: Lake, topic: Topic, tmp_path: Path) -> Lake:
 def test_all_commands_work_on_odd_paths(odd_lake: Lake):
     spark, configure = odd_lake.spark, odd_lake.configure
     again = {"starting_offsets": "earliest", "checkpoint_path": "", "max_offsets_per_trigger": 100}
-    backfill.run(configure(BackfillConfig, **again), spark)
+    backfill(configure(BackfillConfig, **again), spark)
     assert odd_lake.positions() == [(0, offset) for offset in range(8)]
-    assert audit.run(configure(AuditConfig), spark).is_complete
-    assert checkpoint.run(configure(CheckpointConfig), spark)
-    assert all("is there already" in line for line in create_tables.run(configure(CreateTablesConfig), spark))
+    assert audit(configure(AuditConfig), spark).is_complete
+    assert inspect_checkpoint(configure(CheckpointConfig), spark)
+    assert all("is there already" in line for line in create_tables(configure(CreateTablesConfig), spark))
     thousand = json.dumps({"0": [[2 * number, 2 * number] for number in range(1_000)]})
-    assert replay.run(configure(ReplayConfig, offsets=thousand), spark)
+    assert replay(configure(ReplayConfig, offsets=thousand), spark)
     hundred_years = configure(StatusConfig, report_hours=876_000)
-    assert len(status.run(hundred_years, spark).commits) > 3
+    assert len(status(hundred_years, spark).commits) > 3
 
     stray = next(Path(odd_lake.config.output_path).rglob("*.parquet")).with_name("stray.parquet")
     stray.write_bytes(b"PAR1")
     os.utime(stray, (0, 0))
     options = {"optimize_after_hours": 1, "retention_hours": 1, "force": True}
-    done = maintain.run(configure(MaintainConfig, **options), spark)
+    done = maintain(configure(MaintainConfig, **options), spark)
     assert (done.compacted, done.files_before, done.files_after) == (1, 2, 1)
     assert (done.unreferenced, done.unreferenced_bytes) == (1, 4)
-    maintain.run(configure(MaintainConfig, optimize_after_hours=876_000, retention_hours=876_000), spark)
+    maintain(configure(MaintainConfig, optimize_after_hours=876_000, retention_hours=876_000), spark)
     assert odd_lake.positions() == [(0, offset) for offset in range(8)]

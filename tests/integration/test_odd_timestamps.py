@@ -14,15 +14,14 @@ import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable, write_deltalake
 
+from bronze import audit, replay, status
+from bronze import backfill as run_backfill
+from bronze import maintain as run_maintain
 from bronze.config import AuditConfig, BackfillConfig, InspectConfig, MaintainConfig, ReplayConfig, StatusConfig
 from bronze.decode import Invalid
 from bronze.delta.dlq import read_dlq
 from bronze.notebook import dlq
-from bronze.ops import audit, replay, status
-from bronze.ops.backfill import run as run_backfill
-from bronze.ops.maintain import run as run_maintain
-from bronze.ops.status import Status
-from bronze.ops.status_report import to_json, to_text
+from bronze.ops.status_report import Status, to_json, to_text
 from bronze.transforms import build_dlq
 from tests.support.builders import make_records
 from tests.support.events import make_event
@@ -60,7 +59,7 @@ def topic(make_topic: Callable[..., Topic]) -> Topic:
 
 def measure(lake: Lake, **changes: Any) -> Status:
     config = lake.configure(StatusConfig, **changes)
-    found = status.run(config, lake.spark)
+    found = status(config, lake.spark)
     to_text(found)
     json.loads(to_json(found))
     draw(found, config)
@@ -75,7 +74,7 @@ def test_valid_events_of_now_are_valid_whatever_their_kafka_timestamps(topic: To
     produce_at(topic, *ODD, now())
     summary = any_lake.ingest()
     assert (summary.valid, summary.invalid) == (6, 0)
-    assert audit.run(any_lake.configure(AuditConfig), any_lake.spark).verdict.startswith("Complete")
+    assert audit(any_lake.configure(AuditConfig), any_lake.spark).verdict.startswith("Complete")
 
 
 @pytest.mark.parametrize("odd", [1, SECONDS, YEAR_2300, YEAR_10000, YEAR_58872])
@@ -174,7 +173,7 @@ def test_maintenance_leaves_tables_with_odd_timestamps_readable(topic: Topic, la
     assert lake.ingest().valid == 3
     assert 0 <= read_age(measure(lake)) < 5
     assert DeltaTable(lake.config.output_path).count() == 12
-    assert audit.run(lake.configure(AuditConfig), lake.spark).verdict.startswith("Complete")
+    assert audit(lake.configure(AuditConfig), lake.spark).verdict.startswith("Complete")
 
 
 def plan(lake: Lake, **times: Any) -> tuple[list[tuple[int, int]], list[str]]:
@@ -237,7 +236,7 @@ def test_an_event_that_only_its_kafka_timestamp_made_invalid_is_replayed(topic: 
     rows = read_dlq(lake.spark, lake.configure(InspectConfig))
     assert dlq.count_error_types(rows)["open"].to_dict() == {"invalid_timestamp": 1}
     dlq.plot_over_time(rows).canvas.draw()
-    assert replay.run(lake.configure(ReplayConfig), lake.spark).counts["appended"] == 1
+    assert replay(lake.configure(ReplayConfig), lake.spark).counts["appended"] == 1
     assert lake.bronze.count() == 1
 
 

@@ -13,8 +13,7 @@ from pyspark.sql import SparkSession
 from bronze.config import IngestConfig, StatusConfig
 from bronze.errors import ConfigError
 from bronze.ops import status
-from bronze.ops.status import Status
-from bronze.ops.status_report import list_notes, summarize, to_json, to_text
+from bronze.ops.status_report import Status, list_notes, summarize, to_json, to_text
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 from tests.support.events import BAD, make_event, make_events
@@ -30,7 +29,7 @@ def describe(lake: Lake, **changes: Any) -> StatusConfig:
 
 
 def measure(lake: Lake, **changes: Any) -> Status:
-    return status.run(describe(lake, **changes), lake.spark)
+    return status.status(describe(lake, **changes), lake.spark)
 
 
 def read_states(found: Status) -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from bronze.delta.commit import TableLog
 from bronze.delta.ddl import create_table_statement, set_properties_statement
 from bronze.delta.ledger import new_note
+from bronze.delta.own_table import TableLog
 from bronze.delta.tables import read_table_state
 from bronze.errors import BronzeError, ConfigError, NotADeltaTableError
 from bronze.parquet import DataFile

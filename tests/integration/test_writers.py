@@ -3,19 +3,21 @@
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bronze.batch import BatchProcessor, select_records
-from bronze.checkpoint import read_planned_offsets
-from bronze.delta.commit import ConflictError, OwnTable, TableLog
+from bronze.batch import append_batch
+from bronze.checkpoint import CheckpointFolder
+from bronze.delta.commit import Source
 from bronze.delta.lookup import Lookup
-from bronze.delta.positions import find_present
+from bronze.delta.own_table import ConflictError, OwnTable, TableLog
+from bronze.delta.positions import find_ingested
 from bronze.errors import AppendConflictError, BronzeError, DataLossError
-from bronze.guard import TableGuard
-from bronze.kafka.topic import Topic as KafkaTopic
+from bronze.guard import OverlapGuard
+from bronze.offsets import OffsetSet
 from bronze.tasks import BatchTask
-from bronze.writers import DirectWriter, Source, SparkWriter
+from bronze.writers import DirectWriter, SparkWriter
 from tests.support.events import BAD, make_events
 from tests.support.lake import Lake
 from tests.support.topic import Topic
@@ -25,7 +27,8 @@ def test_planned_offsets_are_those_of_the_batch(topic: Topic, lake: Lake):
     for partition in range(3):
         topic.produce(make_events(4), partition)
     lake.ingest(max_offsets_per_trigger=6)
-    read = [read_planned_offsets(lake.spark, lake.config.checkpoint_path, batch, topic.name) for batch in (0, 1)]
+    folder = CheckpointFolder(lake.spark, lake.config.checkpoint_path, topic.name)
+    read = [folder.read_batch_range(batch) for batch in (0, 1)]
     assert read == [dict.fromkeys(range(3), (0, 2)), dict.fromkeys(range(3), (2, 4))]
 
 
@@ -34,22 +37,21 @@ def test_present_offsets_are_merged_into_ranges(topic: Topic, lake: Lake):
     topic.produce(make_events(3), partition=2)
     lake.ingest()
     tables = [lake.config.output_path, lake.config.dlq_path]
-    assert find_present(lake.spark, tables, topic.name, {0: (2, 50), 1: (0, 9), 2: (0, 2)}) == {
+    assert find_ingested(lake.spark, tables, topic.name, {0: (2, 50), 1: (0, 9), 2: (0, 2)}) == {
         0: [(2, 7)],
-        1: [],
         2: [(0, 1)],
     }
-    assert find_present(lake.spark, tables, "another", {0: (0, 50)}) == {0: []}
-    assert find_present(lake.spark, tables, topic.name, {0: (8, 50), 1: (5, 5)}) == {0: [], 1: []}
+    assert find_ingested(lake.spark, tables, "another", {0: (0, 50)}) == {}
+    assert find_ingested(lake.spark, tables, topic.name, {0: (8, 50), 1: (5, 5)}) == {}
 
 
 def read_batch(lake: Lake, topic: Topic):
     options = {"kafka.bootstrap.servers": topic.brokers, "subscribe": topic.name}
-    return lake.spark.read.format("kafka").options(**options).load().transform(select_records)
+    return lake.spark.read.format("kafka").options(**options).load()
 
 
 def name_source(lake: Lake, name: str) -> Source:
-    return Source("ingest", name, lake.config.kafka_topic, {0: [(0, 27)]})
+    return Source("ingest", name, lake.config.kafka_topic, OffsetSet({0: [(0, 27)]}))
 
 
 def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
@@ -57,10 +59,10 @@ def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
 
 
 def test_a_topic_that_ends_before_what_was_read_ends_the_run(lake: Lake):
-    guard = TableGuard(lake.spark, lake.config, Lookup(lake.spark, [], "t"), KafkaTopic("t", "", ()), "")
-    processor = BatchProcessor(None, guard, "bronze")
+    folder = SimpleNamespace(path="checkpoint", read_batch_range=lambda _: {3: (100, 50)})
+    guard = OverlapGuard(lake.config, folder, Lookup(lake.spark, [], "t"))
     with pytest.raises(DataLossError, match="has lost its newest records: partition 3 ends at 50, but was read to 100"):
-        processor._find_overlap({3: (100, 50)})
+        guard.plan(0)
 
 
 @pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
@@ -71,7 +73,7 @@ def test_an_append_of_the_other_writer_is_noticed(topic: Topic, lake: Lake, make
     ours, theirs = make_writer(*tables), (SparkWriter if make_writer is DirectWriter else DirectWriter)(*tables)
     ours.has_changed()
     assert not ours.has_changed()
-    theirs.append(read_batch(lake, topic), make_task(lake), name_source(lake, "other"), dict)
+    append_batch(theirs, read_batch(lake, topic), make_task(lake), name_source(lake, "other"), OffsetSet)
     assert ours.has_changed()
 
 
@@ -89,7 +91,7 @@ def test_a_batch_that_is_invalid_throughout_is_noticed_by_a_writer_without_its_d
     lake.ingest()
     topic.produce(BAD)
     without, ours = DirectWriter(lake.config.output_path), DirectWriter(lake.config.output_path, lake.config.dlq_path)
-    ours.append(read_batch(lake, topic), make_task(lake), name_source(lake, "ours"), dict)
+    append_batch(ours, read_batch(lake, topic), make_task(lake), name_source(lake, "ours"), OffsetSet)
     assert lake.dlq.count() == len(BAD)
     assert without.has_changed()
 
@@ -108,10 +110,10 @@ def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lak
 
     def look_up():
         tables = [lake.config.output_path, lake.config.dlq_path]
-        return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
+        return find_ingested(lake.spark, tables, topic.name, {0: (0, 28)})
 
     for number, writer in enumerate((first, second)):
-        writer.append(read_batch(lake, topic), make_task(lake), name_source(lake, f"app-{number}"), look_up)
+        append_batch(writer, read_batch(lake, topic), make_task(lake), name_source(lake, f"app-{number}"), look_up)
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
 
@@ -119,7 +121,7 @@ def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
     lake.ingest()
     topic.produce(make_events(5))
     ours, theirs = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
-    theirs.append(read_batch(lake, topic), make_task(lake), name_source(lake, "other"), dict)
+    append_batch(theirs, read_batch(lake, topic), make_task(lake), name_source(lake, "other"), OffsetSet)
     assert ours.has_changed()
     assert not ours.has_changed()
     assert not theirs.has_changed()
@@ -133,8 +135,8 @@ def test_a_batch_that_another_process_on_the_checkpoint_wrote_is_left_out(topic:
     tables = [lake.config.output_path, lake.config.dlq_path]
     first, second = (make_writer(*tables) for _ in range(2))
     for writer in (first, second):
-        look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
-        writer.append(read_batch(lake, topic), make_task(lake, batch_id=7), name_source(lake, "query"), look_up)
+        look_up = partial(find_ingested, lake.spark, tables, topic.name, {0: (0, 28)})
+        append_batch(writer, read_batch(lake, topic), make_task(lake, batch_id=7), name_source(lake, "query"), look_up)
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
 
@@ -143,10 +145,12 @@ def test_counts_after_a_lost_race_are_those_of_what_was_committed(topic: Topic, 
     topic.produce(make_events(20) + BAD, partition=0)
     loser, winner = (DirectWriter(lake.config.output_path, lake.config.dlq_path) for _ in range(2))
     tables = [lake.config.output_path, lake.config.dlq_path]
-    winner.append(read_batch(lake, topic).where("offset < 25"), make_task(lake), name_source(lake, "winner"), dict)
-    look_up = partial(find_present, lake.spark, tables, topic.name, {0: (0, 28)})
-    result = loser.append(read_batch(lake, topic), make_task(lake), name_source(lake, "loser"), look_up)
-    assert (result.total, result.valid, sum(result.invalid.values()), result.present) == (28, 0, 3, 25)
+    append_batch(
+        winner, read_batch(lake, topic).where("offset < 25"), make_task(lake), name_source(lake, "winner"), OffsetSet
+    )
+    look_up = partial(find_ingested, lake.spark, tables, topic.name, {0: (0, 28)})
+    result = append_batch(loser, read_batch(lake, topic), make_task(lake), name_source(lake, "loser"), look_up)
+    assert (result.total, result.valid, result.invalid, result.present) == (28, 0, 3, 25)
 
 
 @pytest.mark.parametrize("make_loser", BOTH)
@@ -158,16 +162,16 @@ def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wr
     topic.produce(make_events(20) + BAD, partition=0)
     paths = (lake.config.output_path, lake.config.dlq_path)
     loser, winner = make_loser(*paths), DirectWriter(*paths)
-    winner.append(read_batch(lake, topic), make_task(lake), name_source(lake, "winner"), dict)
+    append_batch(winner, read_batch(lake, topic), make_task(lake), name_source(lake, "winner"), OffsetSet)
     tables = [lake.config.output_path, lake.config.dlq_path]
     original, has_lost = OwnTable.check_unchanged, []
     monkeypatch.setattr(OwnTable, "check_unchanged", lambda table: original(table) if has_lost else None)
 
     def look_up():
         has_lost.append(True)
-        return find_present(lake.spark, tables, topic.name, {0: (0, 28)})
+        return find_ingested(lake.spark, tables, topic.name, {0: (0, 28)})
 
-    loser.append(read_batch(lake, topic), make_task(lake), name_source(lake, "loser"), look_up)
+    append_batch(loser, read_batch(lake, topic), make_task(lake), name_source(lake, "loser"), look_up)
     assert has_lost
     assert len(lake.positions()) == len(set(lake.positions())) == 28
 
@@ -178,11 +182,12 @@ def test_an_append_to_a_table_that_was_dropped_meanwhile_makes_none_anew(topic: 
     topic.produce(make_events(5))
     writer, table = make_writer(lake.config.output_path), Path(lake.config.output_path)
     with pytest.raises(BronzeError, match="bronze was altered, replaced or deleted"):
-        writer.append(
+        append_batch(
+            writer,
             read_batch(lake, topic),
             make_task(lake),
             name_source(lake, "app"),
-            dict,
+            OffsetSet,
             lambda: table.rename(f"{table}-dropped"),
         )
     assert not table.exists()
@@ -192,14 +197,14 @@ def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, mo
     lake.ingest()
     topic.produce(make_events(5))
     writer = DirectWriter(lake.config.output_path)
-    monkeypatch.setattr("bronze.writers.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bronze.delta.commit.time.sleep", lambda seconds: None)
 
     def come_second(table: OwnTable) -> None:
         raise ConflictError(table.path)
 
     monkeypatch.setattr(OwnTable, "check_unchanged", come_second)
     with pytest.raises(AppendConflictError, match="5 attempts"):
-        writer.append(read_batch(lake, topic), make_task(lake), name_source(lake, "app"), dict)
+        append_batch(writer, read_batch(lake, topic), make_task(lake), name_source(lake, "app"), OffsetSet)
     assert lake.bronze.count() == 0
 
 

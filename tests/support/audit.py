@@ -1,7 +1,7 @@
 """The audit of a lake, and the verdict that ends most tests of the tables."""
 
+from bronze import audit as run
 from bronze.config import AuditConfig
-from bronze.ops.audit import run
 from bronze.ops.audit_report import AuditReport
 from tests.support.lake import Lake
 

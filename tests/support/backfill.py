@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from bronze import writers
+from bronze import backfill, writers
 from bronze.config import BackfillConfig
-from bronze.ops import backfill
 from bronze.ops.backfill import BackfillResult
 from tests.support.events import make_events
 from tests.support.lake import Lake
@@ -27,7 +26,7 @@ def configure_backfill(lake: Lake, **options: Any) -> BackfillConfig:
 
 
 def run_backfill(lake: Lake, **options: Any) -> BackfillResult:
-    return backfill.run(configure_backfill(lake, **options), lake.spark)
+    return backfill(configure_backfill(lake, **options), lake.spark)
 
 
 def fill(topic: Topic, count: int = 10) -> None:

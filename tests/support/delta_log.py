@@ -7,12 +7,13 @@ from pathlib import Path
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from bronze import maintain
 from bronze.config import MaintainConfig
-from bronze.delta.commit import TableLog
 from bronze.delta.ddl import set_properties_statement
 from bronze.delta.ledger import new_note
-from bronze.delta.log_files import find_checkpoint, open_log
-from bronze.ops import maintain
+from bronze.delta.log import open_log
+from bronze.delta.log_files import find_checkpoint
+from bronze.delta.own_table import TableLog
 
 DAY = 86_400
 
@@ -49,7 +50,7 @@ def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:
 
 def tidy(spark: SparkSession, path: str) -> int:
     """Maintain the table, as the command does; how many commits were deleted."""
-    return maintain.run(MaintainConfig(output_path=path), spark).cleaned
+    return maintain(MaintainConfig(output_path=path), spark).cleaned
 
 
 def read_anew(spark: SparkSession, path: str) -> tuple[int, int]:

@@ -8,11 +8,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
+from bronze import ingest as run
 from bronze.batch import IngestSummary
-from bronze.checkpoint import read_checkpoint
+from bronze.checkpoint import CheckpointFolder
 from bronze.config import IngestConfig
 from bronze.notebook.cells import AnyConfig
-from bronze.stream import run
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def change_path(lake: Lake, name: str, path: Path) -> Lake:
 
 def read_end(lake: Lake) -> int:
     """How many offsets the stream has done, by its checkpoint."""
-    checkpoint = read_checkpoint(lake.spark, lake.config.checkpoint_path, lake.config.kafka_topic)
-    return sum(checkpoint.starts.values()) if checkpoint else 0
+    checkpoint = CheckpointFolder(lake.spark, lake.config.checkpoint_path, lake.config.kafka_topic).read()
+    return sum(checkpoint.next_offsets.values()) if checkpoint else 0
 
 
 def is_untouched(lake: Lake) -> bool:

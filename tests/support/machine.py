@@ -22,12 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pyspark.sql import SparkSession
 
-from bronze import stream
+from bronze import audit, backfill, ingest, maintain, replay
 from bronze.config import AuditConfig, BackfillConfig, CheckpointConfig, IngestConfig, MaintainConfig, ReplayConfig
-from bronze.delta.commit import OwnTable
+from bronze.delta.own_table import OwnTable
 from bronze.errors import ConfigError, DataLossError
-from bronze.ops import audit, backfill, maintain, replay
-from bronze.ops.checkpoint import run as report_checkpoint
+from bronze.ops.checkpoint import inspect_checkpoint as report_checkpoint
 from sandbox.topics import create_topic
 from tests.support.events import BAD, make_event
 from tests.support.plain_count import Count, Facts, assert_agrees, count_rows
@@ -240,7 +239,7 @@ class IngestionMachine(RuleBasedStateMachine):
         return error
 
     def ingest(self, **changes: Any) -> None:
-        stream.run(replace(self.config, **changes), self.spark)
+        ingest(replace(self.config, **changes), self.spark)
 
     def backfill(self, start: float, end: float, **changes: Any) -> None:
         """Add what is missing in a part of what Kafka holds of each partition."""
@@ -253,7 +252,7 @@ class IngestionMachine(RuleBasedStateMachine):
             return
         first, last = (json.dumps({self.source.name: {p: span[n] for p, span in spans.items()}}) for n in (0, 1))
         options = {"starting_offsets": first, "ending_offsets": last, "checkpoint_path": "", **changes}
-        backfill.run(self.configure(BackfillConfig, **options), self.spark)
+        backfill(self.configure(BackfillConfig, **options), self.spark)
         self.facts.read |= {(p, offset) for p, span in spans.items() for offset in range(*span)}
 
     def prepare_tables(self) -> None:
@@ -327,14 +326,14 @@ class IngestionMachine(RuleBasedStateMachine):
             table = f"delta.`{self.path(name)}`"
             self.spark.sql(f"UPDATE {table} SET _raw_bytes = unhex('{value}') WHERE {condition}")
             config = self.configure(ReplayConfig, writer=writer, dlq_path=self.path(name))
-            self.run(lambda: replay.run(config, self.spark))
+            self.run(lambda: replay(config, self.spark))
 
     @rule(hours=st.sampled_from([0, 2]), days=st.sampled_from([0, 60, 500]), share=SHARES)
     def maintain(self, hours: int, days: int, share: float) -> None:
         """Maintenance, also of a log that has become old."""
         if days:
             self.make_old(days, share)
-        maintain.run(self.configure(MaintainConfig, optimize_after_hours=hours), self.spark)
+        maintain(self.configure(MaintainConfig, optimize_after_hours=hours), self.spark)
 
     def make_old(self, days: int, share: float) -> None:
         for path in self.prepared:
@@ -482,7 +481,7 @@ class IngestionMachine(RuleBasedStateMachine):
 
     def check_audit(self) -> None:
         path = self.config.checkpoint_path if self.has_checkpoint else ""
-        report = audit.run(self.configure(AuditConfig, checkpoint_path=path), self.spark)
+        report = audit(self.configure(AuditConfig, checkpoint_path=path), self.spark)
         assert_agrees(report, self.facts, self.count(), bool(path))
 
     def teardown(self) -> None:

@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bronze import maintain
 from bronze.config import MaintainConfig
-from bronze.ops import maintain
 from bronze.ops.maintain import MaintenanceSummary
 from tests.support.lake import Lake
 
 
 def run_maintenance(lake: Lake, **changes: Any) -> MaintenanceSummary:
-    return maintain.run(lake.configure(MaintainConfig, **changes), lake.spark)
+    return maintain(lake.configure(MaintainConfig, **changes), lake.spark)
 
 
 def add_stray_file(lake: Lake, days: int) -> Path:

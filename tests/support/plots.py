@@ -2,7 +2,7 @@
 
 from bronze.config import StatusConfig
 from bronze.notebook import monitoring
-from bronze.ops.status import Status
+from bronze.ops.status_report import Status
 
 
 def draw(found: Status, config: StatusConfig) -> None:

@@ -196,6 +196,6 @@ def test_an_interrupt_before_the_query_is_one_line_and_exit_130(
     def interrupt(config: IngestConfig) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bronze.stream.run", interrupt)
+    monkeypatch.setattr("bronze.stream.ingest", interrupt)
     assert main(["ingest", *REQUIRED]) == 130
     assert capsys.readouterr().err == "bronze: interrupted; run the same command again to go on\n"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bronze.decode import Invalid
-from bronze.ops.drift import NOT_AN_OBJECT, Drift, compile_fields, describe_kind, find_drift
+from bronze.ops.drift import NOT_AN_OBJECT, Drift, compile_fields, find_drift, name_kind
 from bronze.schema import get_event_schema
 from sandbox.invalid import FLAVOURS
 from tests.support.builders import decode_value, make_value
@@ -102,4 +102,4 @@ def test_any_bytes_are_survived(value: bytes):
     ],
 )
 def test_the_kind_of_a_value_is_told_by_its_text(text: bytes, kind: str):
-    assert describe_kind(text) == kind
+    assert name_kind(text) == kind

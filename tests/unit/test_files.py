@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pyspark.sql import types as T
 
 from bronze import tasks
-from bronze.delta.commit import TableLog
 from bronze.delta.ledger import new_note
+from bronze.delta.own_table import TableLog
 from bronze.parquet import DataFile, collect_stats, write_parquet
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.tasks import BatchTask, write_partition
@@ -232,9 +232,9 @@ def test_a_task_writes_each_record_to_one_of_the_two_tables(tmp_path: Path):
 
 def test_a_task_counts_what_it_read(tmp_path: Path):
     result = write_partition(make_batches(5), make_task(tmp_path))
-    assert result.partitions == {0: 100}
-    assert result.invalid == {"malformed_json": 20}
-    assert result.present == 0
+    assert result.counts.by_partition == {0: 100}
+    assert result.counts.by_error_type == {"malformed_json": 20}
+    assert result.counts.present == 0
 
 
 def test_small_batches_become_one_file_of_each_table(tmp_path: Path):
@@ -255,7 +255,7 @@ def test_a_task_that_reaches_its_limit_writes_more_files_with_the_same_rows(
 
 def test_a_task_without_records_writes_no_file(tmp_path: Path):
     result = write_partition(iter([]), make_task(tmp_path))
-    assert (result.bronze, result.dlq, result.partitions, result.invalid) == ([], [], {}, {})
+    assert (result.bronze, result.dlq, result.counts.by_partition, result.counts.by_error_type) == ([], [], {}, {})
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
@@ -276,7 +276,7 @@ def test_a_task_of_invalid_records_only_writes_them_to_one_table(tmp_path: Path,
 def test_a_task_leaves_out_what_is_present_and_counts_it(tmp_path: Path):
     task = BatchTask(3, INGESTED_AT, create_table(tmp_path / "b", BRONZE), "", present={0: [(0, 59)]})
     result = write_partition(make_batches(5), task)
-    assert result.present == 60
+    assert result.counts.present == 60
     assert read_offsets(task.bronze_path, result.bronze) == list(range(60, 100))
 
 

@@ -19,9 +19,7 @@ def test_a_topic_s_id_is_kept(bronze_log: pytest.LogCaptureFixture):
 
 def test_a_broker_without_topic_ids_is_warned_of(bronze_log: pytest.LogCaptureFixture):
     assert read_topic_id("AAAAAAAAAAAAAAAAAAAAAA", CONFIG) == ""
-    assert bronze_log.messages[0].startswith(
-        "Warning: Kafka at a:1 has no topic ids; if events is deleted and recreated"
-    )
+    assert bronze_log.messages[0].startswith("Kafka at a:1 has no topic ids; if events is deleted and recreated")
 
 
 def test_json_offsets_of_no_partition_miss_all_of_them():

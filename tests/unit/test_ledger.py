@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from bronze.delta.ledger import CommitNote, TopicLedger, find_note, find_restore, new_note, parse_commit
+from bronze.delta.ledger import CommitNote, TopicLedger, new_note
+from bronze.delta.log import find_note, find_restore, parse_commit
+from bronze.offsets import EMPTY, OffsetSet
 from bronze.resume import find_holes
 
 
@@ -18,8 +20,8 @@ def make_commit(note: CommitNote | None = None, shared: int = -1, **info: object
 
 
 def test_a_note_is_read_as_it_was_written():
-    ledger = {"t": TopicLedger(begins={0: 5}, read={0: [(5, 9)]}, records={0: 4})}
-    note = new_note("ingest", topic="t", offsets={0: [(5, 9)]}, ledger=ledger)
+    ledger = {"t": TopicLedger(begins={0: 5}, read=OffsetSet({0: [(5, 9)]}), records={0: 4})}
+    note = new_note("ingest", topic="t", offsets=OffsetSet({0: [(5, 9)]}), ledger=ledger)
     assert parse_commit(make_commit(note, 3)).note == note
 
 
@@ -59,17 +61,17 @@ def test_a_restore_is_found_among_the_newest_commits():
 
 
 def test_what_is_read_is_added_up_and_begins_at_the_lowest():
-    ledger = TopicLedger().add_read({0: [(5, 9)]}, {0: 4}, {0: 5, 1: 0})
-    ledger = ledger.add_read({0: [(10, 12)], 1: [(3, 3)]}, {0: 3, 1: 1}, {0: 7, 1: 0})
+    ledger = TopicLedger().add_read(OffsetSet({0: [(5, 9)]}), {0: 4}, {0: 5, 1: 0})
+    ledger = ledger.add_read(OffsetSet({0: [(10, 12)], 1: [(3, 3)]}), {0: 3, 1: 1}, {0: 7, 1: 0})
     assert (ledger.begins, ledger.read, ledger.records) == ({0: 5, 1: 0}, {0: [(5, 12)], 1: [(3, 3)]}, {0: 7, 1: 1})
 
 
 def test_holes_are_what_kafka_lacks_and_nobody_read_whatever_lies_beyond():
-    ledger = TopicLedger(read={0: [(0, 4), (20, 29)]}, lost={0: [(5, 6)]})
-    present = {0: [(9, 9)]}
+    ledger = TopicLedger(read=OffsetSet({0: [(0, 4), (20, 29)]}), lost=OffsetSet({0: [(5, 6)]}))
+    present = OffsetSet({0: [(9, 9)]})
     holes = find_holes(ledger, {0: 0, 1: 0}, {0: (15, 40), 1: (3, 9)}, lambda _: present)
     assert holes == {0: [(7, 8), (10, 14)], 1: [(0, 2)]}
 
 
 def test_nothing_is_promised_before_the_ingestion_began():
-    assert find_holes(TopicLedger(), {0: 15}, {0: (15, 40)}, lambda _: {}) == {}
+    assert find_holes(TopicLedger(), {0: 15}, {0: (15, 40)}, lambda _: EMPTY) == {}

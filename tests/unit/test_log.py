@@ -10,7 +10,6 @@ import pytest
 from deltalake import DeltaTable
 
 from bronze.delta import log_files
-from bronze.delta.commit import TableLog
 from bronze.delta.log_files import (
     LogCheckpoints,
     LogFile,
@@ -20,6 +19,7 @@ from bronze.delta.log_files import (
     read_interval,
     remove_stale_checksum,
 )
+from bronze.delta.own_table import TableLog
 from bronze.errors import BronzeError
 from bronze.schema import get_bronze_spec
 from tests.support.builders import create_table

@@ -10,7 +10,7 @@ from bronze.config import CreateTablesConfig, MaintainConfig
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError
 from bronze.ops import maintain
 from bronze.ops.create_tables import list_statements
-from bronze.ops.maintain import describe_partition, retry, select_closed
+from bronze.ops.maintain import format_partition, retry, select_closed
 from tests.support.commands import run_bronze
 
 NOON = datetime(2026, 1, 31, 12)
@@ -43,10 +43,10 @@ def test_dlq_days_are_compacted_when_they_are_over():
 
 
 def test_a_partition_is_named_by_its_values_also_by_null():
-    assert describe_partition({"_event_date": "2026-01-31", "_event_hour": "9"}) == (
+    assert format_partition({"_event_date": "2026-01-31", "_event_hour": "9"}) == (
         "_event_date = '2026-01-31' AND _event_hour = '9'"
     )
-    assert describe_partition({"_event_date": None}) == "_event_date IS NULL"
+    assert format_partition({"_event_date": None}) == "_event_date IS NULL"
 
 
 def test_vacuum_keeps_seven_days_unless_it_is_forced():

@@ -1,5 +1,6 @@
-"""Sets of offsets: ranges and bitmaps say the same."""
+"""Sets of offsets: the algebra of ranges, and bitmaps, say what Python's sets say."""
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -7,17 +8,86 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bronze.offsets import (
-    BUCKET_SIZE,
-    clip_ranges,
-    count_offsets,
-    describe_ranges,
-    invert_ranges,
-    list_runs,
-    select_overlap,
-)
+from bronze.offsets import BUCKET_SIZE, EMPTY, OffsetSet, format_ranges, list_ranges, list_runs
 
+Positions = set[tuple[int, int]]
+positions = st.sets(st.tuples(st.integers(0, 3), st.integers(0, 60)), max_size=80)
+bounds = st.dictionaries(st.integers(0, 3), st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=4)
 offset_sets = st.sets(st.integers(0, 3 * BUCKET_SIZE).map(lambda n: n // 7 if n % 2 else n), max_size=300)
+
+
+def make_set(found: Positions) -> OffsetSet:
+    return OffsetSet({p: [(o, o) for q, o in found if q == p] for p, _ in found})
+
+
+def expand(offsets: OffsetSet) -> Positions:
+    return {(p, o) for p, ranges in offsets.items() for first, last in ranges for o in range(first, last + 1)}
+
+
+def is_normal(offsets: OffsetSet) -> bool:
+    """Ascending partitions with ascending ranges, which are not empty and do not touch one another."""
+    apart = all(last + 1 < first for ranges in offsets.values() for (_, last), (first, _) in pairwise(ranges))
+    return apart and list(offsets) == sorted(offsets) and all(offsets.values())
+
+
+@given(positions, positions)
+def test_union_intersection_and_difference_are_those_of_the_positions(one: Positions, other: Positions):
+    a, b = make_set(one), make_set(other)
+    for found, expected in ((a | b, one | other), (a & b, one & other), (a - b, one - other)):
+        assert expand(found) == expected
+        assert is_normal(found)
+
+
+@given(positions, positions)
+def test_equal_positions_are_equal_sets_with_one_hash(one: Positions, other: Positions):
+    assert (make_set(one) == make_set(other)) == (one == other)
+    joined = make_set(one) | make_set(other)
+    assert hash(joined) == hash(make_set(one | other))
+    assert joined == make_set(one | other) == dict(joined)
+
+
+@given(positions)
+def test_counts_and_bounds_are_those_of_the_positions(found: Positions):
+    offsets = make_set(found)
+    assert (offsets.count, bool(offsets)) == (len(found), bool(found))
+    each = {p: [o for q, o in found if q == p] for p, _ in found}
+    assert offsets.counts == {p: len(of) for p, of in each.items()}
+    assert offsets.bounds == {p: (min(of), max(of) + 1) for p, of in each.items()}
+
+
+@given(positions, bounds)
+def test_what_lies_within_bounds_is_clipped(found: Positions, spans: dict[int, tuple[int, int]]):
+    within = {(p, o) for p, o in found if p in spans and spans[p][0] <= o < spans[p][1]}
+    assert expand(make_set(found).clip(spans)) == within == expand(make_set(found) & OffsetSet.between(spans))
+    assert expand(OffsetSet.between(spans) - make_set(found)) == expand(OffsetSet.between(spans)) - found
+
+
+@given(positions, st.integers(1, 40))
+def test_parts_are_bounded_ascend_and_are_together_the_whole(found: Positions, size: int):
+    parts = list(make_set(found).split(size))
+    assert all(part.count == size for part in parts[:-1])
+    assert [position for part in parts for position in sorted(expand(part))] == sorted(found)
+
+
+def test_ranges_in_any_order_that_touch_or_overlap_become_one():
+    assert OffsetSet({1: [(5, 9), (0, 4), (7, 12), (20, 20)], 0: []}) == {1: [(0, 12), (20, 20)]}
+
+
+def test_a_partition_without_offsets_has_no_ranges_and_is_not_listed():
+    offsets = OffsetSet({0: [(1, 2)]})
+    assert (offsets[7], 7 in offsets, list(offsets), offsets.get(0)) == ([], False, [0], [(1, 2)])
+    assert not EMPTY
+    assert EMPTY.bounds == {}
+
+
+def test_a_set_travels_to_an_executor():
+    offsets = OffsetSet({0: [(1, 2)], 3: [(0, 2**62)]})
+    assert pickle.loads(pickle.dumps(offsets)) == offsets
+
+
+def test_a_set_reads_as_people_write_it():
+    assert str(OffsetSet({3: [(3, 7), (9, 9)], 0: [(1, 1)]})) == "partition 0, offsets 1; partition 3, offsets 3-7, 9"
+    assert format_ranges([(n, n) for n in range(0, 40, 2)], shown=2) == "0, 2, … (18 more)"
 
 
 def make_bitmaps(offsets: set[int]) -> list[tuple[int, bytes]]:
@@ -29,44 +99,20 @@ def make_bitmaps(offsets: set[int]) -> list[tuple[int, bytes]]:
     return bitmaps
 
 
-def expand(ranges: list[tuple[int, int]]) -> set[int]:
-    return {offset for first, last in ranges for offset in range(first, last + 1)}
-
-
 @given(offset_sets)
 def test_runs_are_the_offsets_of_the_bitmaps_merged_and_ascending(offsets: set[int]):
-    runs = list_runs(make_bitmaps(offsets))
-    assert expand(runs) == offsets
-    assert count_offsets(runs) == len(offsets)
-    assert all(last + 1 < first for (_, last), (first, _) in pairwise(runs))
+    runs = OffsetSet({0: list_runs(make_bitmaps(offsets))})
+    assert expand(runs) == {(0, offset) for offset in offsets}
+    assert runs[0] == list_runs(make_bitmaps(offsets))
 
 
-def test_a_run_goes_on_from_one_bitmap_to_the_next():
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_run_goes_on_from_one_bitmap_to_the_next(step: int):
     bitmaps = make_bitmaps(set(range(BUCKET_SIZE - 2, BUCKET_SIZE + 3)))
-    assert list_runs(reversed(bitmaps)) == [(BUCKET_SIZE - 2, BUCKET_SIZE + 2)]
+    assert list_runs(bitmaps[::step]) == [(BUCKET_SIZE - 2, BUCKET_SIZE + 2)]
 
 
-@given(offset_sets, st.integers(0, 1000), st.integers(0, 100_000))
-def test_clipped_and_missing_offsets_are_the_whole_range(offsets: set[int], first: int, length: int):
-    runs, end = list_runs(make_bitmaps(offsets)), first + length
-    assert expand(clip_ranges(runs, first, end)) == {o for o in offsets if first <= o < end}
-    assert expand(invert_ranges(runs, first, end)) == set(range(first, end)) - offsets
-
-
-@pytest.mark.parametrize(
-    ("planned", "overlap"),
-    [
-        ({0: (0, 5)}, {}),
-        ({0: (0, 6)}, {0: [(5, 5)]}),
-        ({0: (9, 30), 1: (0, 9)}, {0: [(9, 9), (20, 29)]}),
-        ({0: (40, 50)}, {}),
-        ({7: (0, 50)}, {}),
-    ],
-)
-def test_only_what_a_plan_covers_overlaps(planned, overlap):
-    assert select_overlap({0: [(5, 9), (20, 29)], 1: []}, planned) == overlap
-
-
-def test_ranges_are_described_and_cut():
-    assert describe_ranges([(3, 7), (9, 9)]) == "3-7, 9"
-    assert describe_ranges([(n, n) for n in range(0, 40, 2)], shown=2) == "0, 2, … (18 more)"
+@given(st.lists(st.integers(0, 200), min_size=1))
+def test_ranges_of_offsets_in_any_order_are_theirs(offsets: list[int]):
+    ranges = list_ranges(np.array(offsets, np.int64))
+    assert OffsetSet({0: ranges}) == {0: ranges} == OffsetSet({0: [(o, o) for o in offsets]})

@@ -7,7 +7,6 @@ import pytest
 
 from bronze.config import InspectConfig, ReplayConfig
 from bronze.errors import ConfigError, InvalidOptionError
-from bronze.offsets import count_offsets, find_bounds, split_ranges
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
 
 PATHS = {"output_path": "/lake/bronze", "dlq_path": "/lake/dlq"}
@@ -60,17 +59,3 @@ def test_a_filter_that_cannot_be_used_is_named(wrong: dict[str, Any]):
 def test_a_dlq_is_required():
     with pytest.raises(ConfigError, match="^--dlq-path is required"):
         InspectConfig(output_path="/lake/bronze")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_parts_of_ranges_are_bounded_and_together_the_whole(size: int):
-    ranges = {2: [(5, 9), (12, 12)], 0: [(0, 3)], 1: []}
-    parts = list(split_ranges(ranges, size))
-    counts = [sum(map(count_offsets, part.values())) for part in parts]
-    assert counts == [size] * (10 // size) + [10 % size] * (10 % size > 0)
-    listed = [(p, o) for part in parts for p, pairs in part.items() for a, b in pairs for o in range(a, b + 1)]
-    assert listed == [(p, o) for p in (0, 2) for a, b in ranges[p] for o in range(a, b + 1)]
-
-
-def test_bounds_are_first_and_exclusive_end():
-    assert find_bounds({0: [(5, 9), (12, 12)], 1: []}) == {0: (5, 13)}

@@ -83,7 +83,7 @@ def list_functions(module: Path) -> Iterator[tuple[str, int]]:
 
 @each_module
 def test_a_module_has_at_most_400_lines(module: Path):
-    assert len(module.read_text().splitlines()) <= (700 if module.name == "errors.py" else 400)
+    assert len(module.read_text().splitlines()) <= 400
 
 
 @each_module
@@ -100,7 +100,7 @@ def test_the_ingestion_loads_few_lines():
     script = "import sys, bronze.stream; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('bronze')))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert str(LIB / "bronze" / "tasks.py") in loaded
-    assert sum(len(Path(file).read_text().splitlines()) for file in loaded) <= 6_900
+    assert sum(len(Path(file).read_text().splitlines()) for file in loaded) <= 7_000
 
 
 def list_imports(module: Path) -> Iterator[str]:

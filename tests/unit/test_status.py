@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from bronze.config import StatusConfig
-from bronze.delta.log import measure_batches
-from bronze.ops.lag import Retention, describe_unknown, measure_lag
+from bronze.delta.statistics import measure_batches
+from bronze.ops.lag import Retention, explain_unknown_headroom, measure_lag
 from bronze.ops.measure import choose_minutes
 from bronze.ops.status import _select_measured
 
@@ -61,8 +61,8 @@ def test_the_headroom_is_not_known_where_no_clock_could_mean_the_timestamp(times
 
 def test_a_note_names_the_partitions_whose_headroom_is_not_known():
     lag = measure_lag({0: 5, 1: 0}, {0: (0, 6), 1: (0, 7)}, {0: 1, 1: hours_ago(1)}, DAY, NOW)
-    assert describe_unknown(lag, DAY).startswith("the headroom of partitions 0 is not known")
-    assert describe_unknown(lag.loc[[1]], DAY) == ""
+    assert explain_unknown_headroom(lag, DAY).startswith("the headroom of partitions 0 is not known")
+    assert explain_unknown_headroom(lag.loc[[1]], DAY) == ""
 
 
 @pytest.mark.parametrize(

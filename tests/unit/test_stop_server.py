@@ -29,7 +29,7 @@ def find_port(family: socket.AddressFamily) -> int:
 def test_an_ipv6_address_is_listened_on(bronze_log: pytest.LogCaptureFixture):
     port = find_port(socket.AF_INET6)
     switch = StopSwitch()
-    with serve_stop(switch, "app-1", make_config(http_host="::1", http_port=port)):
+    with serve_stop(switch.request, "app-1", make_config(http_host="::1", http_port=port)):
         url = bronze_log.messages[0].rpartition(" ")[2]
         assert url == f"http://[::1]:{port}/api/v1/applications/app-1/stop"
         with urllib.request.urlopen(urllib.request.Request(url, method="POST")) as answer:
@@ -43,7 +43,7 @@ def test_an_ipv6_address_is_listened_on(bronze_log: pytest.LogCaptureFixture):
 def test_a_host_that_cannot_be_listened_on_is_refused(host: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "t0ken")
     with pytest.raises(ConfigError, match="^cannot listen on .*choose another --http-port or --http-host"):
-        StopServer(StopSwitch(), "app-1", make_config(http_host=host, http_port=1))
+        StopServer(StopSwitch().request, "app-1", make_config(http_host=host, http_port=1))
 
 
 @pytest.mark.parametrize("host", ["[::1]", "http://a", "a b", "*", "ä.example"])
@@ -101,7 +101,7 @@ def test_a_token_file_that_is_emptied_after_the_start_does_not_open_the_server(t
     config = make_config(http_token_file=str(file), http_port=find_port(socket.AF_INET))
     file.write_text("")
     with pytest.raises(InvalidOptionError):
-        StopServer(StopSwitch(), "app-1", config)
+        StopServer(StopSwitch().request, "app-1", config)
 
 
 @pytest.mark.parametrize("token", ["t0ken", "two words", "~!@#$%^&*()_+=,.:;'\""])
@@ -109,7 +109,7 @@ def test_a_token_of_one_line_is_asked_for(token: str, tmp_path: Path, bronze_log
     file = tmp_path / "token"
     file.write_text(f"  {token}\n\n")
     config = make_config(http_token_file=str(file), http_port=find_port(socket.AF_INET))
-    with serve_stop(StopSwitch(), "app-1", config):
+    with serve_stop(StopSwitch().request, "app-1", config):
         url = f"http://127.0.0.1:{config.http_port}/api/v1/applications"
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(url)

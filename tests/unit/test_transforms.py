@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bronze.offsets import OffsetRanges
+from bronze.offsets import OffsetSet
 from bronze.transforms import BRONZE_ARROW, Counts, drop_present, split_records
 from tests.support.builders import EVENT_TIME, INGESTED_AT, KAFKA_TIME, make_records, make_value, read_rows, to_micros
 
@@ -145,27 +145,27 @@ def test_no_records_are_no_rows():
 @pytest.mark.parametrize("use_dlq", [True, False])
 def test_counts_are_by_partition_and_by_error_type_wherever_the_records_went(use_dlq: bool):
     _, _, counts = split(MIXED, use_dlq, partitions=[0, 1, 1, 2, 2, 2, 2, 2, 2, 0])
-    assert counts.partitions == {0: 2, 1: 2, 2: 6}
-    assert counts.invalid == dict.fromkeys(ERRORS, 1)
+    assert counts.by_partition == {0: 2, 1: 2, 2: 6}
+    assert counts.by_error_type == dict.fromkeys(ERRORS, 1)
     assert counts.present == 0
 
 
 def test_records_that_are_present_are_counted_but_not_written():
-    result = split_records(make_records(MIXED), 7, INGESTED_AT, use_dlq=True, present={0: [(0, 1), (8, 8)]})
+    result = split_records(make_records(MIXED), 7, INGESTED_AT, use_dlq=True, present=OffsetSet({0: [(0, 1), (8, 8)]}))
     assert result.counts.present == 3
-    assert result.counts.partitions == {0: 10}
-    assert result.counts.invalid == dict.fromkeys(ERRORS[1:7], 1)
+    assert result.counts.by_partition == {0: 10}
+    assert result.counts.by_error_type == dict.fromkeys(ERRORS[1:7], 1)
     assert result.bronze["_kafka_offset"].to_pylist() == [9]
     assert result.dlq["_kafka_offset"].to_pylist() == [2, 3, 4, 5, 6, 7]
 
 
 def test_counts_add_up():
-    total = Counts()
-    for _ in range(2):
-        total.add(split([GOOD, None])[2])
-    assert (total.partitions, total.invalid, total.present) == ({0: 4}, {"tombstone": 2}, 0)
+    total = sum((split([GOOD, None])[2] for _ in range(2)), Counts())
+    assert (total.by_partition, total.by_error_type, total.present) == ({0: 4}, {"tombstone": 2}, 0)
+    assert (total.total, total.valid, total.invalid) == (4, 2, 2)
 
 
+Ranges = dict[int, list[tuple[int, int]]]
 TEN = make_records([b"x"] * 10, partitions=[0] * 5 + [1] * 5, offsets=[10, 11, 12, 13, 14] * 2)
 
 
@@ -191,14 +191,14 @@ def positions(records: pa.RecordBatch) -> list[tuple[int, int]]:
     ],
 )
 def test_exactly_the_offsets_in_the_ranges_of_their_partition_are_dropped(
-    present: OffsetRanges, left_in_partition_0: list[int]
+    present: Ranges, left_in_partition_0: list[int]
 ):
-    found = positions(drop_present(TEN, present))
+    found = positions(drop_present(TEN, OffsetSet(present)))
     assert found == [(0, o) for o in left_in_partition_0] + [(1, o) for o in range(10, 15)]
 
 
 def test_ranges_of_every_partition_can_drop_all_records():
-    assert positions(drop_present(TEN, {0: [(10, 14)], 1: [(10, 14)]})) == []
+    assert positions(drop_present(TEN, OffsetSet({0: [(10, 14)], 1: [(10, 14)]}))) == []
 
 
 @st.composite
@@ -211,7 +211,9 @@ def offset_ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=30),
     st.dictionaries(st.integers(0, 3), offset_ranges(), max_size=4),
 )
-def test_dropping_agrees_with_looking_up_each_position(found: list[tuple[int, int]], present: OffsetRanges):
+def test_dropping_agrees_with_looking_up_each_position(found: list[tuple[int, int]], present: Ranges):
     records = make_records([b"x"] * len(found), [p for p, _ in found], [o for _, o in found])
     naive = {(p, o) for p, ranges in present.items() for first, last in ranges for o in range(first, last + 1)}
-    assert positions(drop_present(records, present)) == [position for position in found if position not in naive]
+    assert positions(drop_present(records, OffsetSet(present))) == [
+        position for position in found if position not in naive
+    ]

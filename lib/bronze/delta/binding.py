@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from bronze.delta.ledger import Place, TopicLedger
 from bronze.delta.tables import OWN_PROPERTIES, CheckedTable, TableState, read_table_state
 from bronze.errors import ConfigError, NotADeltaTableError
+from bronze.offsets import OffsetSet
 from bronze.runtime.paths import to_local_path
 
 # A table property of an older version.
@@ -22,23 +23,87 @@ _DLQ_PATHS = f"{OWN_PROPERTIES}dlqPaths"
 
 
 @dataclass(frozen=True)
-class KnownDlqs:
-    """The DLQs of a topic.
+class DlqBinding:
+    """A bronze table and its DLQs of one topic.
 
     Attributes:
+        topic: Kafka topic.
+        bronze: The bronze table.
+        dlq: The configured DLQ; None where none is.
         ledger: What bronze knows of the topic.
         paths: Where the DLQs are that it names, by their table ids.
         missing: Those that it names and that are not there.
         twin: Where the DLQ is as well, though bronze was not copied with it; empty where it is in one place.
     """
 
+    topic: str
+    bronze: CheckedTable
+    dlq: CheckedTable | None
     ledger: TopicLedger
     paths: dict[str, str]
     missing: tuple[Place, ...]
     twin: str = ""
 
+    @property
+    def given(self) -> str:
+        """Id of the configured DLQ; empty where none is, or it does not exist yet."""
+        return self.dlq.id if self.dlq else ""
 
-def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str) -> KnownDlqs:
+    @property
+    def dlq_paths(self) -> list[str]:
+        """Paths of all DLQs that are there, each table once: the configured one, and those that bronze names."""
+        given = {self.dlq.id: self.dlq.path} if self.dlq and self.dlq.state else {}
+        return list((given | self.paths | given).values())
+
+    def check(self, change: bool) -> None:
+        """Refuse a run whose DLQ is not the one that bronze names for the topic; the first DLQ is no change.
+
+        Args:
+            change: Whether the change was decided (``--change-dlq``).
+
+        Raises:
+            ConfigError: A DLQ that bronze names is gone. Bronze names another. The DLQ belongs to another bronze table.
+        """
+        if change:
+            return
+        ledger, bronze, dlq = self.ledger, self.bronze, self.dlq
+        # An older version may have noted several DLQs: then nobody has said which one it is.
+        is_decided = bool(ledger.bronze_path) or len(ledger.dlqs) < 2
+        matches = is_decided and self.given == (ledger.dlq.id if ledger.dlq else "")
+        if self.missing and (matches or ledger.dlq is None or ledger.dlq in self.missing):
+            raise missing_dlq_error(self.missing[0].path, bronze.path)
+        if self.twin:
+            raise other_dlq_error(bronze.path, self.topic, [self.twin], dlq.path if dlq else "")
+        if ledger.dlqs and not matches:
+            names = [] if is_decided and not ledger.dlq else self._names
+            raise other_dlq_error(bronze.path, self.topic, names, dlq.path if dlq else "")
+        owner = dlq.state.note.bronze.get(self.topic) if dlq and dlq.state else None
+        if dlq and owner and owner.id != bronze.id:
+            raise taken_dlq_error(dlq.path, self.topic, owner.path, missing="" if bronze.state else bronze.path)
+
+    def check_is_named(self) -> None:
+        """Refuse to replay from, or audit, a DLQ that bronze does not name; where it names none, any will do.
+
+        Raises:
+            ConfigError: With those that it names.
+        """
+        if self.dlq and self.ledger.dlqs and self.given and self.given not in self.paths:
+            raise other_dlq_error(self.bronze.path, self.topic, self._names, self.dlq.path)
+
+    @property
+    def _names(self) -> list[str]:
+        places = [self.ledger.dlq] if self.ledger.dlq else self.ledger.earlier
+        return [self.paths.get(place.id, place.path) for place in places]
+
+    def bind(self, ledger: TopicLedger, dlq: CheckedTable | None) -> TopicLedger:
+        """A ledger with a DLQ as the topic's; the one before becomes an earlier one, one that is gone is forgotten."""
+        place = dlq.place if dlq else None
+        forgotten = {each.id for each in (*self.missing, *([place] if place else []))}
+        earlier = tuple(Place(p.id, self.paths.get(p.id, p.path)) for p in ledger.dlqs if p.id not in forgotten)
+        return msgspec.structs.replace(ledger, dlq=place, earlier=earlier, bronze_path=self.bronze.path)
+
+
+def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str) -> DlqBinding:
     """Look for the DLQs that bronze names for a topic.
 
     A DLQ is its table id. Where the configured path has it, that is the table, also if a copy lies where it was last
@@ -54,7 +119,7 @@ def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | Non
             missing.append(place)
         else:
             paths[place.id] = path
-    return KnownDlqs(ledger, paths, tuple(missing), _find_twin(spark, ledger, bronze, dlq))
+    return DlqBinding(topic, bronze, dlq, ledger, paths, tuple(missing), _find_twin(spark, ledger, bronze, dlq))
 
 
 def _find_twin(spark: SparkSession, ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None) -> str:
@@ -103,7 +168,7 @@ def _migrate(spark: SparkSession, state: TableState, topic: str) -> TopicLedger:
     return TopicLedger(
         dlq=dlq,
         earlier=earlier,
-        lost={int(partition): [(first, last) for first, last in ranges] for partition, ranges in lost.items()},
+        lost=OffsetSet({int(partition): ranges for partition, ranges in lost.items()}),
     )
 
 
@@ -118,51 +183,24 @@ def _find_places(spark: SparkSession, paths: Iterable[str], topic: str) -> Itera
             yield Place(state.table_id if state else "", path)
 
 
-def list_tables_with_positions(
-    spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str
-) -> list[str]:
-    """Paths of all tables that positions of a topic may be in: bronze, the DLQ, DLQs before; each table once."""
-    return list_paths(find_dlqs(spark, bronze, dlq, topic), bronze, dlq)
-
-
-def list_paths(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None) -> list[str]:
-    """Paths of bronze, where it exists, and of all its DLQs that are there; each table once."""
-    tables = {bronze.state.table_id: bronze.path} if bronze.state else {}
-    given = {dlq.state.table_id: dlq.path} if dlq and dlq.state else {}
-    return list((tables | given | known.paths | given).values())
-
-
-def check_dlq(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable | None, topic: str, change: bool) -> None:
-    """Refuse a run whose DLQ is not the one that bronze names for the topic.
-
-    The first DLQ is no change.
-
-    Args:
-        known: What bronze names.
-        bronze: The bronze table.
-        dlq: The configured DLQ; None where none is.
-        topic: Kafka topic.
-        change: Whether the change was decided (``--change-dlq``).
+def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = "") -> None:
+    """Refuse to create a DLQ where one is gone that bronze names for another topic.
 
     Raises:
-        ConfigError: A DLQ that bronze names is gone. Bronze names another. The DLQ belongs to another bronze table.
+        ConfigError: With its path.
     """
-    if change:
-        return
-    ledger, given = known.ledger, dlq.state.table_id if dlq and dlq.state else ""
-    # An older version may have noted several DLQs: then nobody has said which one it is.
-    is_decided = bool(ledger.bronze_path) or len(ledger.dlqs) < 2
-    matches = is_decided and given == (ledger.dlq.id if ledger.dlq else "")
-    if known.missing and (matches or ledger.dlq is None or ledger.dlq in known.missing):
-        raise missing_dlq_error(known.missing[0].path, bronze.path)
-    if known.twin:
-        raise other_dlq_error(bronze.path, topic, [known.twin], dlq.path if dlq else "")
-    if ledger.dlqs and not matches:
-        names = [] if is_decided and not ledger.dlq else _name_dlqs(known)
-        raise other_dlq_error(bronze.path, topic, names, dlq.path if dlq else "")
-    owner = dlq.state.note.bronze.get(topic) if dlq and dlq.state else None
-    if dlq and owner and owner.id != (bronze.state.table_id if bronze.state else ""):
-        raise taken_dlq_error(dlq.path, topic, owner.path, missing="" if bronze.state else bronze.path)
+    if dlq and dlq.state is None and bronze.state:
+        ledgers = bronze.state.note.ledger
+        named = [place.path for other, ledger in ledgers.items() if other != topic for place in ledger.dlqs]
+        named += [] if ledgers or topic else json.loads(bronze.state.properties.get(_DLQ_PATHS, "[]"))
+        if any(_is_same_path(path, dlq.path) for path in named):
+            raise missing_dlq_error(dlq.path, bronze.path)
+
+
+def _is_same_path(one: str, other: str) -> bool:
+    """Whether two spellings mean the same place, as far as links on local disks tell."""
+    local = [to_local_path(path) for path in (one, other)]
+    return one == other or (None not in local and len({os.path.realpath(str(path)) for path in local}) == 1)
 
 
 def missing_dlq_error(dlq_path: str, output_path: str) -> ConfigError:
@@ -213,58 +251,3 @@ def changed_dlq_error(output_path: str, topic: str, dlq_path: str) -> ConfigErro
         f"{'the DLQ ' + dlq_path if dlq_path else 'no DLQ'} now, or its DLQ belongs to another table.",
         hint=f"Nothing was lost: start again {'with that --dlq-path' if dlq_path else 'without --dlq-path'}",
     )
-
-
-def _name_dlqs(known: KnownDlqs) -> list[str]:
-    places = [known.ledger.dlq] if known.ledger.dlq else known.ledger.earlier
-    return [known.paths.get(place.id, place.path) for place in places]
-
-
-def make_place(table: CheckedTable | None) -> Place | None:
-    """A table by its id and path; None where there is none."""
-    return Place(table.state.table_id, table.path) if table and table.state else None
-
-
-def bind_dlq(ledger: TopicLedger, bronze: CheckedTable, dlq: CheckedTable | None, known: KnownDlqs) -> TopicLedger:
-    """The ledger with the configured DLQ as the topic's; the one before becomes an earlier one.
-
-    Args:
-        ledger: What bronze knows of the topic.
-        bronze: The bronze table.
-        dlq: The configured DLQ; None where none is.
-        known: Where the DLQs are; those that are gone are forgotten.
-    """
-    place = make_place(dlq)
-    forgotten = {each.id for each in (*known.missing, *([place] if place else []))}
-    earlier = tuple(Place(p.id, known.paths.get(p.id, p.path)) for p in ledger.dlqs if p.id not in forgotten)
-    return msgspec.structs.replace(ledger, dlq=place, earlier=earlier, bronze_path=bronze.path)
-
-
-def check_known(known: KnownDlqs, bronze: CheckedTable, dlq: CheckedTable, topic: str) -> None:
-    """Refuse to replay from, or audit, a DLQ that bronze does not name; where it names none, any will do.
-
-    Raises:
-        ConfigError: With those that it names.
-    """
-    if known.ledger.dlqs and dlq.state and dlq.state.table_id not in known.paths:
-        raise other_dlq_error(bronze.path, topic, _name_dlqs(known), dlq.path)
-
-
-def check_not_gone(bronze: CheckedTable, dlq: CheckedTable | None, topic: str = "") -> None:
-    """Refuse to create a DLQ where one is gone that bronze names for another topic.
-
-    Raises:
-        ConfigError: With its path.
-    """
-    if dlq and dlq.state is None and bronze.state:
-        ledgers = bronze.state.note.ledger
-        named = [place.path for other, ledger in ledgers.items() if other != topic for place in ledger.dlqs]
-        named += [] if ledgers or topic else json.loads(bronze.state.properties.get(_DLQ_PATHS, "[]"))
-        if any(_is_same_path(path, dlq.path) for path in named):
-            raise missing_dlq_error(dlq.path, bronze.path)
-
-
-def _is_same_path(one: str, other: str) -> bool:
-    """Whether two spellings mean the same place, as far as links on local disks tell."""
-    local = [to_local_path(path) for path in (one, other)]
-    return one == other or (None not in local and len({os.path.realpath(str(path)) for path in local}) == 1)

@@ -6,291 +6,242 @@ out what is there by now, and tries again. The DLQ is committed before bronze: a
 that Spark runs again at the next start, and the overlap guard then leaves out what is in the tables.
 """
 
-import json
 import logging
-import re
-from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
+import msgspec
 from pyspark.sql import DataFrame, SparkSession
 
-from bronze.delta.ddl import quote_path
-from bronze.delta.ledger import SHARED_APP_ID, CommitNote, FoundNote, find_note, find_restore, parse_commit
-from bronze.delta.log_files import LogCheckpoints, read_interval
-from bronze.delta.tables import is_watched, read_commit, read_snapshot, read_transaction_version
-from bronze.errors import BronzeError
-from bronze.parquet import DataFile
-from bronze.runtime.spark_errors import explain_failures
-
-
-class ConflictError(Exception):
-    """Raised when somebody else of ours appended to a table since it was looked up."""
-
-
-def _changed_table_error(path: str) -> BronzeError:
-    return BronzeError(
-        f"{path} was altered, replaced or deleted since this run began",
-        hint="run the same command again: the table is checked anew",
-    )
-
-
-class OwnTable(ABC):
-    """One table as a writer of ours sees it: who has committed since, and the commit itself."""
-
-    def __init__(self, path: str):
-        self.path = path
-        self.found = FoundNote()
-        self._state: tuple[int, int] | None = None  # version of the table, and of SHARED_APP_ID in it
-        self._searched: int | None = None  # to which version a RESTORE was looked for
-        self.refresh()
-
-    @property
-    def note(self) -> CommitNote:
-        """What the newest commit of ours says."""
-        return self.found.note or CommitNote("none")
-
-    @property
-    def version(self) -> int:
-        """The table's version, as of the last look and the commits through this object."""
-        return self._state[0] if self._state else -1
-
-    @abstractmethod
-    def _read_state(self) -> tuple[int, int]:
-        """The table's newest version, and its version of SHARED_APP_ID (0 where there is none).
-
-        Raises:
-            BronzeError: It is another table, or was altered, since it was opened.
-        """
-
-    @abstractmethod
-    def _append(self, rows: Any, note: CommitNote, shared: int) -> None:
-        """Append rows, or nothing, in one transaction.
-
-        Raises:
-            ConflictError: Another writer of ours has committed since.
-        """
-
-    def keep_log_short(self, spark: SparkSession) -> None:  # noqa: B027
-        """After the commits of a batch: what the writer does for those who open the table; nothing may fail by it."""
-
-    def refresh(self) -> bool:
-        """Read the table's newest state; whether anybody committed since, other than through this object."""
-        before, self._state = self._state, self._read_state()
-        if self._state == before:
-            return False
-        version, shared = self._state
-        if before is None or shared != before[1]:
-            self.found = find_note(self._read_commit, version, shared)
-        searched, self._searched = self._searched, version
-        if searched and find_restore(self._read_commit, searched + 1, version) is not None:
-            log.warning(
-                "Warning: %s was restored to an earlier version while this run uses it; bronze audit says what is "
-                "missing, bronze backfill adds what Kafka still holds",
-                self.path,
-            )
-        return True
-
-    def _read_commit(self, version: int) -> str | None:
-        return read_commit(self.path, version)
-
-    def check_unchanged(self) -> None:
-        """Raise the conflict that a commit would, before any table is committed to."""
-        assert self._state is not None
-        if self._read_state()[1] != self._state[1]:
-            raise ConflictError(self.path)
-
-    def commit(self, rows: Any, note: CommitNote) -> None:
-        """Append rows in one transaction; without rows, it tells other writers what the note says.
-
-        Raises:
-            ConflictError: Another writer of ours has committed since the last ``refresh``.
-            BronzeError: It is another table, or was altered.
-        """
-        self.check_unchanged()
-        assert self._state is not None
-        version, shared = self._state
-        self._append(rows, note, shared + 1)
-        # Where others committed in between, the table's version is higher, and the next ``refresh`` says so.
-        self._state = (version + 1, shared + 1)
-        self.found = FoundNote(version + 1, note)
-
+from bronze.delta.binding import changed_dlq_error, taken_dlq_error
+from bronze.delta.ledger import CommitNote, Place, TopicLedger, new_note
+from bronze.delta.own_table import ConflictError, OwnTable
+from bronze.errors import AppendConflictError
+from bronze.offsets import EMPTY, OffsetSet
+from bronze.tasks import BatchTask
+from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-
-# As Spark says it of its own appends. An UPDATE that began before one need not conflict then, where the isolation level
-# of the engine that runs it allows that (WriteSerializable).
-_BLIND_APPEND = {"isBlindAppend": True}
-# deltalake reads some retentions otherwise than Delta does, and would delete what the table's owner keeps.
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+ATTEMPTS = 5
+Answer = TypeVar("Answer")
 
 
-class TableLog(OwnTable):
-    """One table through deltalake.
+@dataclass(frozen=True)
+class Source:
+    """Where a batch comes from, and what its commits say of it.
 
-    ``refresh`` notices every foreign commit, also of writers that are not ours. What makes a commit fail is only the
-    shared transaction, so OPTIMIZE and DELETE are in nobody's way.
+    Attributes:
+        kind: ``ingest``, ``backfill`` or ``replay``.
+        query_id: The streaming query, or the run.
+        topic: Kafka topic.
+        covered: Offsets that the batch reads from Kafka; of a replay, those that it appends.
+        uncertain: Offsets that it may have read, or Kafka had deleted before; known after the commit.
+        begins: Where the stream began, per partition; empty for a backfill or replay.
     """
 
-    def __init__(self, path: str):
-        self._table = DeltaTable(path)
-        self._shape = _read_shape(self._table)
-        self._newest = _identify_commit(path, self._table.version())
-        self._checkpoints = LogCheckpoints(path)
-        super().__init__(path)
+    kind: str
+    query_id: str
+    topic: str
+    covered: OffsetSet = EMPTY
+    uncertain: OffsetSet = EMPTY
+    begins: Mapping[int, int] = field(default_factory=dict)
 
-    def _read_state(self) -> tuple[int, int]:
-        found = _identify_commit(self.path, self._table.version())
-        if found is None:  # the log was cleaned, or another table is there
-            self._table = self._open_again()
-        elif found != self._newest:
-            raise _changed_table_error(self.path)
-        else:
-            self._table.update_incremental()  # a handle stays at its version, even after its own commit
-        if _read_shape(self._table) != self._shape:
-            raise _changed_table_error(self.path)
-        self._newest = _identify_commit(self.path, self._table.version())
-        return self._table.version(), self._table.transaction_version(SHARED_APP_ID) or 0
+    def is_news(self, ledger: TopicLedger) -> bool:
+        """Whether the ledger is to know of the batch: that it read offsets, or where a stream began.
 
-    def _open_again(self) -> DeltaTable:
-        try:
-            table = DeltaTable(self.path)
-        except DeltaError:
-            raise _changed_table_error(self.path) from None
-        if table.version() < self._table.version():
-            raise _changed_table_error(self.path)
-        return table
+        The offsets of a replay were read before. A stream's first batch may be empty.
+        """
+        return self.kind != "replay" and (bool(self.covered) or not self.begins.keys() <= ledger.begins.keys())
 
-    def keep_log_short(self, spark: SparkSession) -> None:
-        """Write a checkpoint of the log where one is due."""
-        interval = read_interval(self._table.metadata().configuration)
-        self._checkpoints.write_if_due(spark, self.version, interval)
 
-    def _append(self, rows: list[DataFile] | None, note: CommitNote, shared: int) -> None:
-        files = rows or []
-        _check_files(self.path, files)
-        with explain_failures(f"{self.path}/_delta_log"):
+@dataclass(frozen=True)
+class Written:
+    """A batch that is ready to be committed: its counts, and for each table what is to be appended (None: nothing)."""
+
+    counts: Counts
+    rows: dict[str, Any]
+
+
+class TableWriter:
+    """Commits batches to the tables, the DLQ before bronze; the subclasses say how rows are written and committed."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, OwnTable],
+        write: Callable[[DataFrame, BatchTask], AbstractContextManager[Written]],
+    ):
+        """
+        Args:
+            tables: ``dlq``, where there is one, before ``bronze``.
+            write: Decodes Kafka records and writes their rows, which ``commit`` takes while the block lasts.
+        """
+        self._tables, self.write = dict(tables), write
+        self._bound: tuple[str, Place | None, Place] | None = None
+        self._has_missed = False  # whether a retry has seen commits of others that nobody was told of
+
+    @property
+    def ledger(self) -> dict[str, TopicLedger]:
+        """What bronze knows of each topic, as of the last look."""
+        return self._tables["bronze"].note.ledger
+
+    def has_changed(self) -> bool:
+        """Whether anybody committed to a table since this was last asked, other than through this object.
+
+        Raises:
+            BronzeError: A table is another one, or was altered.
+            ConfigError: Another run has given bronze another DLQ.
+        """
+        has_changed, self._has_missed = self._look() or self._has_missed, False
+        return has_changed
+
+    def _look(self) -> bool:
+        changed = [table.refresh() for table in self._tables.values()]  # a list: each must look
+        self._check_bound()
+        return any(changed)
+
+    def mark_counted(self, task: BatchTask, source: Source) -> BatchTask:
+        """The task with the offsets whose records the ledger has counted, or will count after the commit."""
+        known = self.ledger.get(source.topic, TopicLedger()).read
+        return replace(task, counted=(known & source.covered) | source.uncertain)
+
+    def commit(self, written: Written, committed: dict[str, Counts], source: Source, batch_id: int) -> None:
+        """Commit to each table that was not committed to yet.
+
+        Bronze is committed to also where a batch has no rows for it: it must know which offsets were read.
+
+        Args:
+            written: The batch.
+            committed: The counts of what each table has of it by now; an attempt after a conflict has the same.
+            source: What the commits say of the batch.
+            batch_id: Batch of the query.
+
+        Raises:
+            ConflictError: Another writer of ours has committed since the last look.
+        """
+        is_news = source.is_news(self.ledger.get(source.topic, TopicLedger()))
+        for table in self._tables.values():
+            table.check_unchanged()
+        for name, table in self._tables.items():
+            if name not in committed:
+                must_know = name == "bronze" and is_news
+                if written.rows.get(name) is not None or must_know:
+                    note = _make_note(table.note, source, written.counts, batch_id)
+                    table.commit(written.rows.get(name), _add_read(note, source, written.counts) if must_know else note)
+                committed[name] = written.counts
+
+    def keep_logs_short(self, spark: SparkSession) -> None:
+        """After the commits of a batch: what the writer does for those who open the tables; nothing may fail by it."""
+        for table in self._tables.values():
+            table.keep_log_short(spark)
+
+    def change_ledger(self, topic: str, change: Callable[[TopicLedger], TopicLedger]) -> None:
+        """Commit a change of what bronze knows of a topic; nothing where it changes nothing.
+
+        Raises:
+            AppendConflictError: Others committed first, each time.
+        """
+
+        def commit(_: bool) -> None:
+            before = self.ledger.get(topic, TopicLedger())
+            if (after := change(before)) != before:
+                note = new_note("ledger", topic=topic, ledger={**self.ledger, topic: after})
+                self._tables["bronze"].commit(None, note)
+
+        self.retry(commit, f"Ledger of {topic}")
+
+    def bind(
+        self, topic: str, change: Callable[[TopicLedger], TopicLedger], bronze: Place, owner: Place | None = None
+    ) -> None:
+        """Commit to the DLQ which bronze table it belongs to, and to bronze which DLQ; from now on both are watched.
+
+        Args:
+            topic: Kafka topic.
+            change: Makes the new ledger of the topic.
+            bronze: The bronze table.
+            owner: The bronze table that the DLQ belonged to when it was checked.
+
+        Raises:
+            ConfigError: Another bronze table has taken the DLQ since.
+        """
+        if dlq := self._tables.get("dlq"):
+
+            def commit(_: bool) -> None:
+                found = dlq.note.bronze.get(topic)
+                if found and found.id not in (bronze.id, owner.id if owner else ""):
+                    raise taken_dlq_error(dlq.path, topic, found.path)
+                if found != bronze:
+                    dlq.commit(None, new_note("ledger", topic=topic, bronze={**dlq.note.bronze, topic: bronze}))
+
+            self.retry(commit, f"DLQ of {topic}")
+        self.change_ledger(topic, change)
+        self._bound = (topic, self.ledger[topic].dlq, bronze)
+
+    def renew(self) -> None:
+        """Commit once more what the newest commits of ours say of the tables, without rows.
+
+        A writer of ours that has looked up a table before must look again then; and no clean-up of the log takes it.
+        """
+        for table in self._tables.values():
+
+            def commit(_: bool, table: OwnTable = table) -> None:
+                table.commit(None, new_note("ledger", ledger=table.note.ledger, bronze=table.note.bronze))
+
+            self.retry(commit, f"Ledger of {table.path}")
+
+    def _check_bound(self) -> None:
+        """Raise where another run has changed the DLQ of bronze, or the bronze table of the DLQ."""
+        if self._bound:
+            topic, place, bronze = self._bound
+            dlq, named = self._tables.get("dlq"), self.ledger.get(topic, TopicLedger()).dlq
+            owner = dlq.note.bronze.get(topic, bronze) if dlq else bronze
+            if (named and named.id) != (place and place.id) or owner.id != bronze.id:
+                raise changed_dlq_error(bronze.path, topic, named.path if named else "")
+
+    def retry(self, commit: Callable[[bool], Answer], name: str) -> Answer:
+        """Commit until no other commit of ours came first; from the second time on, with the tables' newest state.
+
+        Args:
+            commit: Takes whether a conflict came before.
+            name: What is committed, for the log.
+
+        Raises:
+            AppendConflictError: Others committed first, each time.
+        """
+        path = ""
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._table.create_write_transaction(
-                    [_to_action(file) for file in files],
-                    mode="append",
-                    schema=self._table.schema(),
-                    partition_by=self._table.metadata().partition_columns,
-                    commit_properties=CommitProperties(
-                        app_transactions=[Transaction(SHARED_APP_ID, shared)],
-                        custom_metadata={**_BLIND_APPEND, "userMetadata": note.to_json()},
-                    ),
-                    post_commithook_properties=_NO_HOOKS,
-                )
-            except CommitFailedError as error:
-                log.info("Commit to %s failed: %s", self.path, error)
-                raise ConflictError(self.path) from error
+                return commit(attempt > 1)
+            except ConflictError as conflict:
+                path = str(conflict)
+                log.info("%s: others appended to %s, attempt %d", name, path, attempt)
+            if attempt < ATTEMPTS:
+                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+                self._has_missed = self._look() or self._has_missed
+        raise AppendConflictError(
+            f"could not commit to {path} in {ATTEMPTS} attempts, because other writers kept committing first",
+            hint="nothing was lost, run the same command again",
+        )
 
 
-def _read_shape(table: DeltaTable) -> tuple[object, ...]:
-    """What was checked at the start: another identity, schema, constraint or feature must be checked again."""
-    metadata, features = table.metadata(), table.protocol().writer_features
-    properties = {k: v for k, v in metadata.configuration.items() if is_watched(k)}
-    return metadata.id, json.loads(table.schema().to_json()), metadata.partition_columns, properties, features
-
-
-def _identify_commit(path: str, version: int) -> tuple[int, int] | None:
-    """Which file a commit is; None where it is gone.
-
-    A DeltaTable handle does not notice that its table was deleted and recreated: the commit it knows is another then.
-    """
-    try:
-        file = Path(path, "_delta_log", f"{version:020}.json").stat()
-    except FileNotFoundError:
-        return None
-    return file.st_ino, file.st_mtime_ns
-
-
-def _check_files(path: str, files: list[DataFile]) -> None:
-    """On a cluster, an executor's ``file:`` path is its own disk unless it is mounted from a shared one."""
-    for file in files:
-        written = Path(path, file.path)
-        if not written.is_file() or written.stat().st_size != file.size:
-            raise BronzeError(
-                f"an executor wrote {written}, but the driver does not see it, or not whole: is the path on a disk "
-                "that all nodes share?",
-                hint="If not, use --writer delta-spark with a path on a shared file system; nothing was committed",
-            )
-
-
-def _to_action(file: DataFile) -> AddAction:
-    return AddAction(
-        file.path,
-        file.size,
-        file.partition_values,
-        file.modification_time,
-        data_change=True,
-        stats=file.stats,
+def _make_note(before: CommitNote, source: Source, counts: Counts, batch_id: int) -> CommitNote:
+    """What a commit says of its batch, and what the commit before said of the table."""
+    return new_note(
+        source.kind,
+        query_id=source.query_id,
+        batch_id=batch_id,
+        topic=source.topic,
+        offsets=source.covered,
+        counts={name: getattr(counts, name) for name in ("total", "valid", "invalid", "present")},
+        ledger=before.ledger,
+        bronze=before.bronze,
     )
 
 
-_DROPPED = re.compile(r"\[PATH_NOT_FOUND\]|\[DELTA_TABLE_NOT_FOUND\]|/_delta_log does not exist")
-_CONFLICT = re.compile(r"ConcurrentTransactionException|DELTA_CONCURRENT_TRANSACTION")
-_ALTERED = re.compile(r"MetadataChangedException|ProtocolChangedException|DELTA_(METADATA|PROTOCOL)_CHANGED")
-
-
-class SparkTable(OwnTable):
-    """One table through delta-spark, on any file system."""
-
-    def __init__(self, path: str):
-        self._shape: tuple[object, ...] = ()
-        super().__init__(path)
-
-    def _read_state(self) -> tuple[int, int]:
-        snapshot = read_snapshot(SparkSession.active(), self.path)
-        metadata = snapshot.metadata()
-        properties = {k: v for k, v in _to_dict(metadata.configuration()).items() if is_watched(k)}
-        shape = (metadata.id(), metadata.schemaString(), properties)
-        self._shape = self._shape or shape
-        if shape != self._shape:
-            raise _changed_table_error(self.path)
-        return snapshot.version(), read_transaction_version(snapshot, SHARED_APP_ID)
-
-    def _append(self, rows: DataFrame | None, note: CommitNote, shared: int) -> None:
-        spark = SparkSession.active()
-        selected = spark.read.format("delta").load(self.path).limit(0) if rows is None else rows
-        options = {"txnAppId": SHARED_APP_ID, "txnVersion": str(shared), "userMetadata": note.to_json()}
-        _append_rows(selected, self.path, options)
-        if not self._has_committed(note):
-            raise ConflictError(self.path)
-
-    def _has_committed(self, note: CommitNote) -> bool:
-        """Whether the newest commits have the note: Delta says nothing of an append that it skipped."""
-        assert self._state is not None
-        newest = read_snapshot(SparkSession.active(), self.path).version()
-        texts = (self._read_commit(version) or "" for version in range(newest, self._state[0], -1))
-        return any(found is not None and found.commit == note.commit for found in (parse_commit(t).note for t in texts))
-
-
-def _to_dict(scala_map: Any) -> dict[str, str]:
-    pairs = scala_map.iterator()
-    found = {}
-    while pairs.hasNext():
-        pair = pairs.next()
-        found[pair._1()] = pair._2()
-    return found
-
-
-def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
-    # By name, since an append to a path recreates a table that somebody dropped (tried).
-    writer = rows.writeTo(f"spark_catalog.{quote_path(path)}").options(**options)
-    with explain_failures(path):
-        try:
-            writer.append()
-        except (Py4JJavaError, PySparkException) as error:
-            text = f"{type(error).__name__}: {error}"
-            if _CONFLICT.search(text):
-                raise ConflictError(path) from error
-            if _DROPPED.search(text) or _ALTERED.search(text):
-                raise _changed_table_error(path) from error
-            raise
+def _add_read(note: CommitNote, source: Source, counts: Counts) -> CommitNote:
+    """The note with the batch added to the ledger."""
+    known = note.ledger.get(source.topic, TopicLedger()).add_read(source.covered, counts.fresh, source.begins)
+    return msgspec.structs.replace(note, ledger={**note.ledger, source.topic: known})

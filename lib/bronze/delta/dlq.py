@@ -8,11 +8,10 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.config import DlqConfig, TablesConfig
-from bronze.delta.positions import mark_replayed
-from bronze.delta.tables import CheckedTable, no_table_error
+from bronze.config import DlqConfig
+from bronze.delta.positions import is_one_of, mark_replayed
+from bronze.delta.tables import locate_tables, no_table_error
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
-from bronze.pipeline import locate_tables
 
 # What differs from record to record within one kind of error, and what is shown in its place.
 _VALUES = (
@@ -22,29 +21,13 @@ _VALUES = (
 )
 
 
-def open_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTable, CheckedTable]:
-    """Bronze and the DLQ; both must be there.
-
-    Raises:
-        ConfigError: One is not. A table has other columns or another partitioning.
-        NotADeltaTableError: A path holds something else.
-    """
-    bronze, dlq = locate_tables(spark, config)
-    for option, table in (("output-path", bronze), ("dlq-path", dlq)):
-        if table is None or table.state is None:
-            raise no_table_error(option, table.path if table else "")
-    assert dlq is not None
-    return bronze, dlq
-
-
 def select_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
     """The DLQ's rows that the filters leave, with all columns."""
     rows = spark.read.format("delta").load(config.dlq_path).where(F.col("_kafka_topic") == config.kafka_topic)
     if types := parse_error_types(config.error_type):
         rows = rows.where(F.col("_error_type").isin(types))
-    if ranges := parse_offset_ranges(config.offsets):
-        each = (_is_between(p, first, last) for p, pairs in ranges.items() for first, last in pairs)
-        rows = rows.where(_any_of(list(each)))
+    if offsets := parse_offset_ranges(config.offsets):
+        rows = rows.where(is_one_of(offsets))
     return select_time(rows, config)
 
 
@@ -57,19 +40,17 @@ def select_time(rows: DataFrame, config: DlqConfig) -> DataFrame:
     return rows
 
 
-def _any_of(conditions: list[Column]) -> Column:
-    """Whether one of them holds. Halved again and again: Spark goes by recursion through a chain, and not far."""
-    middle = len(conditions) // 2
-    return _any_of(conditions[:middle]) | _any_of(conditions[middle:]) if middle else conditions[0]
-
-
-def _is_between(partition: int, first: int, last: int) -> Column:
-    return (F.col("_kafka_partition") == partition) & F.col("_kafka_offset").between(first, last)
-
-
 def read_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
-    """What ``select_dlq`` selects, without values and keys; ``is_replayed`` is whether bronze has a valid row of it."""
-    open_tables(spark, config)
+    """What ``select_dlq`` selects, without values and keys; ``is_replayed`` is whether bronze has a valid row of it.
+
+    Raises:
+        ConfigError: Bronze or the DLQ is not there. A table has other columns or another partitioning.
+        NotADeltaTableError: A path holds something else.
+    """
+    bronze, dlq = locate_tables(spark, config)
+    for option, table in (("output-path", bronze), ("dlq-path", dlq)):
+        if table is None or table.state is None:
+            raise no_table_error(option, table.path if table else "")
     rows = select_dlq(spark, config).drop("_raw_bytes", "_raw_value", "_kafka_key")
     return mark_replayed(rows, config.output_path, config.kafka_topic)
 

@@ -1,117 +1,208 @@
-"""What the Delta log says of a table: its files, its commits, how long each batch took. Reads no data file.
+"""The one reader of a table's Delta log: its state, its commits, and what those of ours say.
 
-Through delta-spark's own snapshot and Spark's readers, so on any file system.
+On a local disk without Spark, else through Hadoop. ``statistics`` alone asks Spark, for many commits at once.
 """
 
-from datetime import datetime
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
-import pandas as pd
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+import msgspec
+from pyspark.sql import SparkSession
 
-from bronze.decode import EARLIEST, MAX_AHEAD
-from bronze.runtime.frames import collect_frame
-from bronze.schema import TableSpec
+from bronze.delta.ledger import SHARED_APP_ID, CommitNote, decode_note
+from bronze.runtime.paths import find_class, read_text, to_local_path
 
-_STATS = "numRecords LONG, maxValues STRUCT<_kafka_timestamp: TIMESTAMP, _ingested_at: TIMESTAMP>"
-_ACTIONS = (
-    "commitInfo STRUCT<timestamp: LONG, operation: STRING>, "
-    "add STRUCT<size: LONG, dataChange: BOOLEAN, stats: STRING>, remove STRUCT<path: STRING>"
-)
+# Commits to look back through for a ledger, behind commits of an older version of this product, which have none.
+_LOOK_BACK = 1_000
+# Commits to look back through for a RESTORE; what an older one took away, the audit says.
+_LOOK_BACK_RESTORE = 200
 
 
-def list_files(spark: SparkSession, path: str) -> DataFrame:
-    """The files of a table's newest version.
+def open_log(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """Delta's own ``DeltaLog`` of a table, and its newest ``Snapshot``."""
+    opened = find_class(spark, "org.apache.spark.sql.delta.DeltaLog").forTableWithSnapshot(spark._jsparkSession, path)
+    return opened._1(), opened._2()
 
-    Columns ``partitionValues`` (map of text), ``size`` (bytes), ``modified`` (when it was written), ``rows``,
-    ``newest_kafka`` (null where no clock could mean it, or a file has no statistics of it) and ``newest_ingested``
-    (null where a file has none of that).
+
+def read_transaction_version(snapshot: Any, app_id: str) -> int:
+    """The version that a table has of an application; 0 where it has none."""
+    version = snapshot.transactions().get(app_id)
+    return int(version.get()) if version.isDefined() else 0
+
+
+def read_commit(path: str, version: int) -> str | None:
+    """The text of a commit in a table's log; None where it is gone."""
+    if to_local_path(path) is None:
+        return read_text(SparkSession.active(), f"{path}/_delta_log/{version:020}.json")
+    try:
+        return locate_commit(path, version).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def locate_commit(path: str, version: int) -> Path:
+    """The file of a commit of a local table."""
+    return Path(to_local_path(path) or "/nowhere", "_delta_log", f"{version:020}.json")
+
+
+def identify_commit(path: str, version: int) -> tuple[int, int] | None:
+    """Which file a commit of a local table is; None where it is gone.
+
+    Another table at the same path, deleted and recreated meanwhile, has another one.
     """
-    jvm: Any = spark._jvm
-    snapshot = jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
-    files = DataFrame(snapshot.allFiles().toDF(), spark).withColumn("stats", F.from_json("stats", _STATS))
-    ingested = F.col("stats.maxValues._ingested_at")
-    return files.select(
-        "partitionValues",
-        "size",
-        F.timestamp_millis("modificationTime").alias("modified"),
-        F.col("stats.numRecords").alias("rows"),
-        usable_time_column(F.col("stats.maxValues._kafka_timestamp"), ingested).alias("newest_kafka"),
-        ingested.alias("newest_ingested"),
-    )
+    try:
+        file = locate_commit(path, version).stat()
+    except FileNotFoundError:
+        return None
+    return file.st_ino, file.st_mtime_ns
 
 
-def usable_time_column(kafka_timestamp: Column, start: Column) -> Column:
-    """Kafka timestamps of rows, at most the start of their batch; null where no clock could mean them."""
-    earliest = F.timestamp_micros(F.lit(EARLIEST))
-    latest = start + F.make_dt_interval(secs=F.lit(MAX_AHEAD / 1_000_000))
-    return F.when(kafka_timestamp.between(earliest, latest), F.least(kafka_timestamp, start))
+class _Transaction(msgspec.Struct, rename="camel"):
+    app_id: str
+    version: int
 
 
-def count_files(spark: SparkSession, path: str, spec: TableSpec, small_file_mb: int) -> pd.DataFrame:
-    """A row per partition of a table; times are naive UTC.
+class _CommitInfo(msgspec.Struct, rename="camel"):
+    operation: Any = ""  # another engine may write anything there
+    user_metadata: Any = None
+    timestamp: Any = 0
 
-    Columns: the partition columns as text (None for null), ``files``, ``small`` (files below ``small_file_mb``),
-    ``rows``, ``bytes``, ``modified``, ``newest_kafka``, ``newest_ingested`` (the newest of each), ``odd_ingested`` (the
-    newest ingestion of a file whose newest Kafka timestamp says nothing), ``unmeasured`` (files of which neither is
-    known).
+
+class _File(msgspec.Struct, rename="camel"):
+    path: str = ""
+    data_change: bool = False
+    deletion_vector: Any = None
+
+
+class _Action(msgspec.Struct, rename="camel"):
+    """The parts of a log line that are read here."""
+
+    txn: _Transaction | None = None
+    commit_info: _CommitInfo | None = None
+    add: _File | None = None
+    remove: _File | None = None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a log.
+
+    Attributes:
+        operation: Its name, as the engine that wrote it says.
+        shared: Version of SHARED_APP_ID; -1 where it sets none.
+        note: What it says of itself; None where it is not ours.
+        timestamp: Milliseconds since 1970, 0 where unknown.
+        appended: Files whose rows are new, relative to the table; rows that OPTIMIZE only moved are not.
+        has_deleted: Whether it deleted rows.
     """
-    keys = [F.col("partitionValues")[name].alias(name) for name in spec.partition_columns]
-    is_small = F.col("size") < small_file_mb * 1024 * 1024
-    counted = (
-        list_files(spark, path)
-        .groupBy(*keys)
-        .agg(
-            F.count("*").alias("files"),
-            F.count_if(is_small).alias("small"),
-            F.sum("rows").alias("rows"),
-            F.sum("size").alias("bytes"),
-            *(F.max(name).alias(name) for name in ("modified", "newest_kafka", "newest_ingested")),
-            F.max(F.when(F.col("newest_kafka").isNull(), F.col("newest_ingested"))).alias("odd_ingested"),
-            F.count_if(F.col("newest_ingested").isNull()).alias("unmeasured"),
-        )
+
+    operation: str
+    shared: int
+    note: CommitNote | None
+    timestamp: int
+    appended: tuple[str, ...] = ()
+    has_deleted: bool = False
+
+
+def parse_commit(text: str) -> Commit:
+    """Read a commit's JSON lines; a note that is not ours is None."""
+    # Only a line feed ends an action: JSON may hold the other signs that Python takes for the end of a line.
+    actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
+    info = next((a.commit_info for a in actions if a.commit_info), _CommitInfo())
+    added = [action.add for action in actions if action.add]
+    return Commit(
+        str(info.operation),
+        max((a.txn.version for a in actions if a.txn and a.txn.app_id == SHARED_APP_ID), default=-1),
+        decode_note(info.user_metadata),
+        info.timestamp if isinstance(info.timestamp, int) else 0,
+        tuple(file.path for file in added if file.data_change),
+        any(file.deletion_vector for file in added) or any(a.remove and a.remove.data_change for a in actions),
     )
-    return collect_frame(counted)
 
 
-def read_commits(spark: SparkSession, path: str, since: datetime) -> pd.DataFrame:
-    """A row per commit of a table since a time, the newest first; times are naive UTC.
+@dataclass(frozen=True)
+class FoundNote:
+    """The newest commit of ours in a table, and its version; ``note`` is None where it is of an older product."""
 
-    Columns ``version``, ``time``, ``operation``, ``rows`` and ``files`` (added), ``removed`` (files), ``bytes``
-    (added), ``ingested_at`` (start of the batch that the rows are of; null where no rows were added).
-    """
-    actions = (
-        spark.read.schema(_ACTIONS)
-        .option("modifiedAfter", f"{since:%Y-%m-%dT%H:%M:%S}")
-        .option("pathGlobFilter", "*.json")
-        .option("__globPaths__", "false")  # a path is no pattern; Hadoop can escape one, but not with a colon in it
-        .json(f"{path}/_delta_log")
-        .withColumn("version", F.regexp_extract("_metadata.file_name", r"^(\d+)", 1).cast("long"))
-        .withColumn("stats", F.from_json("add.stats", _STATS))
-    )
-    commits = actions.groupBy("version").agg(
-        F.timestamp_millis(F.max("commitInfo.timestamp")).alias("time"),
-        F.max("commitInfo.operation").alias("operation"),
-        F.coalesce(F.sum("stats.numRecords"), F.lit(0)).alias("rows"),
-        F.count("add").alias("files"),
-        F.count("remove").alias("removed"),
-        F.coalesce(F.sum("add.size"), F.lit(0)).alias("bytes"),
-        F.max(F.when(F.col("add.dataChange"), F.col("stats.maxValues._ingested_at"))).alias("ingested_at"),
-    )
-    return collect_frame(commits.orderBy(F.desc("version")))
+    version: int = -1
+    note: CommitNote | None = None
 
 
-def measure_batches(commits: pd.DataFrame) -> pd.DataFrame:
-    """How long each batch took, as the tables show it: from ``_ingested_at``, its start, to its last commit.
+def find_note(read: Callable[[int], str | None], version: int, shared: int) -> FoundNote:
+    """The newest commit of ours that carries a note: behind those of others, and those of an older product.
 
     Args:
-        commits: Commits of both tables; those of a batch have the same ``ingested_at``.
+        read: Text of a commit by its version; None where it is gone.
+        version: Newest version of the table.
+        shared: The table's version of SHARED_APP_ID; 0 where no commit of ours is in it.
 
     Returns:
-        A row per batch in the order of time: ``ingested_at``, ``rows``, ``seconds``.
+        What was found; without a note where commits of ours have none, or are gone.
     """
-    written = commits[(commits["operation"] == "WRITE") & commits["ingested_at"].notna()]
-    batches = written.groupby("ingested_at", as_index=False).agg(rows=("rows", "sum"), time=("time", "max"))
-    batches["seconds"] = (batches.pop("time") - batches["ingested_at"]).dt.total_seconds()
-    return cast(pd.DataFrame, batches)
+    newest = -1
+    for candidate in range(version if shared else -1, -1, -1):
+        text = read(candidate)
+        if text is None or (newest >= 0 and candidate < newest - _LOOK_BACK):
+            break
+        commit = parse_commit(text)
+        if commit.shared == shared:
+            newest = candidate
+        if commit.note and commit.shared >= 0:
+            return FoundNote(candidate, commit.note)
+    return FoundNote(newest)
+
+
+def find_restore(read: Callable[[int], str | None], first: int, last: int) -> int | None:
+    """The version of the newest RESTORE from first to last, among the newest commits; None where there is none."""
+    newest = range(last, max(first, last - _LOOK_BACK_RESTORE) - 1, -1)
+    return next((v for v in newest if parse_commit(read(v) or "").operation == "RESTORE"), None)
+
+
+class NotAppendsError(Exception):
+    """Raised when commits are more than appends that can be read one by one."""
+
+
+class LogReader:
+    """A position in the log of a local table, before its first commit; reads on from there."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._version = self._read_to = -1
+        self._identity: tuple[int, int] | None = None
+
+    def read_appended(self, limit: int) -> Iterator[Path]:
+        """The files that were appended since the position; ends after the commit that exceeds the limit.
+
+        Raises:
+            NotAppendsError: Rows were deleted, commits are gone, or another table is there.
+        """
+        if self._identity != self._identify():
+            raise NotAppendsError("not the log that was read before")
+        if self._version < 0 and not locate_commit(self._path, 0).is_file():
+            raise NotAppendsError("its first commits are gone")
+        self._read_to, count = self._version, 0
+        while count <= limit and locate_commit(self._path, self._read_to + 1).is_file():
+            self._read_to += 1
+            commit = parse_commit(read_commit(self._path, self._read_to) or "")
+            if commit.has_deleted:
+                raise NotAppendsError("rows were deleted")
+            count += len(commit.appended)
+            yield from (Path(to_local_path(self._path) or "", unquote(file)) for file in commit.appended)
+
+    def advance(self) -> None:
+        """Move the position behind what was read."""
+        self._version = self._read_to
+        self._identity = self._identify()
+
+    def skip_to_end(self) -> None:
+        """Move the position behind all commits that are there."""
+        folder = locate_commit(self._path, 0).parent
+        versions = [int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal()]
+        self._read_to = max(versions, default=-1)
+        self.advance()
+
+    def _identify(self) -> tuple[int, int] | None:
+        return identify_commit(self._path, self._version) if self._version >= 0 else None

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from pyspark.sql import SparkSession
 
+from bronze.delta.log import open_log
 from bronze.delta.tables import read_table_state
-from bronze.runtime.paths import to_local_path
+from bronze.runtime.paths import find_class, to_local_path
 from bronze.schema import CLEANED_BY
 
 log = logging.getLogger(__name__)
@@ -96,21 +97,6 @@ def write_checkpoint(spark: SparkSession, path: str) -> None:
     written = delta_log.writeCheckpointFiles(snapshot, find_class(spark, "scala.Option").empty())
     delta_log.writeLastCheckpointFile(delta_log, written, True)
     log.info("Wrote a checkpoint of the log of %s at version %d", path, snapshot.version())
-
-
-def open_log(spark: SparkSession, path: str) -> tuple[Any, Any]:
-    """Delta's own ``DeltaLog`` of a table, and its newest ``Snapshot``."""
-    delta_log = find_class(spark, "org.apache.spark.sql.delta.DeltaLog")
-    opened = delta_log.forTableWithSnapshot(spark._jsparkSession, path)
-    return opened._1(), opened._2()
-
-
-def find_class(spark: SparkSession, name: str) -> Any:
-    """A class of the JVM, to call its static methods."""
-    found: Any = spark._jvm
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def find_checkpoint(path: str) -> int:
@@ -309,17 +295,17 @@ def keep_newest(spark: SparkSession, path: str) -> int | None:
     return state.found.version if state and state.found.version >= 0 else None
 
 
-def describe_logs(spark: SparkSession, paths: Sequence[str]) -> list[str]:
+def list_log_notes(spark: SparkSession, paths: Sequence[str]) -> list[str]:
     """What is to be done about logs that are longer than they should be.
 
     Args:
         spark: Session.
         paths: The tables.
     """
-    return [note for path in paths for note in _describe_log(spark, path)]
+    return [note for path in paths for note in _list_notes(spark, path)]
 
 
-def _describe_log(spark: SparkSession, path: str) -> list[str]:
+def _list_notes(spark: SparkSession, path: str) -> list[str]:
     history, notes = read_history(spark, path), []
     if history.pending >= _LATE * history.interval:
         notes.append(

@@ -6,41 +6,48 @@ Offsets are collected as bitmaps, one bit each: a hundred million are 13 MB, and
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import reduce
-from operator import or_
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.offsets import OffsetRanges, PlannedOffsets, list_runs
+from bronze.offsets import EMPTY, Bounds, OffsetSet, list_runs
 
 
-def find_present(spark: SparkSession, tables: Sequence[str], topic: str, planned: PlannedOffsets) -> OffsetRanges:
-    """Look up which of the planned offsets are in any of the tables; reads only files that may hold some.
+def find_ingested(spark: SparkSession, tables: Sequence[str], topic: str, bounds: Bounds) -> OffsetSet:
+    """Look up which offsets are in any of the tables; reads only files that may hold some.
 
     Args:
         spark: Session.
         tables: Paths of existing tables.
         topic: Kafka topic.
-        planned: First and end (exclusive) offset per partition.
-
-    Returns:
-        Ranges for each planned partition; an empty list where nothing is there.
+        bounds: First and end (exclusive) offset per partition.
     """
-    asked = {partition: (first, end) for partition, (first, end) in planned.items() if first < end}
-    found: OffsetRanges = {}
-    if asked:
-        positions = [select_positions(spark, table, topic).where(is_within(asked)) for table in tables]
-        found = collect_ranges(reduce(DataFrame.unionAll, positions).transform(build_bitmaps))
-    return {partition: found.get(partition, []) for partition in planned}
+    requested = OffsetSet.between(bounds).bounds
+    if not requested or not tables:
+        return EMPTY
+    positions = [select_positions(spark, table, topic).where(is_within(requested)) for table in tables]
+    return collect_offsets(reduce(DataFrame.unionAll, positions))
 
 
-def is_within(planned: PlannedOffsets) -> Column:
-    """Whether a row's position is one of the planned ones; Delta skips files by it."""
-    each = (
-        (F.col("_kafka_partition") == partition) & F.col("_kafka_offset").between(first, end - 1)
-        for partition, (first, end) in planned.items()
-    )
-    return reduce(or_, each, F.lit(False))
+def is_within(bounds: Bounds) -> Column:
+    """Whether a row's position lies within the bounds; Delta skips files by it."""
+    each = [_is_between(partition, first, end - 1) for partition, (first, end) in bounds.items()]
+    return any_of(each) if each else F.lit(False)
+
+
+def is_one_of(offsets: OffsetSet) -> Column:
+    """Whether a row's position is one of the offsets, which are not many ranges."""
+    return any_of([_is_between(partition, *each) for partition, ranges in offsets.items() for each in ranges])
+
+
+def _is_between(partition: int, first: int, last: int) -> Column:
+    return (F.col("_kafka_partition") == partition) & F.col("_kafka_offset").between(first, last)
+
+
+def any_of(conditions: Sequence[Column]) -> Column:
+    """Whether one of them holds. Halved again and again: Spark goes by recursion through a chain, and not far."""
+    middle = len(conditions) // 2
+    return any_of(conditions[:middle]) | any_of(conditions[middle:]) if middle else conditions[0]
 
 
 def select_positions(spark: SparkSession, table: str, topic: str) -> DataFrame:
@@ -61,12 +68,12 @@ def build_bitmaps(positions: DataFrame, *keys: str) -> DataFrame:
     )
 
 
-def collect_ranges(bitmaps: DataFrame) -> OffsetRanges:
-    """Run the query of ``build_bitmaps``; the ranges of each partition that it has."""
+def collect_offsets(positions: DataFrame) -> OffsetSet:
+    """Run a query of positions; their offsets."""
     by_partition: dict[int, list[tuple[int, bytearray]]] = defaultdict(list)
-    for partition, bucket, bits, _ in bitmaps.collect():
+    for partition, bucket, bits, _ in positions.transform(build_bitmaps).collect():
         by_partition[partition].append((bucket, bits))
-    return {partition: list_runs(buckets) for partition, buckets in sorted(by_partition.items())}
+    return OffsetSet({partition: list_runs(bitmaps) for partition, bitmaps in by_partition.items()})
 
 
 def mark_replayed(rows: DataFrame, bronze_path: str, topic: str) -> DataFrame:
@@ -81,9 +88,9 @@ def mark_replayed(rows: DataFrame, bronze_path: str, topic: str) -> DataFrame:
         topic: Kafka topic.
     """
     bounds = rows.groupBy("_kafka_partition").agg(F.min("_kafka_offset"), F.max("_kafka_offset") + 1)
-    wanted = is_within({partition: (first, end) for partition, first, end in bounds.collect()})
+    requested = is_within({partition: (first, end) for partition, first, end in bounds.collect()})
     bronze = rows.sparkSession.read.format("delta").load(bronze_path).where(F.col("_kafka_topic") == topic)
-    positions = bronze.where(wanted).where("_is_valid").select("_kafka_partition", "_kafka_offset")
+    positions = bronze.where(requested).where("_is_valid").select("_kafka_partition", "_kafka_offset")
     bitmaps = positions.transform(build_bitmaps).drop("count")
     bucket = F.bitmap_bucket_number(F.col("_kafka_offset") + 1) - 1
     bit = F.bitmap_bit_position(F.col("_kafka_offset") + 1)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -21,10 +20,10 @@ from pyspark.sql import types as T
 from bronze.config import TablesConfig
 from bronze.delta.ddl import create_table_statement
 from bronze.delta.features import list_column_reasons, list_misfits, list_reasons
-from bronze.delta.ledger import SHARED_APP_ID, CommitNote, FoundNote, find_note
+from bronze.delta.ledger import SHARED_APP_ID, CommitNote, Place
+from bronze.delta.log import FoundNote, find_note, open_log, read_commit, read_transaction_version
 from bronze.errors import ConfigError, NotADeltaTableError
-from bronze.kafka.topic import Topic, recreated_topic_error
-from bronze.runtime.paths import read_text, to_local_path
+from bronze.runtime.paths import qualify_path, to_local_path
 from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
 
 log = logging.getLogger(__name__)
@@ -95,17 +94,6 @@ def read_table_state(path: str, option: str, spark: SparkSession | None = None) 
     return None
 
 
-def _not_a_table_error(option: str, path: str) -> NotADeltaTableError:
-    return NotADeltaTableError(
-        f"--{option}: {path} holds files but is no Delta table", hint="give an empty or a new path"
-    )
-
-
-def no_table_error(option: str, path: str) -> ConfigError:
-    """For a command that needs a table which is not there."""
-    return ConfigError(f"--{option}: there is no table at {path}", hint="ingest first, or correct the path")
-
-
 def _read_local(path: str) -> TableState:
     table = DeltaTable(path)
     metadata, protocol = table.metadata(), table.protocol()
@@ -136,7 +124,7 @@ def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
     table = SparkDeltaTable.forPath(spark, path)
     detail = table.detail().first()
     assert detail is not None
-    snapshot = read_snapshot(spark, path)
+    _, snapshot = open_log(spark, path)
     version, shared = snapshot.version(), read_transaction_version(snapshot, SHARED_APP_ID)
     return TableState(
         table_id=detail.id,
@@ -147,29 +135,6 @@ def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
         version=version,
         found=find_note(partial(read_commit, path), version, shared),
     )
-
-
-def read_snapshot(spark: SparkSession, path: str) -> Any:
-    """The newest state of a table, Delta's own ``Snapshot``."""
-    jvm: Any = spark._jvm
-    return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, path)._2()
-
-
-def read_transaction_version(snapshot: Any, app_id: str) -> int:
-    """The version that a table has of an application; 0 where it has none."""
-    version = snapshot.transactions().get(app_id)
-    return int(version.get()) if version.isDefined() else 0
-
-
-def read_commit(path: str, version: int) -> str | None:
-    """The text of a commit in a table's log; None where it is gone."""
-    file, local = f"_delta_log/{version:020}.json", to_local_path(path)
-    if local is None:
-        return read_text(SparkSession.active(), f"{path}/{file}")
-    try:
-        return Path(local, file).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
 
 
 def check_table(state: TableState, spec: TableSpec, path: str, option: str) -> None:
@@ -205,41 +170,22 @@ def _list_leaves(schema: T.StructType, prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(column.dataType, T.StructType):
             yield from _list_leaves(column.dataType, f"{prefix}{column.name}.")
         else:
-            yield prefix + column.name, _describe_type(column.dataType)
+            yield prefix + column.name, _format_type(column.dataType)
 
 
-def _describe_type(kind: T.DataType) -> str:
+def _format_type(kind: T.DataType) -> str:
     """A column's type. An event may have null in a map; Spark cannot read one that the table says holds none."""
     holds_none = isinstance(kind, T.MapType) and not kind.valueContainsNull
     return kind.simpleString() + (" without null values" if holds_none else "")
 
 
-def check_topic_id(state: TableState, topic: Topic, path: str) -> None:
-    """Refuse a table whose rows came from another topic of the same name.
-
-    Raises:
-        ConfigError: The topic's id is not the one that the table was made for.
-    """
-    ledger, place = state.note.ledger.get(topic.name), state.note.bronze.get(topic.name)
-    noted = (ledger.topic_id if ledger else "") or (place.topic_id if place else "")
-    # Tables of an older version of this product have the property only, and RESTORE takes it back.
-    known = noted or state.properties.get(f"{OWN_PROPERTIES}topicId.{topic.name}")
-    if known and topic.topic_id and known != topic.topic_id:
-        raise recreated_topic_error(topic.name, path, known, topic.topic_id)
-
-
 def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
-    """Create a table; its state, also where another process made it at the same time."""
-    log.info("Creating the %s table at %s", spec.name, path)
-    return _create(spark, path, spec, create_table_statement(spec, path))
-
-
-def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> TableState:
     """Create a table; its state, also where another process made it at the same time: Delta lets one of two do so.
 
     A log without a commit is for Delta a table that exists: of another process that has not committed yet, or of one
     that was killed before it did.
     """
+    log.info("Creating the %s table at %s", spec.name, path)
     option, local, error = "dlq-path" if spec.name == "DLQ" else "output-path", to_local_path(path), None
     leftover = [Path(local, name) for name in ("_delta_log/_staged_commits", "_delta_log")] if local else []
     for seconds in (0, 1, 2, 4):
@@ -248,7 +194,7 @@ def _create(spark: SparkSession, path: str, spec: TableSpec, statement: str) -> 
             with suppress(OSError):  # there is something in it
                 folder.rmdir()
         try:
-            spark.sql(statement)
+            spark.sql(create_table_statement(spec, path))
         except (Py4JJavaError, PySparkException) as reason:
             error = reason
         if state := read_table_state(path, option, spark):
@@ -272,6 +218,32 @@ class CheckedTable:
     spec: TableSpec
     state: TableState | None
 
+    @property
+    def id(self) -> str:
+        """Delta's id of the table; empty where it does not exist yet."""
+        return self.state.table_id if self.state else ""
+
+    @property
+    def place(self) -> Place | None:
+        """The table by its id and path; None where it does not exist yet."""
+        return Place(self.state.table_id, self.path) if self.state else None
+
+
+def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTable, CheckedTable | None]:
+    """Bronze and the DLQ as they are now, where there are any with the right columns; Kafka is not asked.
+
+    Raises:
+        NotADeltaTableError: A path holds something else.
+        ConfigError: A table has other columns or another partitioning.
+    """
+    tables = []
+    for name, (path, spec) in list_tables(config).items():
+        qualified = qualify_path(spark, path)
+        if state := read_table_state(qualified, name, spark):
+            check_table(state, spec, qualified, name)
+        tables.append(CheckedTable(qualified, spec, state))
+    return tables[0], tables[1] if config.dlq_path else None
+
 
 def find_obstacle(path: str, state: TableState | None) -> str:
     """Why the direct writer cannot append to a table correctly; empty where it can."""
@@ -283,3 +255,14 @@ def find_obstacle(path: str, state: TableState | None) -> str:
         return state.obstacle
     reasons = [*list_column_reasons(state.schema), *list_reasons(state.properties, state.writer_features)]
     return f"{path} has {reasons[0]}" if reasons else ""
+
+
+def _not_a_table_error(option: str, path: str) -> NotADeltaTableError:
+    return NotADeltaTableError(
+        f"--{option}: {path} holds files but is no Delta table", hint="give an empty or a new path"
+    )
+
+
+def no_table_error(option: str, path: str) -> ConfigError:
+    """For a command that needs a table which is not there."""
+    return ConfigError(f"--{option}: there is no table at {path}", hint="ingest first, or correct the path")

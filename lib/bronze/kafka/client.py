@@ -3,8 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from py4j.protocol import Py4JJavaError
@@ -25,14 +24,79 @@ _REFUSALS = ("AuthenticationException", "AuthorizationException", "ConfigExcepti
 Answer = TypeVar("Answer")
 
 
-@contextmanager
-def open_admin(spark: SparkSession, config: KafkaConfig) -> Iterator[Any]:
-    """A client of its own to ask Kafka with; it is closed when the block ends."""
-    admin = _create_admin(spark._jvm, config, read_client_properties(spark, config))
-    try:
-        yield admin
-    finally:
-        admin.close(spark._jvm.java.time.Duration.ofSeconds(1))  # type: ignore[union-attr]
+class KafkaClient:
+    """Asks Kafka about one topic: one admin client of Java's for a whole run, and the client properties read once.
+
+    Java's client finds the brokers again after an outage. It can be used from several threads.
+    """
+
+    def __init__(self, spark: SparkSession, config: KafkaConfig):
+        """
+        Args:
+            spark: Session, whose class path has Kafka's client.
+            config: Where Kafka is.
+
+        Raises:
+            ConfigError: The Kafka client is not on the class path. A broker's name cannot be resolved, or the client
+                refuses its properties.
+        """
+        self.spark, self.config = spark, config
+        self.jvm: Any = spark._jvm
+        self.properties = read_client_properties(spark, config)  # may hold secrets: never log them
+        self.admin = _create_admin(self.jvm, config, self.properties)
+
+    def close(self) -> None:
+        """Close the admin client."""
+        self.admin.close(self.jvm.java.time.Duration.ofSeconds(1))
+
+    def call_with_retry(self, question: Callable[[Any], Answer], timeout: float | None = None) -> Answer:
+        """Ask with the admin client again and again until Kafka answers, unless waiting would not cure it.
+
+        Args:
+            question: Takes the admin client.
+            timeout: Seconds that a running query waits; at a start, where it is not given, ``startup_timeout``.
+
+        Raises:
+            BronzeError: Kafka did not answer at a start. It did not answer a running query.
+            UnknownTopicError: Kafka has no such topic.
+            ConfigError: Kafka refuses the client.
+        """
+        brokers, seconds = self.config.kafka_brokers, self.config.startup_timeout if timeout is None else timeout
+        started, pause = time.monotonic(), 1.0
+        while True:
+            try:
+                return question(self.admin)
+            except Py4JJavaError as error:
+                reason = read_reason(error)
+                if reason.startswith("Interrupt"):  # the query is being stopped
+                    raise
+                self._raise_if_final(reason)
+                waited = time.monotonic() - started
+                if waited >= seconds:
+                    if timeout is not None:
+                        raise lost_kafka_error(reason) from None
+                    raise no_answer_error(self.config, seconds, reason) from None
+                log.warning("Kafka at %s does not answer, waited %d s: %s", brokers, waited, reason)
+                time.sleep(min(pause, seconds - waited))  # some errors come at once
+                pause = min(2 * pause, _MAX_PAUSE)
+
+    def _raise_if_final(self, reason: str) -> None:
+        """What waiting does not cure."""
+        if is_final(reason):
+            if reason.startswith(_NO_TOPIC):
+                raise UnknownTopicError(
+                    f"Kafka at {self.config.kafka_brokers} has no topic {self.config.kafka_topic!r}",
+                    hint="create it, or correct --kafka-topic",
+                ) from None
+            raise client_config_error(self.config, reason) from None
+
+    def build_source_options(self, isolation: str) -> dict[str, Any]:
+        """The client properties as options of Spark's Kafka source; where a range ends, no partition waits for more.
+
+        Kafka's default is to wait half a second: 16 partitions with 30 records each took 2.4 s, and 0.5 s this way.
+        """
+        options = {f"kafka.{key}": value for key, value in {"fetch.max.wait.ms": "20", **self.properties}.items()}
+        return {**options, "kafka.isolation.level": isolation}
 
 
 def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
@@ -55,59 +119,6 @@ def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
     except Py4JJavaError as error:
         reason = hide_values(read_reason(error), {n: v for n, v in given.items() if n != "bootstrap.servers"})
     raise client_config_error(config, reason)  # outside, so that Java's error is not even its context
-
-
-def client_config_error(config: KafkaConfig, reason: str) -> ConfigError:
-    """For a Kafka client that refuses its configuration, a broker's name or its credentials."""
-    return ConfigError(
-        f"cannot read from Kafka at {config.kafka_brokers}: {reason}", hint="check --kafka-brokers and --kafka-config"
-    )
-
-
-def ask(config: KafkaConfig, question: Callable[[], Answer], patience: float | None = None) -> Answer:
-    """Ask again until Kafka answers, unless waiting would not cure it.
-
-    Raises:
-        BronzeError: It did not answer at a start, within ``startup_timeout`` seconds. It did not answer a running
-            query, within the seconds of its ``patience``.
-    """
-    seconds = config.startup_timeout if patience is None else patience
-    started, pause = time.monotonic(), 1.0
-    while True:
-        try:
-            return question()
-        except Py4JJavaError as error:
-            reason = read_reason(error)
-            if reason.startswith("Interrupt"):  # the query is being stopped
-                raise
-            _raise_if_final(config, reason)
-            waited = time.monotonic() - started
-            if waited >= seconds:
-                if patience is not None:
-                    raise lost_kafka_error(reason) from None
-                raise no_answer_error(config, seconds, reason) from None
-            log.warning("Kafka at %s does not answer, waited %d s: %s", config.kafka_brokers, waited, reason)
-            time.sleep(min(pause, seconds - waited))  # some errors come at once
-            pause = min(2 * pause, _MAX_PAUSE)
-
-
-def no_answer_error(config: KafkaConfig, seconds: float, reason: str) -> BronzeError:
-    """For a Kafka that does not answer at a start."""
-    return BronzeError(
-        f"Kafka at {config.kafka_brokers} did not answer within {seconds:g} s (--startup-timeout): {reason}",
-        hint="start the broker or correct --kafka-brokers, then run the same command again",
-    )
-
-
-def _raise_if_final(config: KafkaConfig, reason: str) -> None:
-    """What waiting does not cure."""
-    if is_final(reason):
-        if reason.startswith(_NO_TOPIC):
-            raise UnknownTopicError(
-                f"Kafka at {config.kafka_brokers} has no topic {config.kafka_topic!r}",
-                hint="create it, or correct --kafka-topic",
-            ) from None
-        raise client_config_error(config, reason) from None
 
 
 def is_final(reason: str) -> bool:
@@ -153,15 +164,6 @@ def _load_file(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
     return properties
 
 
-def build_source_options(properties: dict[str, str], isolation: str) -> dict[str, Any]:
-    """The client properties as options of Spark's Kafka source; where planned records end, no partition waits for more.
-
-    Kafka's default is to wait half a second: 16 partitions with 30 records each took 2.4 s, and 0.5 s this way.
-    """
-    options = {f"kafka.{key}": value for key, value in {"fetch.max.wait.ms": "20", **properties}.items()}
-    return {**options, "kafka.isolation.level": isolation}
-
-
 # Values that are no secrets, and that messages have for other reasons.
 _PLAIN = {"true", "false", "plaintext", "sasl_plaintext", "sasl_ssl", "gssapi", "oauthbearer", "https", "none", "kafka"}
 _SHORTEST = 3  # shorter parts of a value are in any text
@@ -200,3 +202,18 @@ def hide_values(reason: str, properties: Mapping[str, str]) -> str:
     if quoted:
         return f"{kind}, about {', '.join(sorted(quoted))} (what it says is not shown, because it may quote a secret)"
     return f"{kind}: {message}"
+
+
+def client_config_error(config: KafkaConfig, reason: str) -> ConfigError:
+    """For a Kafka client that refuses its configuration, a broker's name or its credentials."""
+    return ConfigError(
+        f"cannot read from Kafka at {config.kafka_brokers}: {reason}", hint="check --kafka-brokers and --kafka-config"
+    )
+
+
+def no_answer_error(config: KafkaConfig, seconds: float, reason: str) -> BronzeError:
+    """For a Kafka that does not answer at a start."""
+    return BronzeError(
+        f"Kafka at {config.kafka_brokers} did not answer within {seconds:g} s (--startup-timeout): {reason}",
+        hint="start the broker or correct --kafka-brokers, then run the same command again",
+    )

@@ -12,13 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.sql import SparkSession
 
-from bronze.config import KafkaConfig
 from bronze.decode import EARLIEST, EPOCH, is_plausible
-from bronze.kafka.client import no_answer_error, open_admin, read_client_properties
-from bronze.kafka.topic import Topic, look_up
-from bronze.offsets import PlannedOffsets
+from bronze.kafka.client import KafkaClient, no_answer_error
+from bronze.kafka.topic import list_offsets
+from bronze.offsets import Bounds
 
 # Records to look at for a timestamp that a clock could mean.
 _NEIGHBOURS = 100
@@ -27,9 +25,7 @@ Stamp = tuple[int, int]
 _LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
-def find_offsets_at(
-    spark: SparkSession, config: KafkaConfig, topic: Topic, timestamp_ms: int, held: PlannedOffsets, *, is_end: bool
-) -> dict[int, int]:
+def find_offsets_at(client: KafkaClient, timestamp_ms: int, available: Bounds, *, is_end: bool) -> dict[int, int]:
     """The first offset whose Kafka timestamp is at or after a time, per partition; -1 where there is none.
 
     A record with a timestamp in the future counts as one of the time of the next record that has a usable one. Where
@@ -38,15 +34,13 @@ def find_offsets_at(
     Raises:
         BronzeError: Kafka does not answer.
     """
-    spec = _offset_spec(spark)
-    with open_admin(spark, config) as admin:
-        found = look_up(spark, config, admin, topic, spec.forTimestamp(timestamp_ms))
+    found = list_offsets(client, available, _offset_spec(client).forTimestamp(timestamp_ms))
     offsets = {partition: info.offset() for partition, info in found.items()}
     # One before 2000 is the answer only to such a time.
     odd = [p for p, info in found.items() if not _is_usable(ms := info.timestamp()) and ms * 1000 >= EARLIEST]
     if odd:
-        with _open_reader(spark, config) as reader:
-            offsets |= {p: _search(reader, p, (offsets[p], held[p][1]), timestamp_ms, is_end) for p in odd}
+        with _open_reader(client) as reader:
+            offsets |= {p: _search(reader, p, (offsets[p], available[p][1]), timestamp_ms, is_end) for p in odd}
     return offsets
 
 
@@ -69,22 +63,19 @@ def _find_usable(reader: "_Reader", partition: int, start: int, end: int) -> tup
     return next((ms for _, ms in stamps if _is_usable(ms)), None), len(stamps) < _NEIGHBOURS
 
 
-def find_timestamps(
-    spark: SparkSession, config: KafkaConfig, topic: Topic, held: PlannedOffsets
-) -> dict[int, tuple[int, int]]:
+def find_timestamps(client: KafkaClient, available: Bounds) -> dict[int, tuple[int, int]]:
     """Kafka timestamp of the earliest record and the newest timestamp, ms since 1970; -1 where there is no record.
 
     Raises:
         BronzeError: Kafka does not answer.
     """
-    spec = _offset_spec(spark)
-    with open_admin(spark, config) as admin:
-        first = look_up(spark, config, admin, topic, spec.forTimestamp(0))
-        newest = look_up(spark, config, admin, topic, spec.maxTimestamp())
-    times = {p: (first[p].timestamp(), newest[p].timestamp()) for p in topic.partitions}
-    odd = {p: held[p] for p, both in times.items() if first[p].offset() >= 0 and not all(map(_is_usable, both))}
+    spec = _offset_spec(client)
+    first = list_offsets(client, available, spec.forTimestamp(0))
+    newest = list_offsets(client, available, spec.maxTimestamp())
+    times = {p: (first[p].timestamp(), newest[p].timestamp()) for p in available}
+    odd = {p: available[p] for p, both in times.items() if first[p].offset() >= 0 and not all(map(_is_usable, both))}
     if odd:
-        with _open_reader(spark, config) as reader:
+        with _open_reader(client) as reader:
             heads = reader.read(odd)
             last = {p: (max(begin, end - _NEIGHBOURS), end) for p, (begin, end) in odd.items()}
             tails = reader.read(last, whole=True)
@@ -94,9 +85,7 @@ def find_timestamps(
     return times
 
 
-def read_next_timestamps(
-    spark: SparkSession, config: KafkaConfig, next_offsets: dict[int, int], held: PlannedOffsets
-) -> dict[int, int]:
+def read_next_timestamps(client: KafkaClient, next_offsets: dict[int, int], available: Bounds) -> dict[int, int]:
     """Kafka timestamp (milliseconds since 1970) of the next unread record, per partition that has one.
 
     That of the first one after it, else of the last one before it, where no clock could mean its own; its own where
@@ -105,14 +94,15 @@ def read_next_timestamps(
     Raises:
         BronzeError: Kafka did not deliver them in time.
     """
-    starts = {p: max(next_offsets.get(p, 0), earliest) for p, (earliest, _) in held.items()}
-    waiting = {p: (start, held[p][1]) for p, start in starts.items() if start < held[p][1]}
+    starts = {p: max(next_offsets.get(p, 0), earliest) for p, (earliest, _) in available.items()}
+    waiting = {p: (start, available[p][1]) for p, start in starts.items() if start < available[p][1]}
     if not waiting:
         return {}
-    with _open_reader(spark, config) as reader:
+    with _open_reader(client) as reader:
         unread = {p: stamps for p, stamps in reader.read(waiting).items() if stamps}
         odd = [p for p, stamps in unread.items() if not _is_usable(stamps[-1][1])]
-        before = {p: (max(held[p][0], starts[p] - _NEIGHBOURS), starts[p]) for p in odd if starts[p] > held[p][0]}
+        begins = {p: available[p][0] for p in odd}
+        before = {p: (max(begins[p], starts[p] - _NEIGHBOURS), starts[p]) for p in odd if starts[p] > begins[p]}
         read = reader.read(before, whole=True)
     return {p: _choose_next(stamps, read.get(p, [])) for p, stamps in unread.items()}
 
@@ -135,33 +125,31 @@ def _is_usable(timestamp_ms: int) -> bool:
     return is_plausible(timestamp_ms * 1000, time.time_ns() // 1000)
 
 
-def _offset_spec(spark: SparkSession) -> Any:
-    jvm: Any = spark._jvm
-    return jvm.org.apache.kafka.clients.admin.OffsetSpec
+def _offset_spec(client: KafkaClient) -> Any:
+    return client.jvm.org.apache.kafka.clients.admin.OffsetSpec
 
 
 @dataclass(frozen=True)
 class _Reader:
     """A consumer without a group, for a few records of each partition."""
 
-    spark: SparkSession
-    config: KafkaConfig
+    client: KafkaClient
     consumer: Any
 
-    def read(self, spans: PlannedOffsets, whole: bool = False) -> dict[int, list[Stamp]]:
+    def read(self, spans: Bounds, whole: bool = False) -> dict[int, list[Stamp]]:
         """Stamps from the first offset of each span up to the first usable one, or of the whole span.
 
         At most _NEIGHBOURS of each: fewer, without a usable one, are all that the span has.
         """
-        jvm: Any = self.spark._jvm
-        asked = {p: jvm.org.apache.kafka.common.TopicPartition(self.config.kafka_topic, p) for p in spans}
-        self.consumer.assign(list(asked.values()))
-        self.consumer.resume(list(asked.values()))  # an earlier read paused them
+        jvm, config = self.client.jvm, self.client.config
+        requested = {p: jvm.org.apache.kafka.common.TopicPartition(config.kafka_topic, p) for p in spans}
+        self.consumer.assign(list(requested.values()))
+        self.consumer.resume(list(requested.values()))  # an earlier read paused them
         for partition, (start, _) in spans.items():
-            self.consumer.seek(asked[partition], start)
+            self.consumer.seek(requested[partition], start)
         found: dict[int, list[Stamp]] = {p: [] for p in spans}
-        deadline = time.monotonic() + self.config.startup_timeout
-        while asked:
+        deadline = time.monotonic() + config.startup_timeout
+        while requested:
             polled = self.consumer.poll(jvm.java.time.Duration.ofMillis(200))
             for topic_partition in polled.partitions().iterator():
                 partition = topic_partition.partition()
@@ -169,11 +157,13 @@ class _Reader:
                 _collect(records, found[partition], spans[partition][1], whole)
             # Only transaction markers and aborted records may be left: the position passes them without a record.
             done = [
-                p for p, tp in asked.items() if _is_enough(found[p], whole) or self.consumer.position(tp) >= spans[p][1]
+                p
+                for p, tp in requested.items()
+                if _is_enough(found[p], whole) or self.consumer.position(tp) >= spans[p][1]
             ]
-            self.consumer.pause([asked.pop(p) for p in done])
-            if asked and time.monotonic() > deadline:
-                raise no_answer_error(self.config, self.config.startup_timeout, "it delivered no record")
+            self.consumer.pause([requested.pop(p) for p in done])
+            if requested and time.monotonic() > deadline:
+                raise no_answer_error(config, config.startup_timeout, "it delivered no record")
         return found
 
 
@@ -189,19 +179,19 @@ def _is_enough(stamps: list[Stamp], whole: bool) -> bool:
 
 
 @contextmanager
-def _open_reader(spark: SparkSession, config: KafkaConfig) -> Iterator[_Reader]:
-    jvm: Any = spark._jvm
+def _open_reader(client: KafkaClient) -> Iterator[_Reader]:
+    jvm, config = client.jvm, client.config
     properties = jvm.java.util.Properties()
     own = {"enable.auto.commit": "false", "isolation.level": "read_committed", "max.poll.records": str(_NEIGHBOURS)}
     small = {"max.partition.fetch.bytes": "65536"}  # a record that is larger comes nevertheless
     own["auto.offset.reset"] = "earliest"  # where Kafka deletes the record just now
-    for key, value in {**read_client_properties(spark, config), **own, **small}.items():
+    for key, value in {**client.properties, **own, **small}.items():
         if key != "group.id":
             properties.setProperty(key, value)
     bytes_reader = jvm.org.apache.kafka.common.serialization.ByteArrayDeserializer
     consumer = jvm.org.apache.kafka.clients.consumer.KafkaConsumer(properties, bytes_reader(), bytes_reader())
     try:
-        yield _Reader(spark, config, consumer)
+        yield _Reader(client, consumer)
     except Py4JJavaError as error:
         reason = str(error.java_exception)
         raise no_answer_error(config, config.startup_timeout, reason) from None

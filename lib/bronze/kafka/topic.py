@@ -5,17 +5,16 @@ security settings mean the same to both, and what is checked at the start is wha
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, KafkaConfig
 from bronze.errors import ConfigError, to_flag
-from bronze.kafka.client import ask, open_admin, read_reason
-from bronze.offsets import PlannedOffsets
+from bronze.kafka.client import KafkaClient, read_reason
+from bronze.offsets import Bounds
 from bronze.parsing import parse_starting_offsets
 
 log = logging.getLogger(__name__)
@@ -31,72 +30,70 @@ class Topic:
     partitions: tuple[int, ...]
 
 
-def describe_topic(spark: SparkSession, config: KafkaConfig) -> Topic:
+def fetch_topic(client: KafkaClient) -> Topic:
     """Look the topic up, waiting for the broker up to ``startup_timeout`` seconds.
 
     Raises:
-        ConfigError: The Kafka client is not on the class path. A broker's name cannot be resolved, or the client
-            refuses its properties.
         BronzeError: No broker answered in time.
         UnknownTopicError: Kafka has no such topic.
     """
-    with open_admin(spark, config) as admin:
-        return ask(config, lambda: _describe_once(spark, admin, config))
+    name = client.config.kafka_topic
+    found = client.call_with_retry(lambda _: request_topic(client).get()).get(name)
+    partitions = sorted(info.partition() for info in found.partitions())
+    return Topic(name, read_topic_id(found.topicId().toString(), client.config), tuple(partitions))
+
+
+def request_topic(client: KafkaClient) -> Any:
+    """Ask what the topic is; a future of Kafka's client."""
+    names = client.jvm.java.util.Collections.singletonList(client.config.kafka_topic)
+    return client.admin.describeTopics(names).allTopicNames()
+
+
+def fetch_offsets(client: KafkaClient, partitions: Iterable[int], timeout: float | None = None) -> Bounds:
+    """The offsets that Kafka holds now: the earliest, and the end (exclusive; open transactions are beyond it).
+
+    Args:
+        client: Knows the topic.
+        partitions: Of the topic.
+        timeout: Seconds that a running query waits for Kafka; at a start ``startup_timeout``.
+
+    Raises:
+        BronzeError: Kafka does not answer at a start. It does not answer a running query.
+    """
+    spec = client.jvm.org.apache.kafka.clients.admin.OffsetSpec
+    earliest, latest = (list_offsets(client, partitions, each, timeout) for each in (spec.earliest(), spec.latest()))
+    return {partition: (earliest[partition].offset(), latest[partition].offset()) for partition in earliest}
 
 
 def list_offsets(
-    spark: SparkSession, config: KafkaConfig, topic: Topic, patience: float | None = None
-) -> PlannedOffsets:
-    """What Kafka holds now: the earliest offset and the end (exclusive; open transactions are beyond it).
-
-    Raises:
-        BronzeError: Kafka does not answer at a start. It does not answer a running query, within the seconds of its
-            ``patience``.
-    """
-    spec = _jvm(spark).org.apache.kafka.clients.admin.OffsetSpec
-    with open_admin(spark, config) as admin:
-        earliest = _list_once(spark, config, admin, topic, spec.earliest(), patience)
-        latest = _list_once(spark, config, admin, topic, spec.latest(), patience)
-    return {partition: (earliest[partition], latest[partition]) for partition in topic.partitions}
-
-
-def read_topic_settings(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
-    """The topic's settings, such as ``retention.ms``; empty where Kafka does not tell this client."""
-    jvm = _jvm(spark)
-    kind = jvm.org.apache.kafka.common.config.ConfigResource.Type.TOPIC
-    resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, config.kafka_topic)
-    with open_admin(spark, config) as admin:
-        try:
-            found = admin.describeConfigs(jvm.java.util.Collections.singletonList(resource)).all().get()
-        except Py4JJavaError as error:
-            log.warning("Warning: Kafka does not tell the settings of %s: %s", config.kafka_topic, read_reason(error))
-            return {}
-        return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
-
-
-def _list_once(
-    spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
-) -> dict[int, int]:
-    found = look_up(spark, config, admin, topic, spec, patience)
-    return {partition: info.offset() for partition, info in found.items()}
-
-
-def look_up(
-    spark: SparkSession, config: KafkaConfig, admin: Any, topic: Topic, spec: Any, patience: float | None = None
+    client: KafkaClient, partitions: Iterable[int], spec: Any, timeout: float | None = None
 ) -> dict[int, Any]:
     """Offset and timestamp of one record of each partition, by a Java ``OffsetSpec``; read committed."""
-    jvm = _jvm(spark)
-    asked = {p: jvm.org.apache.kafka.common.TopicPartition(topic.name, p) for p in topic.partitions}
+    jvm, name = client.jvm, client.config.kafka_topic
+    requested = {p: jvm.org.apache.kafka.common.TopicPartition(name, p) for p in partitions}
     request = jvm.java.util.HashMap()
-    for topic_partition in asked.values():
+    for topic_partition in requested.values():
         request.put(topic_partition, spec)
     committed = jvm.org.apache.kafka.common.IsolationLevel.READ_COMMITTED
     options = jvm.org.apache.kafka.clients.admin.ListOffsetsOptions(committed)
-    found = ask(config, lambda: admin.listOffsets(request, options).all().get(), patience)
-    return {partition: found.get(topic_partition) for partition, topic_partition in asked.items()}
+    found = client.call_with_retry(lambda admin: admin.listOffsets(request, options).all().get(), timeout)
+    return {partition: found.get(topic_partition) for partition, topic_partition in requested.items()}
 
 
-def check_starting_offsets(config: IngestConfig, topic: Topic, held: PlannedOffsets) -> None:
+def fetch_settings(client: KafkaClient) -> dict[str, str]:
+    """The topic's settings, such as ``retention.ms``; empty where Kafka does not tell this client."""
+    jvm, name = client.jvm, client.config.kafka_topic
+    kind = jvm.org.apache.kafka.common.config.ConfigResource.Type.TOPIC
+    resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, name)
+    try:
+        found = client.admin.describeConfigs(jvm.java.util.Collections.singletonList(resource)).all().get()
+    except Py4JJavaError as error:
+        log.warning("Kafka does not tell the settings of %s: %s", name, read_reason(error))
+        return {}
+    return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
+
+
+def check_starting_offsets(config: IngestConfig, topic: Topic, available: Bounds) -> None:
     """Refuse JSON offsets that do not name the topic's partitions, all of them, with offsets that Kafka holds.
 
     Raises:
@@ -113,12 +110,24 @@ def check_starting_offsets(config: IngestConfig, topic: Topic, held: PlannedOffs
     if unknown := sorted(set(offsets) - set(topic.partitions)):
         raise unknown_partitions_error("starting_offsets", topic.name, unknown)
     outside = [
-        f"offset {offset} of partition {p} (it holds {held[p][0]} to {held[p][1] - 1})"
+        f"offset {offset} of partition {p} (it holds {available[p][0]} to {available[p][1] - 1})"
         for p, offset in sorted(offsets.items())
-        if offset >= 0 and not held[p][0] <= offset <= held[p][1]
+        if offset >= 0 and not available[p][0] <= offset <= available[p][1]
     ]
     if outside:
         raise ConfigError(f"--starting-offsets: {topic.name} does not hold {'; '.join(outside)}")
+
+
+def read_topic_id(text: str, config: KafkaConfig) -> str:
+    """The topic's id as Kafka prints it; empty, with a warning, where the broker has none."""
+    if text != _NO_TOPIC_ID:
+        return text
+    log.warning(
+        "Kafka at %s has no topic ids; if %s is deleted and recreated, that cannot be noticed",
+        config.kafka_brokers,
+        config.kafka_topic,
+    )
+    return ""
 
 
 def unknown_partitions_error(name: str, topic: str, unknown: Sequence[int]) -> ConfigError:
@@ -133,31 +142,3 @@ def recreated_topic_error(topic: str, path: str, known: str, found: str) -> Conf
         "its offsets mean other records now.",
         hint="Give new --output-path, --dlq-path and --checkpoint-path.",
     )
-
-
-def _jvm(spark: SparkSession) -> Any:
-    return spark._jvm
-
-
-def request_topic(spark: SparkSession, admin: Any, config: KafkaConfig) -> Any:
-    """Ask what the topic is; a future of Kafka's client."""
-    names = _jvm(spark).java.util.Collections.singletonList(config.kafka_topic)
-    return admin.describeTopics(names).allTopicNames()
-
-
-def _describe_once(spark: SparkSession, admin: Any, config: KafkaConfig) -> Topic:
-    found = request_topic(spark, admin, config).get().get(config.kafka_topic)
-    partitions = sorted(info.partition() for info in found.partitions())
-    return Topic(config.kafka_topic, read_topic_id(found.topicId().toString(), config), tuple(partitions))
-
-
-def read_topic_id(text: str, config: KafkaConfig) -> str:
-    """The topic's id as Kafka prints it; empty, with a warning, where the broker has none."""
-    if text != _NO_TOPIC_ID:
-        return text
-    log.warning(
-        "Warning: Kafka at %s has no topic ids; if %s is deleted and recreated, that cannot be noticed",
-        config.kafka_brokers,
-        config.kafka_topic,
-    )
-    return ""

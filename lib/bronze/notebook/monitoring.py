@@ -8,7 +8,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from bronze.config import StatusConfig
 from bronze.notebook.plots import INVALID, VALID, start_plot
-from bronze.ops.status import Status, select_bronze
+from bronze.ops.status import select_bronze
+from bronze.ops.status_report import Status
 
 _DELAYS = {"p50": "#89c2d9", "p95": VALID, "p99": "#012a4a"}
 _SHOWN_PARTITIONS = 40

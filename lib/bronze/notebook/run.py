@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _build_parser().parse_args(arguments)
     output = given.output or Path("runs", given.notebook.name)
     try:
-        parameters = check_parameters(given.notebook, given.parameters_file, given.parameter)
+        parameters = parse_parameters(given.notebook, given.parameters_file, given.parameter)
         output.parent.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(given.notebook, output, parameters, kernel_name="python3")
     except PapermillExecutionError as error:
@@ -54,7 +54,7 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_parameters(notebook: Path, file: Path | None, pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+def parse_parameters(notebook: Path, file: Path | None, pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The parameters of a file and of the command line, which count more, with the notebook's own types.
 
     Raises:

@@ -82,7 +82,7 @@ def list_alerts(alerts: Sequence[Alert]) -> pd.DataFrame:
     rows = [
         {
             "alert": alert.name,
-            "value": describe_value(alert.value),
+            "value": format_value(alert.value),
             "threshold": f"{alert.threshold:,g}",
             "state": alert.state,
             "what to do": alert.cure if alert.state == "firing" else "",
@@ -92,7 +92,7 @@ def list_alerts(alerts: Sequence[Alert]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("alert")
 
 
-def describe_value(value: float | None) -> str:
+def format_value(value: float | None) -> str:
     """A value as people read it."""
     if value is None:
         return "unknown"
@@ -110,6 +110,6 @@ def check_alerts(alerts: Sequence[Alert], fail_on_alert: bool) -> None:
     Raises:
         AlertsFiringError: With each of them, its value and what to do.
     """
-    firing = [f"{a.name} {describe_value(a.value)}, threshold {a.threshold:g}: {a.cure}" for a in select_firing(alerts)]
+    firing = [f"{a.name} {format_value(a.value)}, threshold {a.threshold:g}: {a.cure}" for a in select_firing(alerts)]
     if firing and fail_on_alert:
         raise AlertsFiringError(f"{len(firing)} of the alerts are firing: " + "; ".join(firing))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
-from bronze.offsets import count_offsets, describe_ranges
+from bronze.offsets import Range, format_ranges
 
 # Why an offset has no row.
 ACCEPTED = "deleted in Kafka before they were read, which --accept-data-loss took"
@@ -14,10 +14,15 @@ READ = "where Kafka had no record when they were read"
 ABORTED = "of aborted transactions"
 NO_RECORD = "where Kafka has no record (transaction marker, or compacted)"
 
-Ranges = list[tuple[int, int]]
+Ranges = list[Range]
 
 
-@dataclass
+def count_offsets(ranges: Ranges) -> int:
+    """How many offsets ranges hold."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+@dataclass(frozen=True)
 class PartitionAudit:
     """One Kafka partition: what the tables have of it, and what they should have.
 
@@ -138,7 +143,7 @@ class AuditReport:
     def _list_explained(self) -> list[str]:
         return [
             f"partition {a.partition}: {count_offsets(ranges):,} offsets without a row, {reason}: "
-            + describe_ranges(ranges)
+            + format_ranges(ranges)
             for a in self.partitions
             for reason, ranges in a.explained.items()
         ]
@@ -146,7 +151,7 @@ class AuditReport:
     def _list_findings(self) -> list[str]:
         return [
             f"FINDING partition {a.partition}: {count_offsets(ranges):,} offsets {name}: "
-            + describe_ranges(ranges, shown=1_000)
+            + format_ranges(ranges, shown=1_000)
             for a in self.partitions
             for name, ranges in a.findings.items()
         ]

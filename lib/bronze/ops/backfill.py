@@ -8,42 +8,35 @@ any time.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import uuid4
 
-from pyspark.errors import IllegalArgumentException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
-from bronze.batch import IngestSummary, describe_batch, select_records
-from bronze.checkpoint import Checkpoint, read_checkpoint
+from bronze.batch import Batch, IngestSummary, append_batch, make_task
+from bronze.checkpoint import Checkpoint, no_checkpoint_error
 from bronze.config import BackfillConfig
+from bronze.delta.commit import Source, TableWriter
 from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
-from bronze.kafka.client import client_config_error
-from bronze.kafka.read import read_topic_once
-from bronze.kafka.topic import describe_topic, list_offsets
-from bronze.kafka.watch import watch_topic
-from bronze.offsets import OffsetRanges, PlannedOffsets, count_offsets, invert_ranges, select_overlap
+from bronze.kafka.read import read_records
+from bronze.kafka.watch import TopicWatch
+from bronze.offsets import Bounds, OffsetSet
 from bronze.ops.backfill_plan import (
     BackfillPlan,
-    describe_other_times,
-    describe_outside,
+    explain_other_times,
+    explain_outside,
     find_cut_off,
-    limit_to_planned,
     plan_batches,
     plan_partition,
     resolve_offsets,
     resolve_times,
 )
-from bronze.pipeline import bind_tables, open_session, open_tables
-from bronze.resume import Opened, Start, build_ledger, describe_rolled_back, find_rolled_back
-from bronze.runtime.paths import check_writable, qualify_path, to_local_path
-from bronze.runtime.spark_errors import explain_failures
-from bronze.tasks import BatchResult, BatchTask
-from bronze.writers import Source, TableWriter
+from bronze.pipeline import Pipeline, bind_tables, reopen_for_append
+from bronze.resume import build_ledger, check_tables_of, warn_of_rollback
+from bronze.runtime.spark_errors import drop_connection, explain_failures
+from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-
-
 # Times that a batch is begun again when others kept committing first; each has all attempts of the writer.
 _ROUNDS = 5
 
@@ -85,26 +78,127 @@ class BackfillResult:
         return text
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where the batches come from and go to."""
-
-    spark: SparkSession
-    config: BackfillConfig
-    opened: Opened
-    check_topic: Callable[[], None] = lambda: None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all configured tables exist."""
-        return all(table.state for table in (self.opened.bronze, self.opened.dlq) if table)
-
-    def find_present(self, planned: PlannedOffsets) -> OffsetRanges:
-        """Which of the planned offsets are in the tables that exist."""
-        return self.opened.lookup.find_present(planned)
+def main(config: BackfillConfig) -> int:
+    """The command ``bronze backfill``: print the plan (``dry_run``) or the result; 130 where it was interrupted."""
+    result = backfill(config)
+    print(result.plan.to_text() if config.dry_run else result.describe())
+    return ExitCode.INTERRUPTED if result.is_interrupted else ExitCode.DONE
 
 
-def append_batches(target: Target, writer: TableWriter, plan: BackfillPlan) -> BackfillResult:
+def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillResult:
+    """Add what the tables lack of the range; an interrupt ends it at once, and the next run adds the rest.
+
+    Args:
+        config: Range, topic and tables.
+        spark: Session to use; the running one or a new local one when not given.
+
+    Raises:
+        ConfigError: A part of the range is neither in the tables nor in Kafka, and that is not allowed.
+        DataLossError: Kafka deleted records before they were read.
+        BronzeError: What does not fit, or failed; what was appended by then stays.
+    """
+    with explain_failures(), Pipeline.open(config, spark) as pipeline:
+        pipeline = _check(pipeline, config)
+        if config.dry_run:
+            return BackfillResult(_make_plan(pipeline, config))
+        if not all(table.state for table in pipeline.tables):
+            _check_plan(config, _make_plan(pipeline, config))  # before tables are made
+        ledger = build_ledger(pipeline, _read_checkpoint(pipeline, config))
+        pipeline, writer = bind_tables(pipeline, config, ledger, OffsetSet())
+        writer.has_changed()  # before the look-up: what others append from now on it notices
+        plan = _make_plan(pipeline, config)
+        _check_plan(config, plan)
+        for line in (*plan.outside, *plan.notes, plan.describe()):
+            log.info("Backfill: %s", line)
+        watch = TopicWatch(pipeline.kafka, pipeline.topic, pipeline.bronze.path)
+        return append_batches(pipeline, writer, plan, watch.check_topic)
+
+
+def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillPlan:
+    """What ``backfill`` would do now; nothing is written.
+
+    Args:
+        config: Range, topic and tables.
+        spark: Session to use; the running one or a new local one when not given.
+
+    Raises:
+        BronzeError: What does not fit. That Kafka does not hold the whole range is in the plan.
+    """
+    with explain_failures(), Pipeline.open(config, spark) as pipeline:
+        return _make_plan(_check(pipeline, config), config)
+
+
+def _check(pipeline: Pipeline, config: BackfillConfig) -> Pipeline:
+    """Check Kafka and tables; nothing is written."""
+    read_records(pipeline.kafka, dict.fromkeys(pipeline.topic.partitions, (0, 0)), "read_committed")  # reads nothing
+    pipeline = reopen_for_append(pipeline, config)
+    warn_of_rollback(pipeline)
+    return pipeline
+
+
+def _read_checkpoint(pipeline: Pipeline, config: BackfillConfig) -> Checkpoint | None:
+    """What the stream has done, for a table of an older version, whose commits do not say it."""
+    return pipeline.get_checkpoint(config.checkpoint_path).read() if config.checkpoint_path else None
+
+
+def _make_plan(pipeline: Pipeline, config: BackfillConfig) -> BackfillPlan:
+    """Resolve the range, and look up what the tables have of it."""
+    available = pipeline.fetch_available()
+    by_time = bool(config.start_timestamp or config.end_timestamp)
+    requested = resolve_times(pipeline.kafka, config, available) if by_time else resolve_offsets(config, available)
+    outside = _list_outside_times(pipeline, config, requested, available) if by_time else []
+    notes = []
+    if others := sorted(set(available) - set(requested)):
+        notes.append(f"partitions that are not named are left out: {', '.join(map(str, others))}")
+    if config.checkpoint_path:
+        asked, requested = requested, limit_to_planned(pipeline, config, requested)
+        if left := sum(asked[p][1] - requested[p][1] for p in requested):
+            notes.append(f"{left:,} offsets that the stream has not planned yet are left to it")
+    ingested = pipeline.find_ingested(requested)
+    partitions = [plan_partition(p, span, available[p], ingested) for p, span in requested.items()]
+    outside += filter(None, map(explain_outside, partitions))
+    plan = BackfillPlan(pipeline.topic.name, partitions, [], outside, notes)
+    plan.batches.extend(plan_batches(plan.missing, config.max_offsets_per_trigger))
+    return plan
+
+
+def limit_to_planned(pipeline: Pipeline, config: BackfillConfig, requested: Bounds) -> Bounds:
+    """End each partition where the live query of the checkpoint has planned to; the rest is left to it.
+
+    Raises:
+        ConfigError: There is none, or it has planned nothing. A file of it is missing or cut off. It has the offsets of
+            another topic. It was used with another bronze table.
+    """
+    folder = pipeline.get_checkpoint(config.checkpoint_path)
+    checkpoint = folder.read()
+    if checkpoint is None:
+        raise no_checkpoint_error(config.checkpoint_path)
+    check_tables_of(config, folder, checkpoint, pipeline.bronze.state)
+    # A partition that the query does not know yet is read by it from the first record on.
+    ends = checkpoint.end_offsets
+    return {p: (first, max(first, min(end, ends.get(p, 0)))) for p, (first, end) in requested.items()}
+
+
+def _list_outside_times(pipeline: Pipeline, config: BackfillConfig, requested: Bounds, available: Bounds) -> list[str]:
+    """Why Kafka may not hold the whole time range; not where the tables have what came before its earliest record."""
+    if others := explain_other_times(pipeline.kafka, config, requested, available):
+        return [others]
+    cut_off = find_cut_off(pipeline.kafka, config, requested, available)
+    before = pipeline.find_ingested({p: (available[p][0] - 1, available[p][0]) for p in cut_off}) if cut_off else {}
+    return [reason for p, reason in cut_off.items() if p not in before]
+
+
+def _check_plan(config: BackfillConfig, plan: BackfillPlan) -> None:
+    if plan.outside and not config.allow_partial:
+        raise ConfigError(
+            f"Kafka does not hold the whole range of {plan.topic}: {'; '.join(plan.outside)}.",
+            hint="Correct the range, or take what there is with --allow-partial",
+        )
+
+
+def append_batches(
+    pipeline: Pipeline, writer: TableWriter, plan: BackfillPlan, check_topic: Callable[[], None]
+) -> BackfillResult:
     """Append what is missing, batch after batch; an interrupt ends it, and the result says so.
 
     Raises:
@@ -112,23 +206,26 @@ def append_batches(target: Target, writer: TableWriter, plan: BackfillPlan) -> B
         AppendConflictError: Others kept committing first.
     """
     result, app_id, started = BackfillResult(plan), f"bronze-backfill-{uuid4()}", time.monotonic()
-    context = target.spark.sparkContext
+    context = pipeline.spark.sparkContext
     context.addJobTag(app_id)
     try:
-        for number, batch in enumerate(plan.batches):
-            missing, before = select_overlap(plan.missing, batch), result.seconds
-            appended = _append_batch(target, writer, app_id, number, batch, missing)
+        for number, bounds in enumerate(plan.batches):
+            missing, before = plan.missing.clip(bounds), result.seconds
+            source = Source("backfill", app_id, plan.topic, OffsetSet.between(bounds))
+            with explain_failures():
+                counts = _append_batch(pipeline, writer, number, source, check_topic)
             result.seconds = time.monotonic() - started
-            _count_batch(result, missing, batch, appended)
-            if appended:
-                result.summary.add(describe_batch(number, appended, result.seconds - before))
+            _count_batch(result, missing, source.covered, counts)
+            if counts:
+                result.summary.add(Batch(number, counts, result.seconds - before))
             _log_progress(result, number + 1)
     except KeyboardInterrupt:
         result.is_interrupted, result.seconds = True, time.monotonic() - started
+        drop_connection()
         context.cancelJobsWithTag(app_id)
         log.info("Backfill: interrupted; what was appended stays, the next run adds what is missing")
     except DataLossError as error:
-        target.check_topic()  # of a recreated topic, records seem to be lost
+        check_topic()  # of a recreated topic, records seem to be lost
         raise DataLossError(
             f"Kafka has deleted records of the range before they were read: {error.lost}.",
             hint="What was appended stays; run the same command again with --allow-partial for what is left",
@@ -140,83 +237,36 @@ def append_batches(target: Target, writer: TableWriter, plan: BackfillPlan) -> B
 
 
 def _append_batch(
-    target: Target, writer: TableWriter, app_id: str, number: int, batch: PlannedOffsets, missing: OffsetRanges
-) -> BatchResult | None:
+    pipeline: Pipeline, writer: TableWriter, number: int, source: Source, check_topic: Callable[[], None]
+) -> Counts | None:
     """Append what is missing in a batch, begun again where others kept committing first; None where they had it all."""
-    conflict = None
-    for _ in range(_ROUNDS):
+    bounds = source.covered.bounds
+    cores = str(pipeline.spark.sparkContext.defaultParallelism)  # also for a range of one partition
+    for attempt in range(1, _ROUNDS + 1):
         writer.has_changed()  # first: what others append from now on is a conflict
-        present = select_overlap(target.find_present(batch), batch)
-        if not _invert(present, batch):
+        ingested = pipeline.find_ingested(bounds)
+        if not source.covered - ingested:
             return None
+        records = read_records(pipeline.kafka, bounds, "read_committed", minPartitions=cores)
+        task = make_task(number, time.time(), pipeline.paths, ingested)
         try:
-            return _write(target, writer, app_id, number, batch, present)
-        except AppendConflictError as error:
-            conflict = error
+            return append_batch(writer, records, task, source, lambda: pipeline.find_ingested(bounds), check_topic)
+        except AppendConflictError:
+            if attempt == _ROUNDS:
+                raise
             log.info("Backfill: others keep committing first, batch %d is begun again", number + 1)
-    assert conflict
-    raise conflict
+    raise AssertionError("a batch ends in its last round")
 
 
-def _write(
-    target: Target, writer: TableWriter, app_id: str, number: int, batch: PlannedOffsets, present: OffsetRanges
-) -> BatchResult:
-    opened = target.opened
-    bronze_path, dlq_path = opened.bronze.path, opened.dlq.path if opened.dlq else ""
-    task = BatchTask(
-        number,
-        int(time.time() * 1000) * 1000,
-        bronze_path=to_local_path(bronze_path) or "",
-        dlq_path=dlq_path and (to_local_path(dlq_path) or dlq_path),
-        present=present,
-    )
-    records = read_records(target.spark, target.config, batch).transform(select_records)
-    covered = {p: [(first, end - 1)] for p, (first, end) in batch.items() if first < end}
-    with explain_failures():
-        return writer.append(
-            records,
-            task,
-            Source("backfill", app_id, opened.topic.name, covered),
-            lambda: select_overlap(target.find_present(batch), batch),
-            target.check_topic,
-        )
-
-
-def read_records(spark: SparkSession, config: BackfillConfig, batch: PlannedOffsets) -> DataFrame:
-    """The records of a batch; those of aborted transactions are left out. Nothing is read yet.
-
-    Raises:
-        ConfigError: Spark does not take one of the client properties.
-    """
-    cores = str(spark.sparkContext.defaultParallelism)  # also for a range of one partition
-    try:
-        return read_topic_once(spark, config, batch, "read_committed", minPartitions=cores)
-    except IllegalArgumentException as error:
-        raise client_config_error(config, " ".join(str(error).split())) from None
-
-
-def _invert(ranges: OffsetRanges, batch: PlannedOffsets) -> OffsetRanges:
-    """The offsets of a batch that are in none of the ranges."""
-    inverted = {p: invert_ranges(ranges.get(p, []), first, end) for p, (first, end) in batch.items()}
-    return {p: found for p, found in inverted.items() if found}
-
-
-def _count(ranges: OffsetRanges) -> int:
-    return sum(map(count_offsets, ranges.values()))
-
-
-def _count_batch(
-    result: BackfillResult, missing: OffsetRanges, batch: PlannedOffsets, appended: BatchResult | None
-) -> None:
+def _count_batch(result: BackfillResult, missing: OffsetSet, covered: OffsetSet, counts: Counts | None) -> None:
     """Account for each planned offset: appended, added by others since the plan, or without a record in Kafka."""
-    planned = _count(missing)
-    result.done_offsets += planned
-    if appended is None:
-        result.added_by_others += planned
+    result.done_offsets += missing.count
+    if counts is None:
+        result.added_by_others += missing.count
         return
-    others = max(0, appended.present - _count(_invert(missing, batch)))
+    others = max(0, counts.present - (covered - missing).count)
     result.added_by_others += others
-    result.without_record += planned - others - appended.valid - sum(appended.invalid.values())
+    result.without_record += missing.count - others - counts.valid - counts.invalid
 
 
 def _log_progress(result: BackfillResult, number: int) -> None:
@@ -230,113 +280,3 @@ def _log_progress(result: BackfillResult, number: int) -> None:
         f"{appended:,}",
         f"{appended / max(result.seconds, 0.001):,.0f}",
     )
-
-
-def main(config: BackfillConfig) -> int:
-    """The command ``bronze backfill``: print the plan (``dry_run``) or the result; 130 where it was interrupted."""
-    result = run(config)
-    print(result.plan.to_text() if config.dry_run else result.describe())
-    return ExitCode.INTERRUPTED if result.is_interrupted else ExitCode.DONE
-
-
-def run(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillResult:
-    """Add what the tables lack of the range; an interrupt ends it at once, and the next run adds the rest.
-
-    Args:
-        config: Range, topic and tables.
-        spark: Session to use; the running one or a new local one when not given.
-
-    Raises:
-        ConfigError: A part of the range is neither in the tables nor in Kafka, and that is not allowed.
-        DataLossError: Kafka deleted records before they were read.
-        BronzeError: What does not fit, or failed; what was appended by then stays.
-    """
-    with explain_failures():
-        target = _check(config, spark)
-        if config.dry_run:
-            return BackfillResult(_make_plan(target))
-        if not target.is_complete:
-            _check_plan(config, _make_plan(target))  # before tables are made
-        start = Start(build_ledger(target.opened, _read_checkpoint(target)))
-        opened, writer = bind_tables(target.spark, config, target.opened, start)
-        writer.has_changed()  # before the look-up: what others append from now on it notices
-        target = Target(target.spark, config, opened)
-        plan = _make_plan(target)
-        _check_plan(config, plan)
-        for line in (*plan.outside, *plan.notes, plan.describe()):
-            log.info("Backfill: %s", line)
-        with watch_topic(target.spark, config, opened.topic, opened.bronze.path) as watch:
-            return append_batches(replace(target, check_topic=watch.check_topic), writer, plan)
-
-
-def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> BackfillPlan:
-    """What ``run`` would do now; nothing is written.
-
-    Args:
-        config: Range, topic and tables.
-        spark: Session to use; the running one or a new local one when not given.
-
-    Raises:
-        BronzeError: What does not fit. That Kafka does not hold the whole range is in the plan.
-    """
-    with explain_failures():
-        return _make_plan(_check(config, spark))
-
-
-def _check(config: BackfillConfig, spark: SparkSession | None) -> Target:
-    """Check paths, session, Kafka and tables; nothing is written."""
-    spark = open_session(config, spark)
-    if not config.dry_run:
-        check_writable(spark, config, "output_path", "dlq_path")
-    topic = describe_topic(spark, config)
-    read_records(spark, config, dict.fromkeys(topic.partitions, (0, 0)))  # takes the client properties, reads nothing
-    opened = open_tables(spark, config, topic, config.change_dlq)
-    if found := find_rolled_back(spark, "", None, opened):
-        log.warning("Warning: %s", describe_rolled_back(found))
-    return Target(spark, config, opened)
-
-
-def _read_checkpoint(target: Target) -> Checkpoint | None:
-    """What the stream has done, for a table of an older version, whose commits do not say it."""
-    if not target.config.checkpoint_path:
-        return None
-    path = qualify_path(target.spark, target.config.checkpoint_path)
-    return read_checkpoint(target.spark, path, target.config.kafka_topic)
-
-
-def _make_plan(target: Target) -> BackfillPlan:
-    """Resolve the range, and look up what the tables have of it."""
-    spark, config, topic = target.spark, target.config, target.opened.topic
-    held = list_offsets(spark, config, topic)
-    by_time = bool(config.start_timestamp or config.end_timestamp)
-    wanted = resolve_times(spark, config, topic, held) if by_time else resolve_offsets(config, topic, held)
-    outside = _list_outside_times(target, wanted, held) if by_time else []
-    notes = []
-    if others := sorted(set(topic.partitions) - set(wanted)):
-        notes.append(f"partitions that are not named are left out: {', '.join(map(str, others))}")
-    if config.checkpoint_path:
-        asked, wanted = wanted, limit_to_planned(spark, config, target.opened.bronze.state, wanted)
-        if left := sum(asked[p][1] - wanted[p][1] for p in wanted):
-            notes.append(f"{left:,} offsets that the stream has not planned yet are left to it")
-    present = target.find_present(wanted)
-    partitions = [plan_partition(p, span, held[p], present.get(p, [])) for p, span in wanted.items()]
-    missing = {p.partition: p.missing for p in partitions}
-    outside += filter(None, map(describe_outside, partitions))
-    return BackfillPlan(topic.name, partitions, plan_batches(missing, config.max_offsets_per_trigger), outside, notes)
-
-
-def _list_outside_times(target: Target, wanted: PlannedOffsets, held: PlannedOffsets) -> list[str]:
-    """Why Kafka may not hold the whole time range; not where the tables have what came before its earliest record."""
-    if others := describe_other_times(target.spark, target.config, target.opened.topic, wanted, held):
-        return [others]
-    cut_off = find_cut_off(target.spark, target.config, target.opened.topic, wanted, held)
-    before = target.find_present({p: (held[p][0] - 1, held[p][0]) for p in cut_off}) if cut_off else {}
-    return [reason for p, reason in cut_off.items() if not before.get(p)]
-
-
-def _check_plan(config: BackfillConfig, plan: BackfillPlan) -> None:
-    if plan.outside and not config.allow_partial:
-        raise ConfigError(
-            f"Kafka does not hold the whole range of {plan.topic}: {'; '.join(plan.outside)}.",
-            hint="Correct the range, or take what there is with --allow-partial",
-        )

@@ -4,21 +4,18 @@ Offsets are counted, not records: which of them are transaction markers or were 
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 import pandas as pd
-from pyspark.sql import SparkSession
 
-from bronze.checkpoint import no_checkpoint_error, read_checkpoint
 from bronze.config import BackfillConfig
-from bronze.delta.tables import TableState
+from bronze.kafka.client import KafkaClient
 from bronze.kafka.times import find_offsets_at, find_timestamps, format_timestamp
-from bronze.kafka.topic import Topic, unknown_partitions_error
-from bronze.offsets import OffsetRanges, PlannedOffsets, clip_ranges, count_offsets, describe_ranges, invert_ranges
+from bronze.kafka.topic import unknown_partitions_error
+from bronze.offsets import EMPTY, MAX_OFFSET, Bounds, OffsetSet, Range, format_ranges
 from bronze.parsing import parse_timestamp
-from bronze.resume import check_tables_of
-from bronze.runtime.paths import qualify_path
 
 # Missing offsets that are nearer than this to one another are read as one; a batch of its own costs more.
 _NEAR = 100_000
@@ -30,9 +27,9 @@ class PartitionPlan:
 
     Attributes:
         partition: Kafka partition.
-        first: First offset that is asked for.
-        end: End of what is asked for, exclusive.
-        held: Earliest offset that Kafka holds, and its end, exclusive.
+        first: First offset that is requested.
+        end: End of what is requested, exclusive.
+        available: Earliest offset that Kafka holds, and its end, exclusive.
         lost: Offsets that no table has and Kafka deleted.
         beyond: Offsets that no table has and Kafka has not reached, or that are of open transactions.
         missing: Offsets that no table has and Kafka can give: to do.
@@ -41,20 +38,20 @@ class PartitionPlan:
     partition: int
     first: int
     end: int
-    held: tuple[int, int]
-    lost: list[tuple[int, int]]
-    beyond: list[tuple[int, int]]
-    missing: list[tuple[int, int]]
+    available: tuple[int, int]
+    lost: OffsetSet
+    beyond: OffsetSet
+    missing: OffsetSet
 
     @property
     def offsets(self) -> int:
-        """Offsets that are asked for."""
+        """Offsets that are requested."""
         return self.end - self.first
 
     @property
     def present(self) -> int:
         """Offsets that the tables have already."""
-        return self.offsets - sum(map(count_offsets, (self.lost, self.beyond, self.missing)))
+        return self.offsets - self.lost.count - self.beyond.count - self.missing.count
 
 
 @dataclass(frozen=True)
@@ -71,19 +68,19 @@ class BackfillPlan:
 
     topic: str
     partitions: list[PartitionPlan]
-    batches: list[PlannedOffsets]
+    batches: list[Bounds]
     outside: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def missing(self) -> OffsetRanges:
+    def missing(self) -> OffsetSet:
         """The offsets to add."""
-        return {p.partition: p.missing for p in self.partitions}
+        return reduce(or_, (p.missing for p in self.partitions), EMPTY)
 
     @property
     def planned(self) -> int:
         """How many offsets are to be added."""
-        return sum(count_offsets(p.missing) for p in self.partitions)
+        return self.missing.count
 
     @property
     def present(self) -> int:
@@ -93,7 +90,7 @@ class BackfillPlan:
     @property
     def lost(self) -> int:
         """How many offsets of the range Kafka has deleted and no table has."""
-        return sum(count_offsets(p.lost) for p in self.partitions)
+        return sum(p.lost.count for p in self.partitions)
 
     def to_frame(self) -> pd.DataFrame:
         """A row per partition; ``end`` and ``Kafka end`` are exclusive."""
@@ -104,11 +101,11 @@ class BackfillPlan:
                 "end": p.end,
                 "offsets": p.offsets,
                 "in the tables": p.present,
-                "lost in Kafka": count_offsets(p.lost),
-                "not in Kafka yet": count_offsets(p.beyond),
-                "to do": count_offsets(p.missing),
-                "Kafka earliest": p.held[0],
-                "Kafka end": p.held[1],
+                "lost in Kafka": p.lost.count,
+                "not in Kafka yet": p.beyond.count,
+                "to do": p.missing.count,
+                "Kafka earliest": p.available[0],
+                "Kafka end": p.available[1],
             }
             for p in self.partitions
         ]
@@ -122,57 +119,57 @@ class BackfillPlan:
 
     def describe(self) -> str:
         """The plan in one line."""
-        asked = sum(p.offsets for p in self.partitions)
+        requested = sum(p.offsets for p in self.partitions)
         return (
-            f"{asked:,} offsets of {self.topic} are asked for: {self.present:,} in the tables already, "
+            f"{requested:,} offsets of {self.topic} are asked for: {self.present:,} in the tables already, "
             f"{self.lost:,} lost in Kafka, {self.planned:,} to do in {len(self.batches):,} batches"
         )
 
 
 def plan_partition(
-    partition: int, wanted: tuple[int, int], held: tuple[int, int], present: Sequence[tuple[int, int]]
+    partition: int, requested: tuple[int, int], available: tuple[int, int], ingested: OffsetSet
 ) -> PartitionPlan:
-    """Divide what is asked for by where it is.
+    """Divide what is requested by where it is.
 
     Args:
         partition: Kafka partition.
-        wanted: First and end (exclusive) offset that are asked for.
-        held: First and end (exclusive) offset that Kafka holds.
-        present: What the tables have, in ascending ranges.
+        requested: First and end (exclusive) offset.
+        available: First and end (exclusive) offset that Kafka holds.
+        ingested: What the tables have.
     """
-    absent = invert_ranges(present, *wanted)
+    absent = OffsetSet.between({partition: requested}) - ingested
     return PartitionPlan(
         partition,
-        *wanted,
-        held,
-        lost=clip_ranges(absent, wanted[0], held[0]),
-        beyond=clip_ranges(absent, held[1], wanted[1]),
-        missing=clip_ranges(absent, *held),
+        *requested,
+        available,
+        lost=absent.clip({partition: (0, available[0])}),
+        beyond=absent.clip({partition: (available[1], MAX_OFFSET)}),
+        missing=absent.clip({partition: available}),
     )
 
 
-def describe_outside(plan: PartitionPlan) -> str:
+def explain_outside(plan: PartitionPlan) -> str:
     """Why a part of the range is not to be had; empty where all is in the tables or in Kafka."""
-    reasons = [f"offsets {describe_ranges(plan.lost)} are deleted"] if plan.lost else []
-    if plan.beyond or plan.first > plan.held[1]:
+    reasons = [f"offsets {format_ranges(plan.lost[plan.partition])} are deleted"] if plan.lost else []
+    if plan.beyond or plan.first > plan.available[1]:
         reasons.append(f"it ends before offset {max(plan.first, plan.end - 1)}")
     if not reasons:
         return ""
-    first, end = plan.held
+    first, end = plan.available
     holds = f"holds {first} to {end - 1}" if first < end else f"holds nothing before offset {end}"
     return f"partition {plan.partition} {holds}, {' and '.join(reasons)}"
 
 
-def plan_batches(missing: OffsetRanges, max_offsets: int, near: int = _NEAR) -> list[PlannedOffsets]:
+def plan_batches(missing: OffsetSet, max_offsets: int, near: int = _NEAR) -> list[Bounds]:
     """Cover missing offsets by batches, all partitions side by side, each in ascending order.
 
     Args:
-        missing: Ascending ranges per partition.
+        missing: The offsets.
         max_offsets: Offsets in a batch at the most, those between near ranges included.
         near: Ranges of a partition with no more offsets between them are read as one.
     """
-    left = {partition: deque(ranges) for partition, ranges in missing.items() if ranges}
-    sizes = {partition: count_offsets(ranges) for partition, ranges in left.items()}
+    left = {partition: deque(ranges) for partition, ranges in missing.items()}
+    sizes = missing.counts
     batches = []
     while left:
         batch, total, room = {}, sum(sizes.values()), max_offsets
@@ -190,7 +187,7 @@ def plan_batches(missing: OffsetRanges, max_offsets: int, near: int = _NEAR) -> 
     return batches
 
 
-def _take_span(ranges: deque[tuple[int, int]], limit: int, near: int) -> tuple[tuple[int, int], int]:
+def _take_span(ranges: deque[Range], limit: int, near: int) -> tuple[tuple[int, int], int]:
     """Take a span off the front of ranges: its first and end (exclusive) offset, and how many it has of them."""
     first = end = ranges[0][0]
     taken = 0
@@ -208,7 +205,7 @@ def _take_span(ranges: deque[tuple[int, int]], limit: int, near: int) -> tuple[t
 _ODD = 100
 
 
-def resolve_offsets(config: BackfillConfig, topic: Topic, held: PlannedOffsets) -> PlannedOffsets:
+def resolve_offsets(config: BackfillConfig, available: Bounds) -> Bounds:
     """First and end offset of each partition that is named, of all where none is.
 
     Raises:
@@ -216,18 +213,18 @@ def resolve_offsets(config: BackfillConfig, topic: Topic, held: PlannedOffsets) 
     """
     starts, ends = config.parse_range()
     for name, offsets in (("starting_offsets", starts), ("ending_offsets", ends)):
-        if unknown := sorted(set(offsets or ()) - set(topic.partitions)):
-            raise unknown_partitions_error(name, topic.name, unknown)
-    wanted = {}
-    for partition in sorted(starts or ends or topic.partitions):
+        if unknown := sorted(set(offsets or ()) - set(available)):
+            raise unknown_partitions_error(name, config.kafka_topic, unknown)
+    requested = {}
+    for partition in sorted(starts or ends or available):
         first, end = (starts or {}).get(partition, -2), (ends or {}).get(partition, -1)
-        earliest, latest = held[partition]
+        earliest, latest = available[partition]
         first = earliest if first < 0 else first
-        wanted[partition] = (first, max(first, latest if end < 0 else end))
-    return wanted
+        requested[partition] = (first, max(first, latest if end < 0 else end))
+    return requested
 
 
-def resolve_times(spark: SparkSession, config: BackfillConfig, topic: Topic, held: PlannedOffsets) -> PlannedOffsets:
+def resolve_times(client: KafkaClient, config: BackfillConfig, available: Bounds) -> Bounds:
     """The offsets from the first record at or after the one time to the first at or after the other.
 
     Kafka finds them per partition. Where a producer's timestamps do not ascend, records beside the borders may be of
@@ -235,66 +232,44 @@ def resolve_times(spark: SparkSession, config: BackfillConfig, topic: Topic, hel
     """
     names = ("start_timestamp", "end_timestamp")
     starts, ends = (
-        {} if ms is None else find_offsets_at(spark, config, topic, ms, held, is_end=name == "end_timestamp")
+        {} if ms is None else find_offsets_at(client, ms, available, is_end=name == "end_timestamp")
         for name, ms in ((name, parse_timestamp(name, getattr(config, name))) for name in names)
     )
-    wanted = {}
-    for partition, (earliest, latest) in held.items():
+    requested = {}
+    for partition, (earliest, latest) in available.items():
         first, end = starts.get(partition, earliest), ends.get(partition, latest)
         first, end = latest if first < 0 else first, latest if end < 0 else end
-        wanted[partition] = (min(first, latest), max(min(first, latest), min(end, latest)))
-    return wanted
+        requested[partition] = (min(first, latest), max(min(first, latest), min(end, latest)))
+    return requested
 
 
-def describe_other_times(
-    spark: SparkSession, config: BackfillConfig, topic: Topic, wanted: PlannedOffsets, held: PlannedOffsets
-) -> str:
+def explain_other_times(client: KafkaClient, config: BackfillConfig, requested: Bounds, available: Bounds) -> str:
     """Why a time range holds nothing, where all of Kafka's records are earlier, or all later; else empty."""
-    is_after = bool(config.start_timestamp) and all(wanted[p][0] == held[p][1] for p in wanted)
-    is_before = bool(config.end_timestamp) and all(wanted[p][1] == held[p][0] for p in wanted)
-    return f"its records are of {_describe_times(spark, config, topic, held)}" if is_after or is_before else ""
+    is_after = bool(config.start_timestamp) and all(requested[p][0] == available[p][1] for p in requested)
+    is_before = bool(config.end_timestamp) and all(requested[p][1] == available[p][0] for p in requested)
+    return f"its records are of {_format_times(client, available)}" if is_after or is_before else ""
 
 
-def find_cut_off(
-    spark: SparkSession, config: BackfillConfig, topic: Topic, wanted: PlannedOffsets, held: PlannedOffsets
-) -> dict[int, str]:
+def find_cut_off(client: KafkaClient, config: BackfillConfig, requested: Bounds, available: Bounds) -> dict[int, str]:
     """Partitions in which Kafka's earliest record is later than the start time, and it has deleted earlier ones.
 
     How many of those were of the time range cannot be known.
     """
     start = parse_timestamp("start_timestamp", config.start_timestamp) or 0
-    begun = [p for p, (first, _) in wanted.items() if held[p][0] > 0 and first - held[p][0] <= _ODD]
+    begun = [p for p, (first, _) in requested.items() if available[p][0] > 0 and first - available[p][0] <= _ODD]
     if not begun:
         return {}
-    times = find_timestamps(spark, config, topic, held)
+    times = find_timestamps(client, available)
     return {
-        p: f"partition {p} holds {held[p][0]} to {held[p][1] - 1}, from {format_timestamp(times[p][0])} on, and "
-        "records before that are deleted"
+        p: f"partition {p} holds {available[p][0]} to {available[p][1] - 1}, from {format_timestamp(times[p][0])} on, "
+        "and records before that are deleted"
         for p in begun
         if times[p][0] > start
     }
 
 
-def limit_to_planned(
-    spark: SparkSession, config: BackfillConfig, table: TableState | None, wanted: PlannedOffsets
-) -> PlannedOffsets:
-    """End each partition where the live query of the checkpoint has planned to; the rest is left to it.
-
-    Raises:
-        ConfigError: There is none, or it has planned nothing. A file of it is missing or cut off. It has the offsets of
-            another topic, or was used with another bronze table.
-    """
-    path = qualify_path(spark, config.checkpoint_path)
-    checkpoint = read_checkpoint(spark, path, config.kafka_topic)
-    if checkpoint is None:
-        raise no_checkpoint_error(config.checkpoint_path)
-    check_tables_of(spark, config, path, checkpoint, table)
-    # A partition that the query does not know yet is read by it from the first record on.
-    return {p: (first, max(first, min(end, checkpoint.ends.get(p, 0)))) for p, (first, end) in wanted.items()}
-
-
-def _describe_times(spark: SparkSession, config: BackfillConfig, topic: Topic, held: PlannedOffsets) -> str:
-    times = [t for t in find_timestamps(spark, config, topic, held).values() if t[0] >= 0]
+def _format_times(client: KafkaClient, available: Bounds) -> str:
+    times = [t for t in find_timestamps(client, available).values() if t[0] >= 0]
     if not times:
         return "no time, because it has none"
     return f"{format_timestamp(min(t[0] for t in times))} to {format_timestamp(max(t[1] for t in times))}"

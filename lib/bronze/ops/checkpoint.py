@@ -5,15 +5,13 @@ from dataclasses import dataclass
 import pandas as pd
 from pyspark.sql import SparkSession
 
-from bronze.checkpoint import Checkpoint, no_checkpoint_error, read_checkpoint
+from bronze.checkpoint import Checkpoint, no_checkpoint_error
 from bronze.config import CheckpointConfig
-from bronze.delta.binding import find_dlqs
 from bronze.errors import ExitCode
-from bronze.kafka.topic import Topic
-from bronze.offsets import MAX_OFFSET, OffsetRanges, count_offsets
-from bronze.pipeline import locate_tables, open_session
-from bronze.resume import describe_rolled_back, find_disagreement, find_rolled_back, make_opened
-from bronze.runtime.paths import qualify_path
+from bronze.offsets import MAX_OFFSET, OffsetSet
+from bronze.pipeline import Pipeline
+from bronze.resume import explain_rollback, find_disagreement, find_rolled_back
+from bronze.runtime.spark_errors import explain_failures
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class CheckpointReport:
     """
 
     checkpoint: Checkpoint
-    ahead: OffsetRanges
+    ahead: OffsetSet
     disagreement: str
 
     def to_frame(self) -> pd.DataFrame:
@@ -36,12 +34,12 @@ class CheckpointReport:
         rows = [
             {
                 "partition": partition,
-                "began at": self.checkpoint.begins.get(partition, 0),
+                "began at": self.checkpoint.first_offsets.get(partition, 0),
                 "next batch starts at": start,
-                "planned to": self.checkpoint.ends.get(partition, start),
-                "in the tables from there": count_offsets(self.ahead.get(partition, [])),
+                "planned to": self.checkpoint.end_offsets.get(partition, start),
+                "in the tables from there": self.ahead.counts.get(partition, 0),
             }
-            for partition, start in sorted(self.checkpoint.starts.items())
+            for partition, start in sorted(self.checkpoint.next_offsets.items())
         ]
         return pd.DataFrame(rows).set_index("partition")
 
@@ -64,34 +62,29 @@ class CheckpointReport:
 
 def main(config: CheckpointConfig) -> int:
     """The command ``bronze checkpoint``: print the report; 2 where tables and checkpoint do not belong together."""
-    report = run(config)
+    report = inspect_checkpoint(config)
     print(report.to_text())
     return ExitCode.CONFIG if report.disagreement else ExitCode.DONE
 
 
-def run(config: CheckpointConfig, spark: SparkSession | None = None) -> CheckpointReport:
+def inspect_checkpoint(config: CheckpointConfig, spark: SparkSession | None = None) -> CheckpointReport:
     """Read a checkpoint and compare it with the tables; nothing is written.
 
     Raises:
         ConfigError: There is none at the path. A file that Spark needs is missing or cut off. Its offsets are those of
             another topic.
     """
-    spark = open_session(config, spark)
-    path = qualify_path(spark, config.checkpoint_path)
-    checkpoint = read_checkpoint(spark, path, config.kafka_topic)
-    if checkpoint is None:
-        raise no_checkpoint_error(config.checkpoint_path)
-    bronze, dlq = locate_tables(spark, config)
-    disagreement = find_disagreement(spark, path, checkpoint, bronze.state)
-    if bronze.state is None:
-        return CheckpointReport(checkpoint, {}, disagreement)
-    known = find_dlqs(spark, bronze, dlq, config.kafka_topic)
-    topic = Topic(config.kafka_topic, "", tuple(sorted(checkpoint.ends)))
-    opened = make_opened(spark, topic, bronze, dlq, known)
-    planned = {partition: (start, MAX_OFFSET) for partition, start in checkpoint.starts.items()}
-    ahead = opened.lookup.find_present(planned)
-    if known.missing:
-        disagreement = disagreement or f"the DLQ {known.missing[0].path}, which bronze names, is gone"
-    elif not disagreement and (found := find_rolled_back(spark, path, checkpoint, opened)):
-        disagreement = describe_rolled_back(found)
-    return CheckpointReport(checkpoint, ahead, disagreement)
+    with explain_failures(), Pipeline.open(config, spark) as pipeline:
+        folder = pipeline.get_checkpoint(config.checkpoint_path)
+        checkpoint = folder.read()
+        if checkpoint is None:
+            raise no_checkpoint_error(config.checkpoint_path)
+        disagreement = find_disagreement(folder, checkpoint, pipeline.bronze.state)
+        if pipeline.bronze.state is None:
+            return CheckpointReport(checkpoint, OffsetSet(), disagreement)
+        ahead = pipeline.find_ingested({p: (start, MAX_OFFSET) for p, start in checkpoint.next_offsets.items()})
+        if missing := pipeline.known.missing:
+            disagreement = disagreement or f"the DLQ {missing[0].path}, which bronze names, is gone"
+        elif not disagreement and (found := find_rolled_back(pipeline, folder, checkpoint)):
+            disagreement = explain_rollback(found)
+        return CheckpointReport(checkpoint, ahead, disagreement)

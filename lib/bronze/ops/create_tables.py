@@ -12,9 +12,9 @@ from pyspark.sql import SparkSession
 from bronze.config import CreateTablesConfig
 from bronze.delta.binding import check_not_gone
 from bronze.delta.ddl import create_table_statement, register_table_statement
-from bronze.delta.tables import CheckedTable
+from bronze.delta.tables import CheckedTable, locate_tables
 from bronze.errors import ConfigError, ExitCode
-from bronze.pipeline import check_local_tables, locate_tables, open_session
+from bronze.pipeline import check_local_tables, open_session
 from bronze.runtime.paths import qualify_path, to_local_path
 from bronze.runtime.session import SUBSTITUTION
 from bronze.schema import get_bronze_spec, get_dlq_spec
@@ -34,7 +34,7 @@ class _Named:
 def main(config: CreateTablesConfig) -> int:
     """The command ``bronze create-tables``: print the statements, or run them; existing tables are checked."""
     if config.execute:
-        for line in run(config):
+        for line in create_tables(config):
             print(line)
         return ExitCode.DONE
     check_local_tables(config)
@@ -58,7 +58,7 @@ def _make_absolute(path: str) -> str:
     return f"file:{Path(local).resolve()}" if local else path
 
 
-def run(config: CreateTablesConfig, spark: SparkSession | None = None) -> list[str]:
+def create_tables(config: CreateTablesConfig, spark: SparkSession | None = None) -> list[str]:
     """Create the tables that are missing, register those that are there; running it again changes nothing.
 
     Returns:
@@ -81,7 +81,7 @@ def run(config: CreateTablesConfig, spark: SparkSession | None = None) -> list[s
 def _create(spark: SparkSession, named: _Named) -> str:
     name, table = named.name, named.table
     if name and spark.conf.get("spark.sql.catalogImplementation") == "in-memory" and "." not in name:
-        log.warning("Warning: this session's catalog is in memory, so the name %s ends with it", name)
+        log.warning("this session's catalog is in memory, so the name %s ends with it", name)
     if table.state is None:
         spark.sql(create_table_statement(table.spec, table.path, name))
     elif name:

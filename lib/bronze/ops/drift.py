@@ -66,13 +66,13 @@ def _compare(text: bytes, fields: Fields, prefix: str) -> Iterator[tuple[Drift, 
     for name, raw in _OBJECT.decode(text).items():
         data, path = bytes(raw), prefix + name
         expected, known = fields.get(name, ("", None))
-        if isinstance(known, dict) and (kind := describe_kind(data)) in ("object", "null"):
+        if isinstance(known, dict) and (kind := name_kind(data)) in ("object", "null"):
             yield from _compare(data if kind == "object" else b"{}", known, f"{path}.")
         elif known is None or isinstance(known, dict) or not _fits(data, known):
-            yield Drift(path, expected, describe_kind(data)), data.decode("utf-8", "backslashreplace")
+            yield Drift(path, expected, name_kind(data)), data.decode("utf-8", "backslashreplace")
 
 
-def _fits(text: bytes, decoder: msgspec.json.Decoder) -> bool:
+def _fits(text: bytes, decoder: msgspec.json.Decoder[Any]) -> bool:
     try:
         decoder.decode(text)
     except msgspec.ValidationError:
@@ -80,7 +80,7 @@ def _fits(text: bytes, decoder: msgspec.json.Decoder) -> bool:
     return True
 
 
-def describe_kind(text: bytes) -> str:
+def name_kind(text: bytes) -> str:
     """The JSON type of a value, by its first character."""
     first = text[:1].decode("latin-1")
     return _KINDS.get(first) or ("number" if set(text) & set(b".eE") else "integer")

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pandas as pd
-from pyspark.sql import SparkSession
 
-from bronze.config import KafkaConfig
 from bronze.decode import EARLIEST, is_plausible
-from bronze.kafka.topic import read_topic_settings
-from bronze.offsets import PlannedOffsets
+from bronze.kafka.client import KafkaClient
+from bronze.kafka.topic import fetch_settings
+from bronze.offsets import Bounds
 
 _HOUR_MS = 3_600_000
 
@@ -29,9 +28,9 @@ class Retention:
     note: str = ""
 
 
-def read_retention(spark: SparkSession, config: KafkaConfig) -> Retention:
+def fetch_retention(client: KafkaClient) -> Retention:
     """The topic's retention time, and a note where another setting deletes records too."""
-    settings = read_topic_settings(spark, config)
+    settings = fetch_settings(client)
     if not settings:
         return Retention(None, "Kafka does not tell the topic's retention")
     if "delete" not in settings["cleanup.policy"]:
@@ -42,13 +41,13 @@ def read_retention(spark: SparkSession, config: KafkaConfig) -> Retention:
 
 
 def measure_lag(
-    next_offsets: dict[int, int], held: PlannedOffsets, unread: dict[int, int], retention: Retention, now: datetime
+    next_offsets: dict[int, int], available: Bounds, unread: dict[int, int], retention: Retention, now: datetime
 ) -> pd.DataFrame:
     """A row per Kafka partition.
 
     Args:
         next_offsets: Where the ingestion goes on.
-        held: What Kafka holds.
+        available: What Kafka holds.
         unread: Kafka timestamp of the next unread record, milliseconds since 1970, as ``read_next_timestamps`` has it;
             none where all is read.
         retention: The topic's.
@@ -61,7 +60,7 @@ def measure_lag(
         has ended).
     """
     rows = []
-    for partition, (earliest, end) in held.items():
+    for partition, (earliest, end) in available.items():
         start = next_offsets.get(partition, 0)
         timestamp = unread.get(partition)
         rows.append(
@@ -95,7 +94,7 @@ def _count_hours(timestamp: int | None, retention: Retention, now: datetime) -> 
     return max(0.0, retention.hours - max(0.0, now.timestamp() * 1000 - timestamp) / _HOUR_MS)
 
 
-def describe_unknown(lag: pd.DataFrame, retention: Retention) -> str:
+def explain_unknown_headroom(lag: pd.DataFrame, retention: Retention) -> str:
     """Where the records' own timestamps leave the headroom unknown; empty where there is no such partition."""
     partitions = [] if retention.hours is None else lag.index[lag["headroom"].isna()].tolist()
     if not partitions:

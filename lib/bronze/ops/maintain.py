@@ -30,12 +30,13 @@ from pyspark.sql import SparkSession
 
 from bronze.config import MaintainConfig
 from bronze.delta.ddl import quote_path
-from bronze.delta.ledger import parse_commit
-from bronze.delta.log import count_files
+from bronze.delta.log import parse_commit, read_commit
 from bronze.delta.log_files import prepare_log, tidy_log
-from bronze.delta.tables import CheckedTable, no_table_error, read_commit
+from bronze.delta.statistics import count_files
+from bronze.delta.tables import CheckedTable
 from bronze.errors import BronzeError, ExitCode, InvalidOptionError
-from bronze.pipeline import locate_tables, open_session
+from bronze.pipeline import Pipeline
+from bronze.runtime.spark_errors import explain_failures
 from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class _Clock:
 
 def main(config: MaintainConfig) -> int:
     """The command ``bronze maintain``: run, and print what was done."""
-    summary = run(config)
+    summary = maintain(config)
     size = f"{summary.unreferenced_bytes / _MB:,.1f} MB"
     print(f"Compacted {summary.compacted:,} partitions: {summary.files_before:,} files became {summary.files_after:,}")
     print(f"Cleaned the logs: deleted {summary.cleaned:,} commits older than delta.logRetentionDuration")
@@ -101,7 +102,7 @@ def main(config: MaintainConfig) -> int:
     return ExitCode.DONE
 
 
-def run(config: MaintainConfig, spark: SparkSession | None = None) -> MaintenanceSummary:
+def maintain(config: MaintainConfig, spark: SparkSession | None = None) -> MaintenanceSummary:
     """Maintain both tables: compact, clean the logs, vacuum, in this order, as long as there is time.
 
     Args:
@@ -117,11 +118,12 @@ def run(config: MaintainConfig, spark: SparkSession | None = None) -> Maintenanc
             "--delete-replayed-days is ignored and will go with the next release: the DLQ keeps all of its records, "
             "because the audit reads them"
         )
-    spark = open_session(config, spark)
-    bronze, dlq = locate_tables(spark, config)
-    if bronze.state is None:
-        raise no_table_error("output-path", bronze.path)
-    tables = [bronze, dlq] if dlq and dlq.state else [bronze]
+    with explain_failures(), Pipeline.open(config, spark) as pipeline:
+        pipeline.check_exists("output-path")
+        return _maintain(pipeline.spark, config, [table for table in pipeline.tables if table.state])
+
+
+def _maintain(spark: SparkSession, config: MaintainConfig, tables: list[CheckedTable]) -> MaintenanceSummary:
     clock, summary = _Clock(config.max_minutes), MaintenanceSummary()
     for table in tables:
         prepare_log(spark, table.path)
@@ -148,7 +150,7 @@ def _renew_note(table: CheckedTable) -> None:
     found = table.state.found
     text = read_commit(table.path, found.version) if found.note else None
     if text and time.time() - parse_commit(text).timestamp / 1000 > _RENEW_SECONDS:
-        choose_writer("auto", [table])(table.path).renew()
+        choose_writer("auto", [table]).renew()
 
 
 def _compact(
@@ -162,7 +164,7 @@ def _compact(
         if clock.is_over():
             summary.left.append(f"{len(partitions) - number:,} partitions of {table.path} to compact")
             return
-        condition = describe_partition({name: partition[name] for name in table.spec.partition_columns})
+        condition = format_partition({name: partition[name] for name in table.spec.partition_columns})
         metrics = retry(table.path, partial(_optimize, spark, table.path, condition))
         log.info("Compacted %s where %s: %d files became %d", table.path, condition, *metrics)
         summary.compacted += 1
@@ -186,7 +188,7 @@ def select_closed(partitions: pd.DataFrame, before: datetime) -> pd.DataFrame:
     return partitions[(ends <= before) & (partitions["small"] >= 2)].sort_values("small", ascending=False)
 
 
-def describe_partition(values: dict[str, str | None]) -> str:
+def format_partition(values: dict[str, str | None]) -> str:
     """The condition of a partition, ``_event_date = '2026-01-31' AND _event_hour = '23'``."""
     return " AND ".join(f"{n} IS NULL" if v is None or pd.isna(v) else f"{n} = '{v}'" for n, v in values.items())
 

@@ -12,9 +12,9 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.delta.log import usable_time_column
 from bronze.delta.positions import is_within, select_positions
-from bronze.offsets import PlannedOffsets
+from bronze.delta.statistics import usable_time_column
+from bronze.offsets import Bounds
 from bronze.runtime.frames import collect_frame
 
 _PERCENTILES = (0.5, 0.95, 0.99)
@@ -126,15 +126,17 @@ def _to_python(value: Any) -> datetime | None:
     return None if pd.isna(value) else value.to_pydatetime()
 
 
-def find_next_offsets(spark: SparkSession, tables: list[str], topic: str, held: PlannedOffsets) -> dict[int, int]:
+def find_next_offsets(spark: SparkSession, tables: list[str], topic: str, available: Bounds) -> dict[int, int]:
     """The offset after the highest in the tables, per partition, as far as Kafka still holds it.
 
     Args:
         spark: Session.
         tables: Paths of all tables that positions may be in.
         topic: Kafka topic.
-        held: What Kafka holds; a partition of which the tables have nothing starts at the earliest.
+        available: What Kafka holds; a partition of which the tables have nothing starts at the earliest.
     """
     positions = reduce(DataFrame.unionAll, (select_positions(spark, path, topic) for path in tables))
-    highest = positions.where(is_within(held)).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))
-    return {partition: first for partition, (first, _) in held.items()} | {p: last + 1 for p, last in highest.collect()}
+    highest = positions.where(is_within(available)).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))
+    return {partition: first for partition, (first, _) in available.items()} | {
+        p: last + 1 for p, last in highest.collect()
+    }

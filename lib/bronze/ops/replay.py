@@ -8,7 +8,7 @@ one, adds what is missing and nothing twice.
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
@@ -17,22 +17,20 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.batch import select_records
+from bronze.batch import append_batch, make_task
 from bronze.config import ReplayConfig
-from bronze.delta.binding import check_known, find_dlqs
-from bronze.delta.dlq import normalize_detail, open_tables, select_dlq
-from bronze.delta.positions import build_bitmaps, collect_ranges, find_present, is_within, mark_replayed
+from bronze.delta.commit import Source, TableWriter
+from bronze.delta.dlq import normalize_detail, select_dlq
+from bronze.delta.positions import collect_offsets, find_ingested, is_within, mark_replayed
 from bronze.errors import ExitCode
-from bronze.kafka.topic import Topic
-from bronze.offsets import OffsetRanges, count_offsets, find_bounds, invert_ranges, split_ranges, subtract_ranges
-from bronze.pipeline import open_session
-from bronze.resume import describe_rolled_back, find_rolled_back, make_opened
+from bronze.offsets import OffsetSet
+from bronze.pipeline import Pipeline
+from bronze.resume import warn_of_rollback
 from bronze.runtime.frames import collect_frame
-from bronze.runtime.paths import check_writable, to_local_path
 from bronze.runtime.spark_errors import explain_failures
-from bronze.tasks import DIAGNOSED_DDL, BatchResult, BatchTask, diagnose_records
-from bronze.transforms import RECORD_COLUMNS
-from bronze.writers import Source, TableWriter, choose_writer
+from bronze.tasks import DIAGNOSED_DDL, diagnose_records
+from bronze.transforms import RECORD_COLUMNS, Counts
+from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ class ReplayReport:
 
     by_type: pd.DataFrame
     details: pd.DataFrame
-    valid: OffsetRanges
+    valid: OffsetSet
     appended: int = 0
     batches: int = 0
     is_dry_run: bool = False
@@ -69,7 +67,7 @@ class ReplayReport:
     @property
     def verdict(self) -> str:
         """The result in one line."""
-        valid, failing = sum(map(count_offsets, self.valid.values())), self.counts["still_failing"]
+        valid, failing = self.valid.count, self.counts["still_failing"]
         rest = f"{failing:,} still fail and stay open"
         if self.is_dry_run:
             return f"Dry run: {valid:,} records would be replayed; {rest}"
@@ -86,11 +84,11 @@ class ReplayReport:
 
 def main(config: ReplayConfig) -> int:
     """The command ``bronze replay``: run, and print what was replayed and what still fails."""
-    print(run(config).to_text())
+    print(replay(config).to_text())
     return ExitCode.DONE
 
 
-def run(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport:
+def replay(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport:
     """Replay the open DLQ records that the filters leave; Kafka is not needed, and the stream may run meanwhile.
 
     Whatever ends it, run it again to go on: each batch is one transaction on bronze.
@@ -102,36 +100,24 @@ def run(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayReport
     Raises:
         BronzeError: A table is missing or does not fit today's schema, or a commit failed.
     """
-    with explain_failures():
-        spark = open_session(config, spark)
+    with explain_failures(), Pipeline.open(config, spark) as pipeline:
+        pipeline.check_exists("output-path", "dlq-path")
+        pipeline.known.check_is_named()
+        writer = choose_writer(config.writer, [pipeline.bronze])
+        warn_of_rollback(pipeline)  # its commits come after a RESTORE, which a start would not notice any more
+        report = make_plan(pipeline, config)
         if not config.dry_run:
-            check_writable(spark, config, "output_path")
-        return _run(config, spark)
+            _append_all(pipeline, config, report, writer)
+        return report
 
 
-def _run(config: ReplayConfig, spark: SparkSession) -> ReplayReport:
-    bronze, dlq = open_tables(spark, config)
-    known = find_dlqs(spark, bronze, dlq, config.kafka_topic)
-    check_known(known, bronze, dlq, config.kafka_topic)
-    writer = choose_writer(config.writer, [bronze])(bronze.path)
-    # Its commits come after a RESTORE, which a start would not notice any more.
-    topic = Topic(config.kafka_topic, "", tuple(sorted(known.ledger.read)))
-    if found := find_rolled_back(spark, "", None, make_opened(spark, topic, bronze, dlq, known)):
-        log.warning("Warning: %s", describe_rolled_back(found))
-    report = make_plan(spark, config)
-    if not config.dry_run:
-        # With a DLQ path the tasks would never write an invalid record to bronze; the plan leaves none to them.
-        dlq_path = to_local_path(dlq.path) or dlq.path
-        _append_all(spark, config, report, writer, to_local_path(bronze.path) or "", dlq_path)
-    return report
-
-
-def make_plan(spark: SparkSession, config: ReplayConfig) -> ReplayReport:
+def make_plan(pipeline: Pipeline, config: ReplayConfig) -> ReplayReport:
     """Decode all open records with today's schema; nothing is written."""
-    rows = mark_replayed(_drop_blocked(select_dlq(spark, config), config), config.output_path, config.kafka_topic)
+    open_rows = _drop_blocked(select_dlq(pipeline.spark, config), config)
+    rows = mark_replayed(open_rows, config.output_path, config.kafka_topic)
     columns = ("timestamp", "partition", "offset", "is_replayed", F.col("_error_type").alias("was"))
     open_value = F.when(~F.col("is_replayed"), F.col("value")).alias("value")
-    task = partial(diagnose_records, ingested_at=_read_clock())
+    task = partial(diagnose_records, ingested_at=int(time.time() * 1000) * 1000)
     records = rows.transform(_to_records).select(open_value, *columns)
     outcomes = records.mapInArrow(task, DIAGNOSED_DDL).persist(StorageLevel.MEMORY_AND_DISK)
     try:
@@ -146,7 +132,7 @@ def make_plan(spark: SparkSession, config: ReplayConfig) -> ReplayReport:
         return ReplayReport(
             collect_frame(by_type.orderBy(F.desc("open"), "error type")).set_index("error type"),
             _list_details(outcomes.where(is_failing)),
-            collect_ranges(outcomes.where(is_valid).transform(build_bitmaps)),
+            collect_offsets(outcomes.where(is_valid)),
             is_dry_run=config.dry_run,
         )
     finally:
@@ -163,7 +149,7 @@ def _drop_blocked(rows: DataFrame, config: ReplayConfig) -> DataFrame:
     position = ["_kafka_partition", "_kafka_offset"]
     if count := rows.join(blocked, position, "leftsemi").count():
         log.warning(
-            "Warning: %s DLQ records are invalid rows of bronze as well and are not replayed; bronze audit names them",
+            "%s DLQ records are invalid rows of bronze as well and are not replayed; bronze audit names them",
             f"{count:,}",
         )
     return rows.join(blocked, position, "leftanti")
@@ -181,54 +167,48 @@ def _list_details(failing: DataFrame) -> pd.DataFrame:
     return collect_frame(counted.orderBy(F.desc("records"), "detail").limit(_SHOWN_DETAILS))
 
 
-def _append_all(
-    spark: SparkSession,
-    config: ReplayConfig,
-    report: ReplayReport,
-    writer: TableWriter,
-    bronze_path: str,
-    dlq_path: str,
-) -> None:
+def _append_all(pipeline: Pipeline, config: ReplayConfig, report: ReplayReport, writer: TableWriter) -> None:
     """Append the valid positions of a plan in bounded batches, and count them in its report."""
-    app_id, total = f"bronze-replay-{uuid4()}", sum(map(count_offsets, report.valid.values()))
-    newest = _find_newest(select_dlq(spark, config)) if total else 0
-    for number, todo in enumerate(split_ranges(report.valid, config.max_records)):
+    app_id, total = f"bronze-replay-{uuid4()}", report.valid.count
+    newest = _find_newest(select_dlq(pipeline.spark, config)) if total else 0
+    for number, offsets in enumerate(report.valid.split(config.max_records)):
         started = time.monotonic()
-        rows = select_dlq(spark, config).where(is_within(find_bounds(todo)))
         # Later than the DLQ's also where another machine's clock is ahead: the audit tells a replay by that.
-        task = BatchTask(number, max(_read_clock(), newest + 1_000), bronze_path, dlq_path)
-        result = append_batch(rows.transform(_to_records), task, writer, app_id, config, todo)
-        report.appended += result.valid
+        ingested_at = max(time.time(), (newest + 1_000) / 1e6)
+        source = Source("replay", app_id, config.kafka_topic, offsets)
+        report.appended += append_positions(pipeline, config, writer, source, number, ingested_at).valid
         report.batches += 1
         seconds = time.monotonic() - started
         log.info("Replay: %s of %s records, batch %d in %.1f s", f"{report.appended:,}", f"{total:,}", number, seconds)
 
 
-def append_batch(
-    records: DataFrame, task: BatchTask, writer: TableWriter, app_id: str, config: ReplayConfig, todo: OffsetRanges
-) -> BatchResult:
-    """Append those records to bronze whose positions are to be replayed and are not in it yet."""
-    planned = find_bounds(todo)
+def append_positions(
+    pipeline: Pipeline, config: ReplayConfig, writer: TableWriter, source: Source, number: int, ingested_at: float
+) -> Counts:
+    """Append those DLQ records to bronze whose positions the source covers and that are not in it yet.
 
-    def find_left_out() -> OffsetRanges:
-        present = find_present(records.sparkSession, [config.output_path], config.kafka_topic, planned)
-        return {p: invert_ranges(subtract_ranges(todo[p], present[p]), *planned[p]) for p in planned}
+    Args:
+        pipeline: The tables.
+        config: The replay.
+        writer: Commits to bronze.
+        source: The positions.
+        number: Of the batch.
+        ingested_at: Seconds since 1970.
+    """
+    bounds = source.covered.bounds
 
+    def find_left_out() -> OffsetSet:
+        present = find_ingested(pipeline.spark, [config.output_path], config.kafka_topic, bounds)
+        return OffsetSet.between(bounds) - (source.covered - present)
+
+    rows = select_dlq(pipeline.spark, config).where(is_within(bounds))
     writer.has_changed()  # what others append from here on is a conflict
-    return writer.append(
-        records.transform(select_records),
-        replace(task, present=find_left_out()),
-        Source("replay", app_id, config.kafka_topic, todo),
-        find_left_out,
-    )
+    # With a DLQ path the tasks would never write an invalid record to bronze; the plan leaves none to them.
+    task = make_task(number, ingested_at, pipeline.paths, find_left_out())
+    return append_batch(writer, rows.transform(_to_records), task, source, find_left_out)
 
 
 def _find_newest(rows: DataFrame) -> int:
     """When the newest of the rows was ingested, in microseconds since 1970; 0 where there are none."""
     newest = rows.agg(F.unix_micros(F.max("_ingested_at"))).first()
     return (newest and newest[0]) or 0
-
-
-def _read_clock() -> int:
-    """Microseconds since 1970, whole milliseconds."""
-    return int(time.time() * 1000) * 1000

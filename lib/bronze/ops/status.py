@@ -4,73 +4,33 @@ The monitoring notebook shows the same in tables and plots.
 """
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 from pyspark.sql import SparkSession
 
-from bronze.checkpoint import read_checkpoint
 from bronze.config import StatusConfig
-from bronze.delta.binding import list_tables_with_positions
-from bronze.delta.log import count_files, measure_batches, read_commits
-from bronze.delta.log_files import describe_logs
-from bronze.delta.tables import CheckedTable, no_table_error
+from bronze.delta.log_files import list_log_notes
+from bronze.delta.statistics import count_files, measure_batches, read_commits
+from bronze.delta.tables import CheckedTable
 from bronze.errors import ExitCode
 from bronze.kafka.times import read_next_timestamps
-from bronze.kafka.topic import describe_topic, list_offsets
-from bronze.offsets import PlannedOffsets
-from bronze.ops.alerts import Alert, evaluate_alerts, select_firing
-from bronze.ops.lag import describe_unknown, measure_lag, read_retention
+from bronze.ops.alerts import evaluate_alerts, select_firing
+from bronze.ops.lag import Retention, explain_unknown_headroom, fetch_retention, measure_lag
 from bronze.ops.measure import choose_minutes, find_newest_event, find_newest_record, find_next_offsets, measure_rows
-from bronze.pipeline import check_tables, open_session
-from bronze.runtime.paths import qualify_path
-
-
-@dataclass(frozen=True)
-class Status:
-    """What was measured; all times are naive UTC, the report covers rows by their ingestion.
-
-    Attributes:
-        topic: Kafka topic.
-        measured_at: When.
-        report_hours: Hours back that ``rows``, ``commits`` and ``batches`` look.
-        rows: Counts and delays over time, as ``measure_rows`` has them; ``totals`` is its last row.
-        totals: ``valid``, ``invalid`` and delays (``p50``, ``p95``, ``p99``, seconds) of the report's hours.
-        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes. A Kafka
-            timestamp that no clock could mean does not count; of a batch that has no other, the start does.
-        lag: Lag and headroom of each Kafka partition, as ``measure_lag`` has them.
-        files: Files of each partition of the tables, as ``count_files`` has them, by ``table`` and ``partition``.
-        commits: Commits of both tables, as ``read_commits`` has them, by ``table``.
-        batches: Duration of each batch, as ``measure_batches`` has it.
-        alerts: The state of each alert.
-        notes: What a reader should know beside the figures.
-    """
-
-    topic: str
-    measured_at: datetime
-    report_hours: int
-    rows: pd.DataFrame
-    totals: dict[str, float]
-    freshness: pd.DataFrame
-    lag: pd.DataFrame
-    files: pd.DataFrame
-    commits: pd.DataFrame
-    batches: pd.DataFrame
-    alerts: list[Alert]
-    notes: list[str]
+from bronze.ops.status_report import Status, to_json, to_text
+from bronze.pipeline import Pipeline
+from bronze.runtime.spark_errors import explain_failures
 
 
 def main(config: StatusConfig) -> int:
     """The command ``bronze status``: print the status; 6 where an alert fires and ``fail_on_alert`` is set."""
-    from bronze.ops.status_report import to_json, to_text
-
-    status = run(config)
-    print(to_json(status) if config.json else to_text(status))
-    return ExitCode.ALERTS_FIRING if config.fail_on_alert and select_firing(status.alerts) else ExitCode.DONE
+    found = status(config)
+    print(to_json(found) if config.json else to_text(found))
+    return ExitCode.ALERTS_FIRING if config.fail_on_alert and select_firing(found.alerts) else ExitCode.DONE
 
 
-def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
+def status(config: StatusConfig, spark: SparkSession | None = None) -> Status:
     """Measure; nothing is written, and a stream may run meanwhile.
 
     Args:
@@ -81,34 +41,31 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
         ConfigError: There is no bronze table; a DLQ that is missing only has no rows.
         BronzeError: Kafka, a table or the checkpoint cannot be read, or does not belong to the others.
     """
-    spark = open_session(config, spark)
-    topic = describe_topic(spark, config)
-    bronze, dlq = check_tables(spark, config, topic)
-    if bronze.state is None:
-        raise no_table_error("output-path", bronze.path)
-    tables = {"bronze": bronze} | ({"dlq": dlq} if dlq and dlq.state else {})
+    with explain_failures(), Pipeline.open(config, spark) as pipeline:
+        pipeline.check_exists("output-path")
+        return _measure(pipeline, config)
+
+
+def _measure(pipeline: Pipeline, config: StatusConfig) -> Status:
+    spark, dlq = pipeline.spark, pipeline.dlq
+    tables = {"bronze": pipeline.bronze} | ({"dlq": dlq} if dlq and dlq.state else {})
     paths = {name: table.path for name, table in tables.items()}
     now = datetime.now(UTC).replace(tzinfo=None)
     since = now - timedelta(hours=config.report_hours)
-    # In this order: what a checkpoint says is read, Kafka has.
-    next_offsets = _find_next_offsets(spark, config, bronze, dlq, list_offsets(spark, config, topic))
-    held = list_offsets(spark, config, topic)
-    retention = read_retention(spark, config)
-    unread = read_next_timestamps(spark, config, next_offsets, held)
-    lag = measure_lag(next_offsets, held, unread, retention, datetime.now(UTC))
+    lag, retention = _measure_lag(pipeline, config)
     files = _count_files(spark, config, tables)
     commits = pd.concat({name: read_commits(spark, path, since) for name, path in paths.items()}, names=["table", None])
     batches = measure_batches(commits)
-    rows = measure_rows(spark, paths, topic.name, since, choose_minutes(config.report_hours))
+    rows = measure_rows(spark, paths, pipeline.topic.name, since, choose_minutes(config.report_hours))
     totals = _read_totals(rows)
-    newest = _find_newest(spark, paths, files)
-    freshness = _measure_freshness(find_newest_event(spark, bronze.path, select_bronze(files)), *newest, now)
+    newest_event = find_newest_event(spark, pipeline.bronze.path, select_bronze(files))
+    freshness = _measure_freshness(newest_event, *_find_newest(spark, paths, files), now)
     alerts = evaluate_alerts(config, _select_measured(config, batches, totals, lag, freshness))
-    odd = (describe_unknown(lag, retention), _describe_odd(totals))
-    notes = [note for note in (retention.note, *odd, *_describe_missing(config, dlq)) if note]
-    notes += describe_logs(spark, list(paths.values()))
+    odd = (explain_unknown_headroom(lag, retention), _explain_odd(totals))
+    notes = [note for note in (retention.note, *odd, *_explain_missing(config, dlq)) if note]
+    notes += list_log_notes(spark, list(paths.values()))
     return Status(
-        topic.name,
+        pipeline.topic.name,
         now,
         config.report_hours,
         rows.dropna(subset="time"),
@@ -123,20 +80,21 @@ def run(config: StatusConfig, spark: SparkSession | None = None) -> Status:
     )
 
 
-def _find_next_offsets(
-    spark: SparkSession,
-    config: StatusConfig,
-    bronze: CheckedTable,
-    dlq: CheckedTable | None,
-    held: PlannedOffsets,
-) -> dict[int, int]:
+def _measure_lag(pipeline: Pipeline, config: StatusConfig) -> tuple[pd.DataFrame, Retention]:
+    # In this order: what a checkpoint says is read, Kafka has.
+    next_offsets = _find_next_offsets(pipeline, config)
+    available, retention = pipeline.fetch_available(), fetch_retention(pipeline.kafka)
+    unread = read_next_timestamps(pipeline.kafka, next_offsets, available)
+    return measure_lag(next_offsets, available, unread, retention, datetime.now(UTC)), retention
+
+
+def _find_next_offsets(pipeline: Pipeline, config: StatusConfig) -> dict[int, int]:
     """Where the ingestion goes on: as the checkpoint says, else after what the tables have."""
-    if config.checkpoint_path:
-        checkpoint = read_checkpoint(spark, qualify_path(spark, config.checkpoint_path), config.kafka_topic)
-        if checkpoint:
-            return checkpoint.starts
-    tables = list_tables_with_positions(spark, bronze, dlq, config.kafka_topic)
-    return find_next_offsets(spark, tables, config.kafka_topic, held)
+    checkpoint = pipeline.get_checkpoint(config.checkpoint_path).read() if config.checkpoint_path else None
+    if checkpoint:
+        return checkpoint.next_offsets
+    tables, available = [pipeline.bronze.path, *pipeline.known.dlq_paths], pipeline.fetch_available()
+    return find_next_offsets(pipeline.spark, tables, pipeline.topic.name, available)
 
 
 def _count_files(spark: SparkSession, config: StatusConfig, tables: dict[str, CheckedTable]) -> pd.DataFrame:
@@ -145,7 +103,7 @@ def _count_files(spark: SparkSession, config: StatusConfig, tables: dict[str, Ch
     for name, table in tables.items():
         counted = count_files(spark, table.path, table.spec, config.small_file_mb)
         dates = counted[list(table.spec.partition_columns)]
-        labels = [_describe_partition(*values) for values in dates.itertuples(index=False)]
+        labels = [_format_partition(*values) for values in dates.itertuples(index=False)]
         frames.append(counted.assign(table=name, partition=pd.Series(labels, dtype=object)))
     return pd.concat(frames).set_index(["table", "partition"]).sort_index()
 
@@ -155,7 +113,7 @@ def select_bronze(files: pd.DataFrame) -> pd.DataFrame:
     return files[files.index.get_level_values("table") == "bronze"]
 
 
-def _describe_partition(date: str | None, hour: str | None = None) -> str:
+def _format_partition(date: str | None, hour: str | None = None) -> str:
     if date is None:
         return "no event time"
     return date if hour is None else f"{date} {int(hour):02}:00"
@@ -219,7 +177,7 @@ def _select_measured(
     return {name: None if pd.isna(value) else float(value) for name, value in measured.items()}
 
 
-def _describe_odd(totals: dict[str, float]) -> str:
+def _explain_odd(totals: dict[str, float]) -> str:
     if not totals.get("odd_timestamps"):
         return ""
     return (
@@ -228,7 +186,7 @@ def _describe_odd(totals: dict[str, float]) -> str:
     )
 
 
-def _describe_missing(config: StatusConfig, dlq: CheckedTable | None) -> list[str]:
+def _explain_missing(config: StatusConfig, dlq: CheckedTable | None) -> list[str]:
     notes = []
     if dlq and dlq.state is None:
         notes.append(f"there is no DLQ table at {dlq.path} yet")

@@ -2,15 +2,50 @@
 
 import json
 import math
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
-from bronze.ops.alerts import list_alerts, select_firing
-from bronze.ops.status import Status
+from bronze.ops.alerts import Alert, list_alerts, select_firing
 
 _SHOWN = 10
 _MB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was measured; all times are naive UTC, the report covers rows by their ingestion.
+
+    Attributes:
+        topic: Kafka topic.
+        measured_at: When.
+        report_hours: Hours back that ``rows``, ``commits`` and ``batches`` look.
+        rows: Counts and delays over time, as ``measure_rows`` has them; ``totals`` is its last row.
+        totals: ``valid``, ``invalid`` and delays (``p50``, ``p95``, ``p99``, seconds) of the report's hours.
+        freshness: Newest event, Kafka timestamp and ingestion in the tables, and their age in minutes. A Kafka
+            timestamp that no clock could mean does not count; of a batch that has no other, the start does.
+        lag: Lag and headroom of each Kafka partition, as ``measure_lag`` has them.
+        files: Files of each partition of the tables, as ``count_files`` has them, by ``table`` and ``partition``.
+        commits: Commits of both tables, as ``read_commits`` has them, by ``table``.
+        batches: Duration of each batch, as ``measure_batches`` has it.
+        alerts: The state of each alert.
+        notes: What a reader should know beside the figures.
+    """
+
+    topic: str
+    measured_at: datetime
+    report_hours: int
+    rows: pd.DataFrame
+    totals: dict[str, float]
+    freshness: pd.DataFrame
+    lag: pd.DataFrame
+    files: pd.DataFrame
+    commits: pd.DataFrame
+    batches: pd.DataFrame
+    alerts: list[Alert]
+    notes: list[str]
 
 
 def to_text(status: Status) -> str:
@@ -121,7 +156,7 @@ def to_json(status: Status) -> str:
 
 def _to_records(frame: pd.DataFrame) -> str:
     plain = frame.reset_index() if frame.index.names[0] else frame
-    return plain.to_json(orient="records", date_format="iso")
+    return str(plain.to_json(orient="records", date_format="iso"))
 
 
 def _to_finite(value: float | None) -> float | None:

@@ -122,7 +122,7 @@ def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         ivy_file, target = Path(scratch, "ivy.xml"), Path(scratch, "jars")
-        ivy_file.write_text(_describe_dependencies(coordinates))
+        ivy_file.write_text(_write_ivy_module(coordinates))
         pattern = f"{target}/[artifact]-[revision](-[classifier]).[ext]"
         command = [java, "-cp", f"{_pyspark_jars()}/*", "org.apache.ivy.Main", "-warn", "-ivy", str(ivy_file)]
         command += ["-confs", "runtime", "-retrieve", pattern, "-types", "jar", "bundle"]
@@ -137,7 +137,7 @@ def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
                 raise
 
 
-def _describe_dependencies(coordinates: tuple[str, ...]) -> str:
+def _write_ivy_module(coordinates: tuple[str, ...]) -> str:
     """An Ivy module that asks for the run-time dependencies only (Ivy's own default adds the test ones)."""
     entries = [c.split(":") for c in coordinates]
     dependencies = "".join(

@@ -5,6 +5,15 @@ import time
 from typing import TextIO
 
 
+class _Formatter(logging.Formatter):
+    """Begins the message of a warning with the word."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        if record.levelno >= logging.WARNING:
+            record.message = f"Warning: {record.message}"
+        return super().formatMessage(record)
+
+
 def configure_logging(stream: TextIO | None = None) -> None:
     """Show this product's log; calling it again changes nothing. Other libraries keep their own settings.
 
@@ -14,7 +23,7 @@ def configure_logging(stream: TextIO | None = None) -> None:
     logger = logging.getLogger("bronze")
     if logger.handlers:
         return
-    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    formatter = _Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     formatter.converter = time.gmtime
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)

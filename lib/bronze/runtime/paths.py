@@ -14,12 +14,20 @@ from bronze.errors import InvalidOptionError
 from bronze.runtime.spark_errors import read_reason
 
 
+def find_class(spark: SparkSession, name: str) -> Any:
+    """A class of the JVM, to call its static methods."""
+    found: Any = spark._jvm
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
 def qualify_path(spark: SparkSession, path: str) -> str:
     """The path with its file system, as Hadoop resolves it: ``data/bronze`` becomes ``file:/…/data/bronze``."""
     jvm: Any = spark._jvm
     hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
     conf = spark.sparkContext._jsc.hadoopConfiguration()
-    return hadoop_path.getFileSystem(conf).makeQualified(hadoop_path).toString()
+    return str(hadoop_path.getFileSystem(conf).makeQualified(hadoop_path).toString())
 
 
 def to_local_path(path: str) -> str | None:

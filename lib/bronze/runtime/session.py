@@ -72,7 +72,7 @@ def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
         BronzeError: The jars are not cached and could not be downloaded.
     """
     builder = SparkSession.builder.appName(app_name)
-    settings = _DELTA if has_jvm() or SparkSession.getActiveSession() else describe_local()
+    settings = _DELTA if has_jvm() or SparkSession.getActiveSession() else local_settings()
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
@@ -111,7 +111,7 @@ def ship_package(spark: SparkSession) -> None:
     spark.sparkContext.addPyFile(archive)
 
 
-def describe_local() -> dict[str, str]:
+def local_settings() -> dict[str, str]:
     """The settings of a new local session, with its jars; sets what Spark's scripts read from the environment.
 
     Raises:

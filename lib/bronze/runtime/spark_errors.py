@@ -7,9 +7,11 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from deltalake.exceptions import DeltaError
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException
 
 from bronze.errors import BronzeError, ConfigError, DataLossError, RecordUnreadableError, TopicVanishedError
@@ -43,11 +45,31 @@ def explain_failures(path: str = "") -> Iterator[None]:
 
     Raises:
         BronzeError: The condition, with its cure.
+        KeyboardInterrupt: An interrupt broke off a call into the JVM.
     """
     try:
         yield
     except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:
         raise explain_failure(error, path) from error
+    except Py4JError as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
+        raise
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is an interrupt, or one of py4j that stumbled while it gave up a call for it."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+
+
+def drop_connection() -> None:
+    """After an interrupt: close this thread's connection to the JVM; the next call opens another.
+
+    py4j closes it itself, but not in a call that has only begun; the next call would then read the answer of that one.
+    """
+    client: Any = SparkContext._gateway._gateway_client  # type: ignore[union-attr]
+    if connection := client.get_thread_connection():
+        connection.close()
 
 
 def explain_failure(error: BaseException, path: str = "") -> BronzeError:

@@ -10,15 +10,15 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
-from bronze import cli, pipeline, tasks
+from bronze import batch, cli, pipeline, tasks
 from bronze.batch import BatchProcessor
-from bronze.delta import commit
-from bronze.delta.commit import OwnTable
-from bronze.writers import TableWriter
+from bronze.checkpoint import CheckpointFolder
+from bronze.delta import own_table
+from bronze.delta.own_table import OwnTable
 
 AT = os.environ["PAUSE_AT"]
 SECONDS = 600
-run_task, append_rows = tasks._run_task, commit._append_rows
+run_task, append_rows = tasks._run_task, own_table._append_rows
 
 
 def pause() -> None:
@@ -87,9 +87,9 @@ def append_and_pause(rows: DataFrame, *arguments: Any) -> None:
 def set_pause() -> None:
     match AT:
         case "before the write":
-            TableWriter.append = pause_before(TableWriter.append)  # type: ignore[method-assign]
+            batch.append_batch = pause_before(batch.append_batch)  # type: ignore[attr-defined]
         case "during the write":
-            tasks._run_task, commit._append_rows = write_and_pause, append_and_pause
+            tasks._run_task, own_table._append_rows = write_and_pause, append_and_pause
         case "between the commits":
             OwnTable.commit = pause_before_bronze(OwnTable.commit)  # type: ignore[method-assign]
         case "before the checkpoint's commit":
@@ -97,7 +97,7 @@ def set_pause() -> None:
         case "between the tables":
             pipeline.create_table = pause_before(pipeline.create_table, 2)  # type: ignore[attr-defined]
         case "before the checkpoint is bound":
-            pipeline.write_binding = pause_before(pipeline.write_binding)  # type: ignore[attr-defined]
+            CheckpointFolder.write_binding = pause_before(CheckpointFolder.write_binding)  # type: ignore[method-assign]
         case _:
             raise ValueError(f"PAUSE_AT={AT}")
 

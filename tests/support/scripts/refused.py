@@ -6,11 +6,11 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+from bronze import ingest as run
 from bronze.config import IngestConfig
 from bronze.errors import BronzeError
 from bronze.runtime.logs import configure_logging
 from bronze.runtime.session import get_session
-from bronze.stream import run
 
 
 def show(error: BaseException) -> None:
