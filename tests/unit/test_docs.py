@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_the_architecture_page_names_every_module_once():
     folder = LIB / "bronze"
     modules = [str(file.relative_to(folder)) for file in folder.rglob("*.py")]
     assert sorted(named) == sorted(name for name in modules if not name.endswith("/__init__.py"))
+
+
+def test_the_layers_of_the_architecture_page_are_those_of_the_linter():
+    section = read_section(read_page("docs/architecture.md"), "## Layers")
+    cells = re.findall(r"^\| (?!layer|-)[^|]+ \| ([^|]+) \|$", section, re.MULTILINE)
+    layers = [set(re.findall(r"`(\w+)/?`", layer)) for cell in cells for layer in cell.split(" > ")]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = [contract for contract in settings if contract["type"] == "layers"]
+    assert layers == [set(layer.split(" | ")) for layer in contract["layers"]]
 
 
 def list_codes(kind: type[BronzeError] = BronzeError) -> set[int]:
