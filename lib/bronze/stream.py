@@ -173,7 +173,7 @@ def await_query(
         raise explain_failure(processor.error or error, "" if processor.error else config.checkpoint_path) from error
     except (KeyboardInterrupt, Py4JError) as error:
         if is_interrupt(error):
-            log.warning("Stopping at once; the next start runs a batch again that was not committed")
+            log.warning("Stopping at once; the next start repeats a batch that was not committed")
             drop_connection()
             query.stop()
         raise

@@ -1,6 +1,6 @@
 """Looks up which positions (partition, offset) of a topic are in the tables, for the overlap guard and the audit.
 
-Spark collects offsets as bitmaps with one bit per offset: a hundred million take 13 MB, and need no sort or shuffle.
+Spark collects offsets as bitmaps with one bit per offset: a hundred million take 13 MB, and Spark shuffles only these.
 """
 
 from collections import defaultdict
