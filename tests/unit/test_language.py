@@ -8,16 +8,33 @@ import pytest
 from tests.support.paths import ROOT
 
 # Where they are looked for; the notebooks' cells are in JSON.
-PLACES = ["*.md", "docs/architecture.md", "docs/operations.md", "tests/README.md"]
+PLACES = [
+    "*.md",
+    "docs/architecture.md",
+    "docs/operations.md",
+    "tests/README.md",
+    "Makefile",
+    "notebooks/*.ipynb",
+    "notebooks/params/*.yaml",
+    "benchmarks/*.py",
+    "lib/bronze/cli.py",
+    "lib/bronze/config.py",
+    "lib/bronze/parsing.py",
+    "lib/bronze/notebook/*.py",
+    "lib/bronze/ops/*.py",
+    "lib/bronze/runtime/*.py",
+    "lib/sandbox/*.py",
+]
 PHRASES = [
     r"\banew\b",
     r"\bunsaid\b",
-    r"\bis no (?!longer|more)\w",
+    r"(?<![Tt]here )\bis no (?!longer|more)\w",
     r"\bwho(?:ever)? commits\b",
     r"\bwhoever\b",
     r"\bkept committing first\b",
     r"\b(?:fails|ends|loses) by it\b",
     r"^What (?:is|was|the|of)\b",
+    r'^\s*"""What\b',  # a docstring
 ]
 FILES = sorted(file for place in PLACES for file in ROOT.glob(place))
 
