@@ -85,7 +85,7 @@ $(CLASSES): $(READY)
 	@echo "Archiving the classes that Spark loads, so that it starts faster: about a minute, once"
 	@$(BIN)/python -m sandbox.classes "$(CURDIR)/$@" && test -e $@ || { echo "This Java cannot archive classes: Spark starts as usual" >&2; touch $@; }
 
-env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for --archives on a cluster
+env-archive: setup ## Pack the executors' Python packages into dist/bronze-env.tar.gz, for --archives on a cluster
 	rm -rf build/env dist/bronze-env.tar.gz
 	mkdir -p build/env dist
 	$(BIN)/python -m bronze.runtime.jars --executor-requirements > build/executor-requirements.txt

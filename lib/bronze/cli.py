@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bronze: {error}", file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        print("bronze: interrupted; run the same command again to go on", file=sys.stderr)
+        print("bronze: interrupted; run the same command again to continue", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
 
 

@@ -28,7 +28,7 @@ DEFAULT_STARTING_OFFSETS = "earliest"
 # Secrets come from files or the environment.
 TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
 CHANGE_DLQ_HELP = "replace the DLQ of an existing bronze table with this one, or with none"
-_TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # what a header can hold
+_TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # the characters that an HTTP header allows
 # Limits of numbers: Java's long, one year, and a hundred years back from now, which every date type supports.
 MAX_LONG, MAX_INT = 2**63 - 1, 2**31 - 1
 YEAR_SECONDS = 366 * 24 * 3600
@@ -51,7 +51,7 @@ class Config:
 
     Raises:
         ConfigError: A required parameter is empty.
-        InvalidOptionError: A value cannot be used; the message has the value and what was expected.
+        InvalidOptionError: A value is invalid; the message contains the value and the expected form.
     """
 
     def __post_init__(self) -> None:
@@ -352,7 +352,7 @@ class StatusConfig(TablesConfig, KafkaConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MaintainConfig(TablesConfig):
-    """What to compact and what to delete."""
+    """The tables to maintain, and the steps to run."""
 
     optimize_after_hours: int = number(
         2, "compact partitions whose hour ended this many hours ago; 0 compacts none", 0, MAX_HOURS

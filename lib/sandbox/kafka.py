@@ -177,7 +177,7 @@ class KafkaSandbox:
     def _is_running_as_wanted(self) -> bool:
         running = self._read_state().get("port") if self.pid else None
         if running and self._port not in (None, 0, running):
-            expected = f"{running}, where the broker of {self.data_dir} runs until python -m sandbox down"
+            expected = f"{running}, because the broker of {self.data_dir} runs there until python -m sandbox down"
             raise InvalidOptionError("port", self._port, expected)
         return running is not None
 

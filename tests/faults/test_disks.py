@@ -137,7 +137,7 @@ def test_a_path_that_becomes_read_only_ends_the_stream_which_goes_on_once_it_is_
     protecting.join()
     assert code == 1, message
     assert message.startswith(f"cannot write to {'' if writer == 'direct' else 'file:'}{disk.folder}/{name}")
-    assert message.endswith("nothing was lost: make it writable, then run the same command again to go on")
+    assert message.endswith("nothing was lost: make it writable, then run the same command again to continue")
     disk.release()
     assert bronze("--writer", writer, **{name: str(disk.folder / name)})[0] == 0
     assert_complete(moved, 760)

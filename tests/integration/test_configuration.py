@@ -188,7 +188,8 @@ def test_a_storage_that_does_not_answer_is_one_line_and_exit_1(bronze, lake: Lak
     code, message = bronze(output_path="hdfs://127.0.0.1:1/b")
     assert code == 1
     assert (
-        message == "failed: ConnectException: Connection refused; nothing was lost, run the same command again to go on"
+        message
+        == "failed: ConnectException: Connection refused; nothing was lost, run the same command again to continue"
     )
     assert is_untouched(lake)
 
@@ -230,5 +231,5 @@ def test_an_interrupt_while_a_broker_is_waited_for_leaves_no_traceback(lake: Lak
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert said.count("bronze: interrupted; run the same command again to go on") == 1
+    assert said.count("bronze: interrupted; run the same command again to continue") == 1
     assert "Traceback" not in said

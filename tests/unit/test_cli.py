@@ -198,4 +198,4 @@ def test_an_interrupt_before_the_query_is_one_line_and_exit_130(
 
     monkeypatch.setattr("bronze.stream.ingest", interrupt)
     assert main(["ingest", *REQUIRED]) == 130
-    assert capsys.readouterr().err == "bronze: interrupted; run the same command again to go on\n"
+    assert capsys.readouterr().err == "bronze: interrupted; run the same command again to continue\n"

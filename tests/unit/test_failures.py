@@ -92,7 +92,7 @@ def test_a_record_that_spark_cannot_read_is_named_with_the_way_past_it():
     assert isinstance(error, RecordUnreadableError)
     assert error.exit_code == 1
     assert "the record at partition 0, offset 3 of t-933ef2: its Kafka timestamp 9223372036854775807" in str(error)
-    assert "--starting-offsets that name 4 for partition 0 and -2 for the others" in str(error)
+    assert "--starting-offsets with 4 for partition 0 and -2 for the others" in str(error)
     assert "run the same command again" not in str(error)
 
 

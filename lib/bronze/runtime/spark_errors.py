@@ -110,7 +110,7 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
         return ConfigError(
             f"{path or 'a table'} does not accept rows of this batch: {reason}.",
             hint="Nothing was lost, and running again does not help: change that rule of the table (ALTER TABLE), then "
-            "run the same command again to go on",
+            "run the same command again to continue",
         )
     if path and (refused := _REFUSED.search(text)):
         return _refused_write_error(path, refused[0])
@@ -125,28 +125,28 @@ def data_loss_error(lost: str) -> DataLossError:
     """Build the error for records that Kafka deleted before they were read."""
     return DataLossError(
         f"Kafka has deleted records before they were read: {lost}.",
-        hint="Go on without them with --accept-data-loss",
+        hint="Continue without them with --accept-data-loss",
         lost=lost,
     )
 
 
 def failed_query_error(reason: str) -> BronzeError:
     """Build the error for a streaming query that failed; nothing is lost, and the next start resumes."""
-    return BronzeError(f"failed: {reason}", hint="nothing was lost, run the same command again to go on")
+    return BronzeError(f"failed: {reason}", hint="nothing was lost, run the same command again to continue")
 
 
 def lost_kafka_error(reason: str) -> BronzeError:
     """Build the error for a Kafka that does not answer a running query within its clients' timeouts."""
     return BronzeError(
         f"Kafka did not answer for longer than its clients wait: {reason}",
-        hint="nothing was lost, run the same command again to go on, once it answers",
+        hint="nothing was lost, run the same command again to continue, once it answers",
     )
 
 
 def vanished_topic_error(reason: str) -> TopicVanishedError:
     """Build the error for a running query to which Kafka answered that the topic does not exist."""
     return TopicVanishedError(
-        f"Kafka did not know the topic for a moment: {reason}", hint="run the same command again to go on"
+        f"Kafka did not know the topic for a moment: {reason}", hint="run the same command again to continue"
     )
 
 
@@ -163,12 +163,12 @@ def _executor_module_error(module: str) -> ConfigError:
 def _unreadable_record_error(topic: str, partition: int, offset: int, timestamp: int) -> RecordUnreadableError:
     return RecordUnreadableError(
         f"Spark cannot read the record at partition {partition}, offset {offset} of {topic}: its Kafka timestamp "
-        f"{timestamp} is beyond what Spark can hold. It is in the batch that the checkpoint has planned (its newest "
+        f"{timestamp} is beyond what Spark can hold. The checkpoint has already planned its batch (see the newest "
         "offsets file), so the same command ends here every time.",
-        hint="The way on: first a new --checkpoint-path with --starting-offsets at that batch's start and "
-        "--max-offsets-per-trigger 1 ingests what lies before the record and ends here again; then another new "
-        f"--checkpoint-path with --starting-offsets that name {offset + 1} for partition {partition} and -2 for the "
-        "others. The tables leave out what they have",
+        hint="Skip it in two runs. First use a new --checkpoint-path, --starting-offsets at that batch's start and "
+        "--max-offsets-per-trigger 1: this ingests the records before it and ends here again. Then use another new "
+        f"--checkpoint-path, and --starting-offsets with {offset + 1} for partition {partition} and -2 for the others. "
+        "Records that the tables have are skipped",
         partition=partition,
         offset=offset,
     )
@@ -177,7 +177,8 @@ def _unreadable_record_error(topic: str, partition: int, offset: int, timestamp:
 def _refused_write_error(path: str, reason: str) -> BronzeError:
     cure = "make it writable" if reason in ("Read-only file system", "Permission denied") else "free space"
     return BronzeError(
-        f"cannot write to {path} ({reason})", hint=f"nothing was lost: {cure}, then run the same command again to go on"
+        f"cannot write to {path} ({reason})",
+        hint=f"nothing was lost: {cure}, then run the same command again to continue",
     )
 
 
