@@ -18,7 +18,7 @@ PHRASES = {
     r"\banew\b": "again; 'recreated' for 'made anew'",
     r"\bunsaid\b": "silently",
     r"\bbeside\b": "next to, together with",
-    r"\bwhat (is|was|are|were) (?!\W*(done|expected|left|missing|replayed|wrong))": "name the thing: 'the records …'",
+    r"\bwhat (is|was|are|were) (?!\W*(done|expected|left|missing|replayed|wrong))": "name the thing",
     r"(?<!there )\b(is|are|was|were) no (?!(longer|more|less|fewer|later|earlier)\b)": "is not a",
     r"(?<!Tenant )\bwho(ever)?\b": "name the actor: 'the process that …'; of a person 'that' or 'people who' without it",
     r"\bof (its|their|his|her|our|your|my) own\b": "its own …",
