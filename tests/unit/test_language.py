@@ -20,7 +20,7 @@ PHRASES = {
     r"\bbeside\b": "next to, together with",
     r"\bwhat (is|was|are|were) (?!\W*(done|expected|left|missing|replayed|wrong))": "name the thing",
     r"(?<!there )\b(is|are|was|were) no (?!(longer|more|less|fewer|later|earlier)\b)": "is not a",
-    r"(?<!Tenant )\bwho(ever)?\b": "name the actor: 'the process that …'; of a person 'that' or 'people who' without it",
+    r"(?<!Tenant )\bwho(ever)?\b": "name the actor: 'the process that …', 'the user that …'",
     r"\bof (its|their|his|her|our|your|my) own\b": "its own …",
     r"\bkept committing first\b": "committed first each time",
     r"\bby it(?=[.;:,]|\s*$)": "say what does it",
