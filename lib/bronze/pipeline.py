@@ -206,12 +206,13 @@ def check_trigger_interval(spark: SparkSession, config: IngestConfig) -> None:
         raise InvalidOption("trigger_interval", config.trigger_interval, expected) from None
 
 
-def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
+def open_session(config: TablesConfig, spark: SparkSession | None = None, show_ui: bool = False) -> SparkSession:
     """Check what can be checked without Spark, and return a session that can be used, with its settings.
 
     Args:
         config: Where tables and checkpoint are.
         spark: Session to use; spark-submit's, the running or a new local one when not given.
+        show_ui: Whether a new local one has Spark's UI.
 
     Raises:
         InvalidOption: A path cannot be used.
@@ -222,7 +223,7 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
     check_folders(config)
     if spark is None:
         check_local_tables(config)  # before a JVM starts
-        spark = get_session()
+        spark = get_session(show_ui=show_ui)
     apply_settings(spark)
     check_file_systems(spark, config)
     check_session(spark)

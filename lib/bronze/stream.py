@@ -45,7 +45,7 @@ def run(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummar
 
 
 def _run(config: IngestConfig, spark: SparkSession | None) -> IngestSummary:
-    spark = open_session(config, spark)
+    spark = open_session(config, spark, show_ui=not config.available_now)
     check_writable(spark, config, "output_path", "dlq_path", "checkpoint_path")
     checked = check_all(spark, config)
     records = read_topic(spark, config, checked)
