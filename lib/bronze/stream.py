@@ -16,6 +16,7 @@ from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
 from bronze.errors import DataLoss, InvalidKafkaConfig, TopicTruncated, TopicVanished, UnknownTopic
 from bronze.kafka.client import build_source_options
 from bronze.kafka.watch import TopicWatch, watch_topic
+from bronze.observe.progress import Backlog
 from bronze.pipeline import Checked, check_all, check_source, create_tables, make_processor, open_session
 from bronze.runtime.paths import check_writable
 from bronze.runtime.spark_errors import explain_failure, explain_failures
@@ -119,10 +120,13 @@ def await_query(
         BronzeError: Why the query failed or was stopped.
         KeyboardInterrupt: A second signal came; the query was stopped at once.
     """
+    backlog = Backlog(query) if config.available_now else None
     try:
         while not switch.reason and not query.awaitTermination(1):
             check_stop_file(switch, config.stop_file)
             watch.look()
+            if backlog:
+                backlog.look()
         if switch.reason:
             stop_query(query, switch, config.stop_timeout)
             log.info("Stopped %s", describe_progress(processor.summary))
