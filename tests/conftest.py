@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,8 +18,10 @@ from bronze.runtime.logs import configure_logging
 from bronze.runtime.session import get_session
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.support.commands import SERIAL_GC
+from tests.support.commands import SERIAL_GC, SHORT_LIVED, list_flags
+from tests.support.ingestion import BRONZE, Ingestion
 from tests.support.lake import Lake
+from tests.support.paths import ROOT
 from tests.support.topic import Topic
 
 os.environ["SPARK_SUBMIT_OPTS"] = SERIAL_GC
@@ -100,3 +104,32 @@ def bronze(lake: Lake, capsys: pytest.CaptureFixture[str]):
         return code, capsys.readouterr().err.strip().rpartition("bronze: ")[2]
 
     return ingest
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Ingestion]]:
+    """A function that starts ``bronze ingest``, or another command, as a process; none outlives the test.
+
+    A command that takes no flags of the ingestion gets no configuration.
+    """
+    started: list[Ingestion] = []
+
+    def run(config: IngestConfig | None, *command: str, cwd: Path = ROOT, **environment: str) -> Ingestion:
+        log_file = tmp_path / f"log-{len(started)}"
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [*(command or BRONZE), *(list_flags(config) if config else [])],
+                cwd=cwd,
+                env={**os.environ, **SHORT_LIVED, "PATH": path, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(Ingestion(process, log_file))
+        return started[-1]
+
+    yield run
+    for ingestion in started:
+        if ingestion.process.poll() is None:
+            ingestion.kill()

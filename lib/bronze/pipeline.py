@@ -282,7 +282,8 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
     check_folders(config)
     if spark is None:
         check_local_tables(config)  # before a JVM starts
-        spark = get_session()
+        is_stream = isinstance(config, IngestConfig) and not config.available_now
+        spark = get_session(show_ui=is_stream)
     apply_settings(spark)
     check_file_systems(spark, config)
     check_session(spark)

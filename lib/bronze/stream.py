@@ -21,6 +21,7 @@ from bronze.guard import OverlapGuard
 from bronze.kafka.client import client_config_error
 from bronze.kafka.topic import fetch_topic
 from bronze.kafka.watch import TopicWatch
+from bronze.observe.progress import Backlog
 from bronze.pipeline import Pipeline, bind_checkpoint, bind_tables, reopen_for_append
 from bronze.resume import Start, plan_start
 from bronze.runtime.spark_errors import (
@@ -159,10 +160,13 @@ def await_query(
         BronzeError: The query failed, or was stopped with an error.
         KeyboardInterrupt: A second signal came; the query was stopped at once.
     """
+    backlog = Backlog(query) if config.available_now else None
     try:
         while not switch.reason and not query.awaitTermination(1):
             check_stop_file(switch, config.stop_file)
             watch.heartbeat()
+            if backlog:
+                backlog.look()
         if switch.reason:
             stop_query(query, switch, config.stop_timeout)
             log.info("Stopped %s", format_progress(processor.summary))

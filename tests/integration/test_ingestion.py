@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from bronze.errors import TooManyInvalidError
+from bronze.observe import progress
 from bronze.schema import ERROR_TYPES
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
@@ -244,3 +245,25 @@ def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lak
     assert "Stopping (requested by SIGINT)" in log
     assert re.search(r"50 records in \d+ batches: 50 valid, 0 invalid", printed)
     assert lake.ingest().total == 0
+
+
+def test_a_large_backlog_says_how_much_is_left_and_one_batch_nothing(
+    topic: Topic, any_lake: Lake, bronze_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """At each look, a second apart, instead of every ten seconds."""
+    monkeypatch.setattr(progress, "_INTERVAL", 0)
+    topic.produce(make_events(400))
+    assert any_lake.ingest(max_offsets_per_trigger=20).batch_count >= 20
+    pattern = r"Progress: (\d+) batch(?:es)? done, (\d+) of 400 records; (\d+) left at \d+ records/s, about [\da-z ]+"
+    lines = [line for line in bronze_log.messages if line.startswith("Progress")]
+    found = [re.fullmatch(pattern, line) for line in lines]
+    assert lines, bronze_log.messages
+    assert all(found), lines
+    batches, done, left = zip(*([int(text) for text in match.groups()] for match in found if match), strict=True)
+    assert [one + other for one, other in zip(done, left, strict=True)] == [400] * len(found)
+    assert list(batches) == sorted(set(batches))
+    assert list(left) == sorted(set(left), reverse=True)
+    bronze_log.clear()
+    topic.produce(make_events(30))
+    assert any_lake.ingest().batch_count == 1
+    assert [line for line in bronze_log.messages if line.startswith("Progress")] == []

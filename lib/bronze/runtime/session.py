@@ -1,6 +1,7 @@
 """The Spark session: in the JVM of spark-submit with its flags, otherwise a local session with the right jars."""
 
 import atexit
+import logging
 import os
 import shutil
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from bronze.runtime.jars import find_java, get_spark_packages, resolve_jars
+
+log = logging.getLogger(__name__)
 
 SUBSTITUTION = "spark.sql.variable.substitute"
 _DELTA = {
@@ -39,6 +42,9 @@ _REDACTION = "spark.sql.redaction.options.regex"
 _SECRETS = (
     r"(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore|kafka\.(sasl|ssl)\.|user\.info"
 )
+# The same for the settings that Spark's UI lists, and what it hides of them by default.
+_SETTINGS_REDACTION = "spark.redaction.regex"
+_HIDDEN_SETTINGS = "(?i)secret|password|token|access[.]?key"
 _LOCAL = {
     # local[N] never retries a task; the second number is the attempts.
     "spark.master": "local[*,4]",
@@ -53,6 +59,9 @@ _LOCAL = {
     # Delta reads its log with 50 tasks by default, more than a laptop's table has entries.
     "spark.databricks.delta.snapshotPartitions": "2",
 }
+# Of a local session that streams. It listens on SPARK_LOCAL_IP, from 4040 on: where other programs have that port and
+# all that Spark tries by default, the session would not start.
+_UI = {"spark.ui.enabled": "true", "spark.ui.killEnabled": "false", "spark.port.maxRetries": "200"}
 
 _shipped: set[str] = set()  # ids of the Spark contexts that have the package
 
@@ -62,24 +71,41 @@ def has_jvm() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def get_session(app_name: str = "bronze-ingestion") -> SparkSession:
+def get_session(app_name: str = "bronze-ingestion", show_ui: bool = False) -> SparkSession:
     """The running session, or a new one: in the JVM of spark-submit with its flags, otherwise a local one on all cores.
 
     Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set in any case.
+
+    Args:
+        app_name: Name of the Spark application.
+        show_ui: Whether a new local session has Spark's UI, on 127.0.0.1 only; its address is logged.
 
     Raises:
         ConfigError: There is no usable Java.
         BronzeError: The jars are not cached and could not be downloaded.
     """
     builder = SparkSession.builder.appName(app_name)
-    settings = _DELTA if has_jvm() or SparkSession.getActiveSession() else local_settings()
+    is_local = not (has_jvm() or SparkSession.getActiveSession())
+    settings = local_settings(show_ui) if is_local else _DELTA
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
     apply_settings(spark)
     if has_jvm():
         ship_package(spark)
+    if is_local and show_ui:
+        _open_ui(spark)
     return spark
+
+
+def _open_ui(spark: SparkSession) -> None:
+    """Hide Kafka's secrets in the settings that the UI of a new session lists, and log its address.
+
+    This follows the start, so that the user's own pattern, which only the session knows, stays in force.
+    """
+    conf = spark.sparkContext._jsc.sc().conf()
+    conf.set(_SETTINGS_REDACTION, extend_redaction(conf.get(_SETTINGS_REDACTION, _HIDDEN_SETTINGS)))
+    log.info("Spark's UI, on this machine only: %s/StreamingQuery/", spark.sparkContext.uiWebUrl)
 
 
 def apply_settings(spark: SparkSession) -> None:
@@ -112,8 +138,11 @@ def ship_package(spark: SparkSession) -> None:
     spark.sparkContext.addPyFile(archive)
 
 
-def local_settings() -> dict[str, str]:
+def local_settings(show_ui: bool = False) -> dict[str, str]:
     """The settings of a new local session, with its jars; sets the environment variables that Spark's scripts read.
+
+    Args:
+        show_ui: Whether it has Spark's UI, which listens on 127.0.0.1 only.
 
     Raises:
         ConfigError: There is no usable Java.
@@ -123,12 +152,15 @@ def local_settings() -> dict[str, str]:
     if not shutil.which("java"):  # Spark's scripts look only in JAVA_HOME and on PATH
         os.environ["JAVA_HOME"] = os.environ.get("JAVA_HOME") or str(Path(java).parents[1])
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    if show_ui:
+        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     jars = resolve_jars(*get_spark_packages(), beside_spark=True)
     log_config = Path(str(files("bronze") / "log4j2.properties")).as_uri()
     return {
         **_DELTA,
         **_LOCAL,
+        **(_UI if show_ui else {}),
         "spark.jars": ",".join(map(str, jars)),
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC",
     }
