@@ -21,6 +21,7 @@ OWN_PARAMETERS = {"use_sandbox": bool, "report_hours": int}
 _PROJECT = "bronze-ingestion"
 _MAX_HOURS = 1_000_000
 _LONG_TEXT = 40
+_NOTE = "note"
 
 
 class NotOfSandbox(BronzeError):
@@ -91,11 +92,21 @@ def check_types(parameters: Mapping[str, Any]) -> None:
         raise InvalidOption("report_hours", hours, f"a number of hours from 0 to {_MAX_HOURS:,}")
 
 
+def cut_rows(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first rows of a table that is ordered by frequency; ``wrap_cells`` says where some are left out."""
+    cut = frame.head(count)
+    if len(frame) > count:
+        cut.attrs[_NOTE] = f"The {count:,} most frequent; there are more."
+    return cut
+
+
 def wrap_cells(frame: pd.DataFrame) -> Any:
     """A table whose long texts are shown whole, over several lines; HTML in them is shown as text."""
     wide = [name for name in frame if frame[name].astype(str).str.len().max() > _LONG_TEXT]
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
     styled = frame.style.hide(axis="index").format(escape="html").set_table_styles(left)
+    if note := frame.attrs.get(_NOTE):
+        styled = styled.set_caption(note)
     return styled.set_properties(subset=wide, **{"overflow-wrap": "anywhere", "min-width": "18em"})
 
 
