@@ -46,6 +46,10 @@ TABLES = --checkpoint-path $(DATA)/checkpoint --output-path $(DATA)/bronze --dlq
 RUN = $(BIN)/python -m bronze.notebook.run notebooks
 # Not named in a recipe: `make -n` would run the line.
 SUBMAKE = $(MAKE)
+# A title among what the notebooks print.
+SAY = @printf '\n\033[1m%s\033[0m\n' '$(1)'
+COMMA := ,
+START ?=
 PLACES = -p kafka_topic $(TOPIC) -p output_path $(DATA)/bronze -p dlq_path $(DATA)/dlq
 PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCE = --kafka-brokers 127.0.0.1:$(PORT) --kafka-topic $(TOPIC)
@@ -94,8 +98,9 @@ env-archive: setup ## Pack what executors need into dist/bronze-env.tar.gz, for 
 
 demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audit: tables in data/, notebooks in runs/
 	@$(BIN)/python -m sandbox up
-	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
-	@$(BIN)/python -m sandbox.jvm $(SUBMAKE) notebooks
+	@$(BIN)/python -m sandbox produce --count $(COUNT) --booked 20 --topic $(TOPIC)
+	@$(BIN)/python -m sandbox.jvm $(SUBMAKE) notebooks \
+		START="$$(test -e $(DATA)/checkpoint || $(BIN)/python -m sandbox late-start --topic $(TOPIC))"
 	@printf '%s\n' '' 'Try next:' \
 		'  make demo          again: as many new events, nothing twice' \
 		'  make lab           the notebooks in JupyterLab' \
@@ -103,12 +108,19 @@ demo: setup ## Kafka, 20,000 sample events, all notebooks by papermill, the audi
 		'  make audit         prove once more that every record is there once' \
 		'  make sandbox-down  stop Kafka'
 
-# The audit is the last: a command keeps its context in the demo's JVM.
+# In the order of an operator: what was left out is added, what came too early waits until its time is in reach, and is
+# replayed. The audit is the last: a command keeps its context in the demo's JVM.
 notebooks: setup ## Run all notebooks by papermill on the sandbox, and the audit
-	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(call SAY,Ingestion$(if $(START),: it starts late in one partition))
+	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint -p starting_offsets '$(START)'
+	$(call SAY,Backfill: what the tables lack of the topic)
 	$(RUN)/backfill.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
-	$(RUN)/dlq_inspection.ipynb $(PLACES)
+	$(call SAY,Monitoring: are the tables as they should be?)
 	$(RUN)/table_monitoring.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint
+	$(call SAY,DLQ: why records are invalid$(COMMA) and a replay of those that are valid by now)
+	@$(BIN)/python -m sandbox wait --topic $(TOPIC)
+	$(RUN)/dlq_inspection.ipynb $(PLACES) -p dry_run False
+	$(call SAY,Audit: is every record there once?)
 	$(BIN)/bronze audit $(SOURCE) $(TABLES)
 
 lab: setup ## Open JupyterLab on the notebooks
@@ -143,7 +155,7 @@ notebook: setup ## Run NOTEBOOK by papermill with PARAMS="-p name value": unknow
 
 ##@ Test
 
-test: setup ## The whole suite but for the faults: unit, integration, notebooks
+test: setup ## Unit, integration and notebook tests; the fault tests are test-faults
 	$(PARALLEL) tests/notebooks tests/integration tests/unit $(ARGS)
 
 test-unit: setup ## Without Kafka

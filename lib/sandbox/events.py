@@ -88,6 +88,23 @@ def generate_events(
         yield SampleRecord(tenant_id.encode(), value, call.arrived_at, error_type)
 
 
+def generate_booked(count: int, seed: int, clock: datetime) -> Iterator[SampleRecord]:
+    """Yield usage that a producer books a day in advance, the furthest that an event may lie ahead.
+
+    The producer's clock is ahead, so until the ingestion's clock has reached it the events lie too far ahead and are
+    ``invalid_timestamp``; from then on they are valid.
+
+    Args:
+        count: Number of records.
+        seed: As in ``generate_events``.
+        clock: What the producer's clock shows; needs a zone.
+    """
+    for record in generate_events(count, seed, clock, invalid_ratio=0, window=timedelta(0)):
+        event = msgspec.json.decode(record.value or b"")
+        event["event_timestamp"] = _format_time(record.timestamp + 24 * HOUR)
+        yield record._replace(value=_encode(event), error_type="invalid_timestamp")
+
+
 def _draw_callers(rng: random.Random, billing_month: str) -> Iterator[tuple[Tenant, Caller, float]]:
     """Yield who calls next and the used share of its rate limit; some hammer until they are refused."""
     tenants, weights = get_tenants(billing_month)
