@@ -1,4 +1,4 @@
-"""``python -m sandbox up|down|status|produce``: the sandbox from the command line."""
+"""``python -m sandbox up|down|status|produce|late-start|wait``: the sandbox from the command line."""
 
 import argparse
 import sys
@@ -10,13 +10,21 @@ from confluent_kafka import KafkaException
 
 from bronze.errors import BronzeError, ExitCode
 from sandbox.kafka import KafkaSandbox
-from sandbox.produce import TOPIC, produce
+from sandbox.produce import CLOCK_AHEAD, TOPIC, produce
+from sandbox.story import choose_late_start, wait_for_clock
 from sandbox.topics import measure_topics, no_broker_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 Kafka failed or is not up, 2 bad arguments."""
-    commands = {"up": _up, "down": _down, "status": _status, "produce": _produce}
+    commands = {
+        "up": _up,
+        "down": _down,
+        "status": _status,
+        "produce": _produce,
+        "late-start": _late_start,
+        "wait": _wait,
+    }
     try:
         options = _build_parser().parse_args(arguments)
         return commands[options.command](KafkaSandbox(options.data_dir, options.port), options)
@@ -62,8 +70,18 @@ def _produce(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
     if not options.brokers and sandbox.pid is None:
         # Another program may listen on the port; do not produce to it.
         raise no_broker_error(sandbox.brokers)
-    names = ("topic", "count", "invalid_ratio", "partitions", "seed", "start_time", "rate")
+    names = ("topic", "count", "invalid_ratio", "partitions", "seed", "start_time", "rate", "booked")
     print(produce(options.brokers or sandbox.brokers, **{name: getattr(options, name) for name in names}))
+    return ExitCode.DONE
+
+
+def _late_start(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
+    print(choose_late_start(sandbox.brokers, options.topic, options.records))
+    return ExitCode.DONE
+
+
+def _wait(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
+    wait_for_clock(sandbox.brokers, options.topic)
     return ExitCode.DONE
 
 
@@ -81,11 +99,18 @@ def _build_parser() -> argparse.ArgumentParser:
         "--port", type=int, help="port of the broker, 0 for a free one (default: SANDBOX_PORT, otherwise 9092)"
     )
     parser = _Parser(prog="sandbox", description="A single-node Apache Kafka without Docker, and sample events.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|produce")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|produce|late-start|wait")
     commands.add_parser("up", parents=[common], help="start the broker if it is not running, and wait until it answers")
     commands.add_parser("down", parents=[common], help="stop the broker; topics and records stay")
     commands.add_parser("status", parents=[common], help="show topics and record counts; exit code 1 if not up")
     _add_produce(commands.add_parser("produce", parents=[common], help="produce sample events to a topic"))
+    late = commands.add_parser(
+        "late-start", parents=[common], help="print starting offsets that leave some records out"
+    )
+    late.add_argument("--records", type=int, default=500, help="of the largest partition (default: %(default)s)")
+    wait = commands.add_parser("wait", parents=[common], help="wait until no record is stamped later than now")
+    for command in (late, wait):
+        command.add_argument("--topic", default=TOPIC, help="default: %(default)s")
     return parser
 
 
@@ -107,6 +132,12 @@ def _add_produce(parser: argparse.ArgumentParser) -> None:
         help="ISO 8601 with a zone (default: the events end about now)",
     )
     add("--rate", type=float, default=0.0, help="records per second (default: 0, no limit)")
+    add(
+        "--booked",
+        type=int,
+        default=0,
+        help=f"further records, booked a day in advance; invalid for {CLOCK_AHEAD.seconds} s (default: 0)",
+    )
 
 
 def _parse_time(text: str) -> datetime:

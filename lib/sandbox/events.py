@@ -88,6 +88,23 @@ def generate_events(
         yield SampleRecord(tenant_id.encode(), value, call.arrived_at, error_type)
 
 
+def generate_booked(count: int, seed: int, clock: datetime) -> Iterator[SampleRecord]:
+    """Yield usage that a producer books a day in advance, which is the maximum.
+
+    The producer's clock is ahead. Until the ingestion's clock has reached that time, the events are too far in the
+    future (``invalid_timestamp``); after that they are valid.
+
+    Args:
+        count: Number of records.
+        seed: As in ``generate_events``.
+        clock: Time on the producer's clock, with a zone.
+    """
+    for record in generate_events(count, seed, clock, invalid_ratio=0, window=timedelta(0)):
+        event = msgspec.json.decode(record.value or b"")
+        event["event_timestamp"] = _format_time(record.timestamp + 24 * HOUR)
+        yield record._replace(value=_encode(event), error_type="invalid_timestamp")
+
+
 def _draw_callers(rng: random.Random, billing_month: str) -> Iterator[tuple[Tenant, Caller, float]]:
     """Yield the next caller and the used share of its rate limit; some callers send bursts until they are refused."""
     tenants, weights = get_tenants(billing_month)

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from math import inf
 from typing import NamedTuple
 
@@ -11,12 +12,14 @@ from confluent_kafka import KafkaError, Message, Producer
 from tqdm import tqdm
 
 from bronze.errors import BronzeError, InvalidOptionError
-from sandbox.events import WINDOW, SampleRecord, generate_events
+from sandbox.events import WINDOW, SampleRecord, generate_booked, generate_events
 from sandbox.topics import create_topic, measure_topics
 
 TOPIC = "api-usage-events.v1"
 # Earlier events are invalid, and events happen up to two days before they arrive.
 EARLIEST_START = datetime(2000, 1, 3, tzinfo=UTC)
+# Of the clock of the producer of booked usage. In the demo, the ingestion starts within this time, the replay after it.
+CLOCK_AHEAD = timedelta(seconds=45)
 MAX_QUEUED = 20_000  # records, some 50 MB
 PRODUCER_CONFIG = {
     "enable.idempotence": True,
@@ -28,18 +31,21 @@ PRODUCER_CONFIG = {
 
 
 class Summary(NamedTuple):
-    """The result of ``produce``; ``invalid`` counts records by error type."""
+    """The result of ``produce``; ``invalid`` counts records by error type, ``booked`` those that become valid."""
 
     topic: str
     records: int
     valid: int
     invalid: dict[str, int]
+    booked: int
     seconds: float
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{number:,} {error_type}" for error_type, number in self.invalid.items())
         done = f"produced {self.records:,} records to {self.topic} in {self.seconds:.1f} s"
-        return f"{done}: {self.valid:,} valid, {self.records - self.valid:,} invalid ({kinds or 'none'})"
+        counts = f"{self.valid:,} valid, {sum(self.invalid.values()):,} invalid ({kinds or 'none'})"
+        booked = f", {self.booked:,} booked a day ahead, valid in {CLOCK_AHEAD.seconds} s" if self.booked else ""
+        return f"{done}: {counts}{booked}"
 
 
 def produce(
@@ -52,6 +58,7 @@ def produce(
     seed: int | None = None,
     start_time: datetime | None = None,
     rate: float = 0.0,
+    booked: int = 0,
 ) -> Summary:
     """Produce sample events, keyed by tenant, with the time of arrival as the record's timestamp.
 
@@ -66,6 +73,8 @@ def produce(
         start_time: First arrival, with a zone; the last is three hours later. By default the last arrival is
             now, or with a rate, every arrival is the time of sending.
         rate: Records per second, 0 for no limit.
+        booked: Number of further records, at the end, for usage booked a day in advance. They are invalid until
+            CLOCK_AHEAD has passed.
 
     Raises:
         InvalidOptionError: An argument is out of its range.
@@ -74,6 +83,7 @@ def produce(
     """
     _check_range("count", count, count >= 0, "a whole number, 0 or more")
     _check_range("invalid_ratio", invalid_ratio, 0 <= invalid_ratio <= 1, "a number from 0 to 1")
+    _check_range("booked", booked, booked >= 0, "a whole number, 0 or more")
     _check_range("partitions", partitions, partitions >= 1, "a whole number, 1 or more")
     _check_range("seed", seed, 0 <= (seed or 0) <= 2**53, "a whole number from 0 to 2**53")
     _check_range("rate", rate, 0 <= rate < inf, "records per second, 0 for as many as possible")
@@ -87,10 +97,18 @@ def produce(
     window = timedelta(seconds=count / rate) if rate and not start_time else WINDOW
     start = start_time or datetime.now(UTC) - (timedelta(0) if rate else window)
     begun = time.monotonic()
-    records = _pace(generate_events(count, seed, start, invalid_ratio, window), rate)
-    numbers = _send(brokers, topic, tqdm(records, total=count, unit=" records", disable=None))
-    invalid = {error_type: number for error_type, number in numbers.items() if error_type}
-    return Summary(topic, count, numbers[None], invalid, time.monotonic() - begun)
+    records = chain(
+        _pace(generate_events(count, seed, start, invalid_ratio, window), rate), _book(booked, seed + count)
+    )
+    numbers = _send(brokers, topic, tqdm(records, total=count + booked, unit=" records", disable=None))
+    numbers["invalid_timestamp"] -= booked
+    invalid = {error_type: number for error_type, number in numbers.items() if error_type and number}
+    return Summary(topic, count + booked, numbers[None], invalid, booked, time.monotonic() - begun)
+
+
+def _book(count: int, seed: int) -> Iterator[SampleRecord]:
+    """Records of booked usage, from a producer whose clock is ahead."""
+    yield from generate_booked(count, seed, datetime.now(UTC) + CLOCK_AHEAD)
 
 
 def _check_range(name: str, given: float | None, is_in_range: bool, expected: str) -> None:

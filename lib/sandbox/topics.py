@@ -1,7 +1,7 @@
 """Topics and their record counts, through a broker's AdminClient."""
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
@@ -76,8 +76,44 @@ def measure_topics(brokers: str) -> dict[str, TopicSize]:
 
 def _fetch_offsets(admin: AdminClient, topics: dict[str, list[TopicPartition]], spec: OffsetSpec) -> Counter[str]:
     """Sum the partitions' offsets by topic."""
-    wanted = {partition: spec for partitions in topics.values() for partition in partitions}
     sums: Counter[str] = Counter()
-    for partition, future in admin.list_offsets(wanted, request_timeout=TIMEOUT).items() if wanted else ():
-        sums[partition.topic] += future.result().offset
+    for partition, found in _ask_offsets(admin, [p for listed in topics.values() for p in listed], spec).items():
+        sums[partition.topic] += found.offset
     return sums
+
+
+def _ask_offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, Any]:
+    """Offset and timestamp of one record of each partition."""
+    asked = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=TIMEOUT) if partitions else {}
+    return {partition: future.result() for partition, future in asked.items()}
+
+
+def fetch_bounds(brokers: str, topic: str) -> dict[int, tuple[int, int]]:
+    """Return the first offset and the end of each partition of a topic.
+
+    Raises:
+        BrokerNotReachableError: No broker answers.
+        KafkaException: There is no such topic, or the broker refused.
+    """
+    admin, partitions = _open_topic(brokers, topic)
+    begins, ends = (_ask_offsets(admin, partitions, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+    return {p.partition: (begins[p].offset, ends[p].offset) for p in partitions}
+
+
+def fetch_newest_timestamp(brokers: str, topic: str) -> int:
+    """Return the newest timestamp of a topic's records, in ms since 1970; negative if there are none.
+
+    Raises:
+        BrokerNotReachableError: No broker answers.
+        KafkaException: There is no such topic, or the broker refused.
+    """
+    admin, partitions = _open_topic(brokers, topic)
+    return max(found.timestamp for found in _ask_offsets(admin, partitions, OffsetSpec.max_timestamp()).values())
+
+
+def _open_topic(brokers: str, topic: str) -> tuple[AdminClient, list[TopicPartition]]:
+    admin = connect(brokers)
+    found = admin.list_topics(topic, timeout=TIMEOUT).topics[topic]
+    if found.error:
+        raise KafkaException(found.error)
+    return admin, [TopicPartition(topic, partition) for partition in sorted(found.partitions)]

@@ -1,10 +1,13 @@
 """The sandbox's broker and producer, for real: one broker on a free port for the whole module."""
 
+import json
 import os
 import re
 import signal
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,6 +81,51 @@ def test_the_summary_counts_invalid_records_by_type(sandbox: KafkaSandbox) -> No
     summary = produce(sandbox.brokers, "summed", 100, 0.09)
     assert (summary.records, summary.valid, sum(summary.invalid.values())) == (100, 91, 9)
     assert summary.invalid["tombstone"] == 2
+
+
+def test_booked_usage_comes_last_and_is_counted_by_itself(sandbox: KafkaSandbox) -> None:
+    summary = produce(sandbox.brokers, "booked", 100, 0.09, booked=5)
+    assert (summary.records, summary.valid, sum(summary.invalid.values()), summary.booked) == (105, 91, 9, 5)
+    assert "91 valid, 9 invalid (" in str(summary)
+    assert str(summary).endswith("), 5 booked a day ahead, valid in 45 s")
+    now = datetime.now(UTC).timestamp()
+    ahead = [
+        m.timestamp()[1] / 1000 - now for m in read_topic(sandbox.brokers, "booked") if m.timestamp()[1] > now * 1000
+    ]
+    assert len(ahead) == 5
+    assert 0 < min(ahead) <= max(ahead) <= 45
+
+
+def test_wait_ends_when_no_record_is_stamped_later_than_now(
+    sandbox: KafkaSandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sandbox.produce.CLOCK_AHEAD", timedelta(seconds=2))
+    produce(sandbox.brokers, "ahead", 10, booked=2)
+    assert main(["wait", "--topic", "ahead"]) == 0
+    assert "until the booked records" in capsys.readouterr().err
+    assert max(message.timestamp()[1] for message in read_topic(sandbox.brokers, "ahead")) < time.time() * 1000
+    assert main(["wait", "--topic", "ahead"]) == 0
+    assert capsys.readouterr().err == ""
+    create_topic(sandbox.brokers, "nothing", 2)
+    assert main(["wait", "--topic", "nothing"]) == 0
+
+
+def test_a_late_start_leaves_out_the_first_records_of_the_largest_partition(
+    sandbox: KafkaSandbox, capsys: pytest.CaptureFixture
+) -> None:
+    produce(sandbox.brokers, "late", 300, partitions=3)
+    sizes = Counter(message.partition() for message in read_topic(sandbox.brokers, "late"))
+    ((largest, size),) = sizes.most_common(1)
+    for records, left_out in ((20, 20), (100_000, size // 2)):
+        assert main(["late-start", "--topic", "late", "--records", str(records)]) == 0
+        offsets = {int(p): offset for p, offset in json.loads(capsys.readouterr().out)["late"].items()}
+        assert offsets == {0: -2, 1: -2, 2: -2} | {largest: left_out}
+
+
+@pytest.mark.parametrize("command", ["wait", "late-start"])
+def test_a_topic_that_is_not_there_is_named_by_kafka(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert main([command, "--topic", "never"]) == 1
+    assert "Unknown topic or partition" in capsys.readouterr().err
 
 
 def test_producing_twice_gives_different_events(sandbox: KafkaSandbox) -> None:
@@ -191,6 +239,7 @@ def test_produce_without_a_broker_names_the_cure(tmp_path: Path, capsys: pytest.
         (["produce", "--invalid-ratio", "1.5"], "--invalid-ratio: expected a number from 0 to 1, got 1.5"),
         (["produce", "--partitions", "0"], "--partitions: expected a whole number"),
         (["produce", "--seed", "-1"], "--seed: expected a whole number"),
+        (["produce", "--booked", "-1"], "--booked: expected a whole number, 0 or more, got -1"),
         (["produce", "--rate", "nan"], "--rate: expected records per second"),
         (
             ["produce", "--start-time", "2025-06-01T12:00:00"],

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from bronze.config import BackfillConfig, IngestConfig, InspectConfig, StatusConfig
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError
-from bronze.notebook.cells import OWN_PARAMETERS, is_checkout, leave_notebooks, read_config
+from bronze.notebook.cells import OWN_PARAMETERS, cut_rows, is_checkout, leave_notebooks, read_config, wrap_cells
 from sandbox import notebook
 from sandbox.notebook import find_own_folder, make_config
 from tests.support.notebooks import CONFIG_FIELDS, NOTEBOOKS, read_parameters
@@ -163,3 +164,12 @@ def test_without_the_sandbox_every_path_is_one_s_own(checkout: Path):
 def test_parameter_files_of_production_name_no_path_with_the_sandbox(file: Path):
     given = yaml.safe_load(file.read_text())
     assert given["use_sandbox"] is (not any(Path(given[name]).is_absolute() for name in PATHS if name in given))
+
+
+@pytest.mark.parametrize(("rows", "note"), [(20, False), (21, True)])
+def test_a_table_that_leaves_rows_out_says_so(rows: int, note: bool):
+    cut = cut_rows(pd.DataFrame({"detail": [f"detail {number}" for number in range(rows)]}), 20)
+    shown = wrap_cells(cut).to_html()
+    assert ("The 20 most frequent; there are more." in shown) is note
+    assert "detail 19" in shown
+    assert "detail 20" not in shown

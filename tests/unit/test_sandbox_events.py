@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bronze.decode import decode
+from bronze.decode import Event, Invalid, decode
 from bronze.schema import ERROR_TYPES
-from sandbox.events import WINDOW, SampleRecord, generate_events
+from sandbox.events import WINDOW, SampleRecord, generate_booked, generate_events
 from sandbox.invalid import FLAVOURS
 
 START = datetime(2025, 6, 1, 9, 30, tzinfo=UTC)
@@ -176,3 +176,20 @@ def test_errors_carry_a_code_and_successes_none(events: list[dict[str, Any]]) ->
     for event in events:
         response = event["response"]
         assert (response["error_code"] is not None) == (response["status_code"] >= 400)
+
+
+def test_booked_usage_is_invalid_until_the_clock_of_its_producer_is_reached() -> None:
+    """And from then on valid, as long as its Kafka timestamp is kept: so a replay takes it."""
+    records = list(generate_booked(20, seed=7, clock=START))
+    clock = round(START.timestamp() * 1_000_000)
+    assert len({record.value for record in records}) == 20
+    for record in records:
+        assert (record.timestamp * 1_000, record.error_type) == (clock, "invalid_timestamp")
+        outcomes = [decode(record.value, clock, clock + later) for later in (-1_000, 0, 90_000_000)]
+        assert [type(outcome) for outcome in outcomes] == [Invalid, Event, Event]
+        assert outcomes[0][0] == "invalid_timestamp"
+
+
+def test_booked_usage_continues_the_sequence_numbers() -> None:
+    numbers = [msgspec.json.decode(r.value or b"")["sequence_number"] for r in generate_booked(20, 300, START)]
+    assert min(numbers) == 301

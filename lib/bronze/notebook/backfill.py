@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bronze.notebook.plots import INVALID, VALID, start_plot
+from bronze.notebook.plots import INVALID, VALID, stack_bars, start_plot
 from bronze.ops.backfill import BackfillResult
 from bronze.ops.backfill_plan import BackfillPlan
 
@@ -14,11 +14,7 @@ def plot_plan(plan: BackfillPlan) -> Figure:
     """The requested offsets per Kafka partition: in the tables, to do, and not available."""
     frame = plan.to_frame()
     figure, axes = start_plot("The range per Kafka partition", "Kafka partition", ylabel="offsets")
-    bottom = frame["offsets"] * 0
-    for name, colour in _PARTS.items():
-        axes.bar(frame.index, frame[name], bottom=bottom, color=colour, label=name)
-        bottom += frame[name]
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    stack_bars(axes, frame.index.to_list(), {name: frame[name] for name in _PARTS}, colours=_PARTS)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
     return figure
 

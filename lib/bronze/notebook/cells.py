@@ -21,6 +21,7 @@ OWN_PARAMETERS = {"use_sandbox": bool, "report_hours": int}
 _PROJECT = "bronze-ingestion"
 _MAX_HOURS = 1_000_000
 _LONG_TEXT = 40
+_NOTE = "note"
 
 
 def set_up_notebook() -> None:
@@ -84,11 +85,21 @@ def parameter_error(name: str, value: object, kind: str) -> ConfigError:
     return ConfigError(f"parameter {name}: expected a value of type {kind}, got {show_value(value)}", hint)
 
 
+def cut_rows(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first rows of a table that is ordered by frequency; if there are more, ``wrap_cells`` adds a note."""
+    cut = frame.head(count)
+    if len(frame) > count:
+        cut.attrs[_NOTE] = f"The {count:,} most frequent; there are more."
+    return cut
+
+
 def wrap_cells(frame: pd.DataFrame) -> Any:
     """A table that wraps long texts instead of cutting them; HTML in them is shown as text."""
     wide = [name for name in frame if frame[name].astype(str).str.len().max() > _LONG_TEXT]
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
     styled = frame.style.hide(axis="index").format(escape="html").set_table_styles(left)
+    if note := frame.attrs.get(_NOTE):
+        styled = styled.set_caption(note)
     return styled.set_properties(subset=wide, **{"overflow-wrap": "anywhere", "min-width": "18em"})
 
 

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial, reduce
 
-import matplotlib.dates as mdates
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -14,15 +12,16 @@ from pyspark.sql import functions as F
 
 from bronze.config import InspectConfig
 from bronze.delta.dlq import normalize_detail, select_dlq, select_time
-from bronze.notebook.plots import INVALID, VALID, start_plot
+from bronze.notebook.cells import cut_rows
+from bronze.notebook.plots import choose_unit, show_thin_bars, show_time, stack_bars, start_plot
 from bronze.ops.drift import COUNTED_DDL, count_drift
 from bronze.ops.masking import Path, cut_text, parse_mask, show_value
 from bronze.runtime.frames import collect_frame
 from bronze.schema import ERROR_TYPES
 
-_DAY = timedelta(days=1)
 _SHOWN_FIELDS = 50
 _PALETTE = ("#c8553d", "#e09f3e", "#7d5ba6", "#9e2a2b", "#8d99ae", "#2a6f97", "#588157", "#bc6c8a")
+_OTHER = "#333333"
 
 
 def count_error_types(rows: DataFrame) -> pd.DataFrame:
@@ -38,33 +37,24 @@ def count_error_types(rows: DataFrame) -> pd.DataFrame:
 
 
 def plot_over_time(rows: DataFrame) -> Figure:
-    """Records by error type over time of ingestion, per minute, hour or day, depending on their span."""
+    """Records by error type over time of ingestion, per minute, hour, day or month, depending on their span."""
     first, last = rows.agg(F.min("_ingested_at"), F.max("_ingested_at")).first() or (None, None)
-    unit, width = _choose_unit(last - first if first else timedelta())
+    unit, width = choose_unit(last - first if first else timedelta())
     figure, axes = start_plot(f"Invalid records per {unit}, by error type", "ingested (UTC)")
     time = F.date_trunc(unit, "_ingested_at").alias("time")
-    counted = collect_frame(rows.groupBy(time, "_error_type").count())
-    by_time = counted.pivot_table(index="time", columns="_error_type", values="count", fill_value=0)
-    bottom = pd.Series(0.0, index=by_time.index)
-    for name, colour in zip(ERROR_TYPES, _PALETTE, strict=True):
-        if name in by_time:
-            axes.bar(by_time.index, by_time[name], width / _DAY, bottom, align="edge", label=name, color=colour)
-            bottom += by_time[name]
+    counted = collect_frame(rows.groupBy(time, F.coalesce("_error_type", F.lit("none")).alias("type")).count())
+    by_time = counted.pivot_table(index="time", columns="type", values="count", fill_value=0)
     if len(by_time):
-        locator = mdates.AutoDateLocator(minticks=2, maxticks=8)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
-        _leave_headroom(axes)
+        # A DLQ of a different version may have other types.
+        names = [*(name for name in ERROR_TYPES if name in by_time), *sorted(set(by_time) - set(ERROR_TYPES))]
+        parts = {name: by_time[name] for name in names}
+        colours = dict.fromkeys(names, _OTHER) | dict(zip(ERROR_TYPES, _PALETTE, strict=True))
+        # Narrower than the unit, because bars that touch look like one.
+        stack_bars(axes, by_time.index, parts, colours=colours, width=width / timedelta(days=1.1), align="edge")
+        show_time(axes, ticks=8)
         axes.set_xlim(by_time.index[0] - 2 * width, by_time.index[-1] + 3 * width)
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        show_thin_bars(axes)
     return figure
-
-
-def _choose_unit(span: timedelta) -> tuple[str, timedelta]:
-    """The unit of time that gives a readable number of bars, and its width."""
-    if span <= timedelta(hours=3):
-        return "minute", timedelta(minutes=1)
-    return ("hour", timedelta(hours=1)) if span <= timedelta(days=4) else ("day", timedelta(days=1))
 
 
 def plot_partitions(rows: DataFrame) -> Figure:
@@ -75,18 +65,9 @@ def plot_partitions(rows: DataFrame) -> Figure:
         .orderBy("_kafka_partition")
     )
     figure, axes = start_plot("Invalid records per Kafka partition", "Kafka partition")
-    axes.bar(counted["_kafka_partition"], counted["open"], color=INVALID, label="open")
-    axes.bar(counted["_kafka_partition"], counted["replayed"], bottom=counted["open"], color=VALID, label="replayed")
+    stack_bars(axes, counted["_kafka_partition"], {name: counted[name] for name in ("open", "replayed")})
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
-    _leave_headroom(axes)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
-
-
-def _leave_headroom(axes: Axes) -> None:
-    axes.use_sticky_edges = False  # with them, the highest bar would touch the frame
-    axes.autoscale_view()
-    axes.set_ylim(bottom=0)
 
 
 def list_details(rows: DataFrame, count: int = 20) -> pd.DataFrame:
@@ -103,7 +84,7 @@ def list_details(rows: DataFrame, count: int = 20) -> pd.DataFrame:
         F.col("newest._kafka_partition").alias("partition"),
         F.col("newest._kafka_offset").alias("offset"),
     )
-    return collect_frame(named.limit(count))
+    return cut_rows(collect_frame(named.limit(count + 1)), count)
 
 
 def list_samples(spark: SparkSession, config: InspectConfig) -> pd.DataFrame:
@@ -167,7 +148,7 @@ def collect_drift(samples: dict[str, DataFrame], mask: Sequence[Path], length: i
     totals = [F.sum(F.when(F.col("sample") == name, F.col("records")).otherwise(0)).alias(name) for name in samples]
     grouped = reduce(DataFrame.unionAll, counted).groupBy("field", "expected", "found")
     named = grouped.agg(*totals, F.min("example").alias("example"), F.sum("records").alias("n"))
-    frame = collect_frame(named.orderBy(F.desc("n"), "field").limit(_SHOWN_FIELDS)).drop(columns="n")
+    frame = collect_frame(named.orderBy(F.desc("n"), "field").limit(_SHOWN_FIELDS + 1)).drop(columns="n")
     frame["field"] = frame["field"].map(lambda name: cut_text(name, 120))
     frame["expected"] = frame["expected"].replace("", "no such field")
-    return frame.rename(columns={"expected": "the schema has", "found": "came as"})
+    return cut_rows(frame.rename(columns={"expected": "the schema has", "found": "came as"}), _SHOWN_FIELDS)

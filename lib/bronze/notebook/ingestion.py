@@ -1,9 +1,11 @@
 """Tables and plots for the ingestion notebook: counts and distributions. Reads only."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import matplotlib.dates as mdates
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pyspark.sql import DataFrame, SparkSession
@@ -11,10 +13,11 @@ from pyspark.sql import functions as F
 
 from bronze.batch import IngestSummary
 from bronze.config import IngestConfig
-from bronze.notebook.plots import INVALID, VALID, stack_bars, start_plot
+from bronze.notebook.plots import INVALID, VALID, choose_unit, show_thin_bars, show_time, stack_bars, start_plot
 from bronze.runtime.frames import collect_frame
 
 _SHOWN_BATCHES = 40
+_SHORTEST = timedelta(days=1)  # the partitions know no minutes
 _BRONZE_PREVIEW = (
     "event_timestamp",
     "tenant_id",
@@ -69,15 +72,26 @@ def count_tables(rows: DataFrame) -> pd.DataFrame:
 
 
 def plot_batches(rows: DataFrame) -> Figure:
-    """Records of the latest batches, valid and invalid."""
-    counted = collect_frame(_count(rows, "_ingested_at").orderBy(F.desc("_ingested_at")).limit(_SHOWN_BATCHES))
-    counted = counted.iloc[::-1]
-    figure, axes = start_plot("Records per batch", "start of the batch (UTC)")
-    # In milliseconds: a second may have several batches, and bars with the same label would cover each other.
-    labels = [f"{time:%H:%M:%S.%f}"[:-3] for time in counted["_ingested_at"]]
-    stack_bars(axes, labels, counted)
-    axes.tick_params(axis="x", rotation=60 if len(labels) > 8 else 0)
+    """Records of the latest batches, valid and invalid; the title says if there are more."""
+    newest = collect_frame(_count(rows, "_ingested_at").orderBy(F.desc("_ingested_at")).limit(_SHOWN_BATCHES + 1))
+    counted = newest.head(_SHOWN_BATCHES).iloc[::-1].reset_index(drop=True)
+    title = "Records per batch" + (f", the newest {_SHOWN_BATCHES}" if len(newest) > _SHOWN_BATCHES else "")
+    figure, axes = start_plot(title, "start of the batch (UTC)")
+    # Placed by number, not by label: bars with the same label would cover each other.
+    _stack_valid(axes, counted.index.to_list(), counted)
+    axes.set_xticks(counted.index.to_list(), _label_batches(counted["_ingested_at"]))
+    axes.tick_params(axis="x", rotation=60 if len(counted) > 8 else 0)
     return figure
+
+
+def _label_batches(times: pd.Series) -> list[str]:
+    """Times to the millisecond, with the date if there are several days."""
+    pattern = "%H:%M:%S.%f" if times.dt.date.nunique() <= 1 else "%m-%d %H:%M:%S.%f"
+    return [f"{time:{pattern}}"[:-3] for time in times]
+
+
+def _stack_valid(axes: Axes, positions: Sequence[Any] | pd.Series, counted: pd.DataFrame) -> None:
+    stack_bars(axes, positions, {name: counted[name] for name in ("valid", "invalid")})
 
 
 def plot_error_types(rows: DataFrame) -> Figure:
@@ -99,22 +113,23 @@ def plot_partitions(rows: DataFrame) -> Figure:
     """Records per Kafka partition, valid and invalid."""
     counted = collect_frame(_count(rows, "_kafka_partition").orderBy("_kafka_partition"))
     figure, axes = start_plot("Records per Kafka partition", "Kafka partition")
-    stack_bars(axes, counted["_kafka_partition"], counted)
+    _stack_valid(axes, counted["_kafka_partition"], counted)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
     return figure
 
 
 def plot_hours(rows: DataFrame) -> Figure:
-    """Events per hour of their event timestamp."""
+    """Events by event timestamp: per hour, day or month, depending on their span."""
     hour = F.expr("make_timestamp(year(_event_date), month(_event_date), day(_event_date), _event_hour, 0, 0)")
-    by_hour = rows.where("_event_date is not null").groupBy(hour.alias("hour")).count().orderBy("hour")
-    counted = collect_frame(by_hour)
-    figure, axes = start_plot("Events per hour", "hour of the event (UTC)", ylabel="events")
-    axes.bar(counted["hour"], counted["count"], width=50 / (24 * 60), align="edge", color=VALID)
+    events = rows.where("_event_date is not null").withColumn("hour", hour)
+    first, last = events.agg(F.min("hour"), F.max("hour")).first() or (None, None)
+    unit, width = choose_unit(max(last - first, _SHORTEST) if first else _SHORTEST)
+    counted = collect_frame(events.groupBy(F.date_trunc(unit, "hour").alias("time")).count().orderBy("time"))
+    figure, axes = start_plot(f"Events per {unit}", f"{unit} of the event (UTC)", ylabel="events")
+    axes.bar(counted["time"], counted["count"], width=width / timedelta(days=1.2), align="edge", color=VALID)
     if len(counted):
-        locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+        show_time(axes)
+        show_thin_bars(axes)
     return figure
 
 

@@ -6,8 +6,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.listener import StreamingQueryProgress
+from pyspark.sql.streaming.query import StreamingQuery
 
 log = logging.getLogger(__name__)
 # Seconds: the shortest time between two lines, and the window over which the rate is measured.
