@@ -4,6 +4,7 @@ import json
 import sys
 import time
 
+from sandbox.produce import CLOCK_AHEAD
 from sandbox.topics import fetch_bounds, fetch_newest_timestamp
 
 EARLIEST = -2  # Spark's number for the earliest offset
@@ -24,14 +25,15 @@ def choose_late_start(brokers: str, topic: str, records: int) -> str:
 
 
 def wait_for_clock(brokers: str, topic: str) -> float:
-    """Wait until no record has a timestamp in the future, and return the seconds; a broker accepts one hour at most.
+    """Wait until booked records are valid, and return the seconds; ignore timestamps that lie further ahead.
 
     Raises:
         BrokerNotReachableError: No broker answers.
         KafkaException: There is no such topic.
     """
     newest = fetch_newest_timestamp(brokers, topic) / 1000
-    if (seconds := newest - time.time()) <= 0:
+    seconds = newest - time.time()
+    if not 0 < seconds <= CLOCK_AHEAD.total_seconds():
         return 0.0
     print(f"waiting {seconds:.0f} s, until the booked records are not too far in the future", file=sys.stderr)
     while (rest := newest - time.time()) >= 0:

@@ -83,7 +83,7 @@ def test_offsets_that_went_back_leave_nothing():
 
 @dataclass
 class Query:
-    """A query that runs a batch of ten records each three seconds."""
+    """A query that runs batches of ten records."""
 
     batches: int
     done: list[Any] = field(default_factory=list)
@@ -109,11 +109,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     yield now
 
 
-def run(query: Query, clock: list[float]) -> None:
-    """Look each second, as the stream does."""
+def run(query: Query, clock: list[float], seconds: int = 3) -> None:
+    """Look each second, as the stream does, while each batch takes some seconds."""
     backlog = Backlog(query)  # type: ignore[arg-type]
     while len(query.done) < query.batches:
-        for _ in range(3):
+        for _ in range(seconds):
             clock[0] += 1
             backlog.look()
         query.go_on()
@@ -130,9 +130,7 @@ def test_a_line_comes_every_ten_seconds_at_the_most(clock: list[float], bronze_l
 
 
 def test_a_run_of_one_batch_says_nothing(clock: list[float], bronze_log: pytest.LogCaptureFixture):
-    query = Query(1)
-    clock[0] += 500
-    run(query, clock)
+    run(Query(1), clock, seconds=500)
     assert bronze_log.messages == []
     run(Query(0), clock)
     assert bronze_log.messages == []
