@@ -169,7 +169,7 @@ def await_query(
                 backlog.look()
         if switch.reason:
             stop_query(query, switch, config.stop_timeout)
-            log.info("Stopped %s", format_progress(processor.summary))
+            log.info("Stopped %s", describe_newest_batch(processor.summary))
         if switch.error:
             raise switch.error
     except (StreamingQueryException, Py4JJavaError) as error:
@@ -183,6 +183,6 @@ def await_query(
         raise
 
 
-def format_progress(summary: IngestSummary) -> str:
+def describe_newest_batch(summary: IngestSummary) -> str:
     """Describe the newest batch of a run, for the log."""
     return f"after batch {summary.batches[-1].batch_id}" if summary.batches else "before a batch was run"

@@ -7,9 +7,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from bronze.config import CreateTablesConfig
-from bronze.delta.ddl import set_properties_statement
 from bronze.errors import ConfigError, InvalidOptionError
 from bronze.ops.create_tables import create_tables
+from tests.support.delta_log import set_properties
 from tests.support.events import BAD, make_event, make_events
 from tests.support.lake import Lake
 from tests.support.maintenance import add_stray_file, run_maintenance
@@ -62,7 +62,7 @@ def test_vacuum_lists_what_is_old_enough_and_deletes_it_only_when_asked(topic: T
 def test_vacuum_keeps_what_the_table_s_own_setting_keeps(topic: Topic, lake: Lake):
     lake.ingest()
     properties = {"delta.deletedFileRetentionDuration": "interval 30 days"}
-    lake.spark.sql(set_properties_statement(lake.config.output_path, properties))
+    set_properties(lake.spark, lake.config.output_path, **properties)
     add_stray_file(lake, days=20)
     assert run_maintenance(lake).unreferenced == 0
     with pytest.raises(

@@ -4,12 +4,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from pyspark.sql import DataFrame, SparkSession
 
 from bronze.notebook import dlq, ingestion
 from bronze.schema import ERROR_TYPES
+from tests.support.plots import list_bars
 
 COLUMNS = "_is_valid boolean, _kafka_partition int, _ingested_at timestamp, _event_date date, _event_hour int"
 START = datetime(2026, 11, 26, 8, 2, 6, tzinfo=UTC)
@@ -25,10 +25,6 @@ def make_rows(spark: SparkSession, batches: list[datetime], **changes: Any) -> D
         for number in range(4)
     ]
     return spark.createDataFrame(rows, COLUMNS)
-
-
-def list_bars(axes: Axes) -> list[Rectangle]:
-    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
 def test_two_batches_of_one_second_are_two_bars_with_two_labels(spark: SparkSession):

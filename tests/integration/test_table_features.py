@@ -13,11 +13,12 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, Schema
 from pyspark.sql import SparkSession
 
-from bronze.delta.ddl import create_table_statement, set_properties_statement
+from bronze.delta.ddl import create_table_statement
 from bronze.delta.features import FEATURES, PROPERTIES, find_feature, find_property
 from bronze.delta.tables import TableState, check_table, find_obstacle, read_table_state
 from bronze.errors import ConfigError
 from bronze.schema import get_bronze_spec
+from tests.support.delta_log import set_properties
 from tests.support.events import BAD, make_event, make_events
 from tests.support.lake import Lake
 from tests.support.topic import Topic
@@ -105,7 +106,7 @@ def create(spark: SparkSession, path: Path, properties: dict[str, str] | None = 
 
 def alter(lake: Lake, properties: dict[str, str]) -> None:
     for path in (lake.config.output_path, lake.config.dlq_path):
-        lake.spark.sql(set_properties_statement(path, properties))
+        set_properties(lake.spark, path, **properties)
 
 
 def read_rows(lake: Lake, path: str, with_deltalake: bool) -> list[tuple[Any, ...]]:

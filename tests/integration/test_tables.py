@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from bronze.delta.ddl import create_table_statement, set_properties_statement
+from bronze.delta.ddl import create_table_statement
 from bronze.delta.ledger import new_note
 from bronze.delta.own_table import TableLog
 from bronze.delta.tables import read_table_state
@@ -17,6 +17,7 @@ from bronze.errors import BronzeError, ConfigError, NotADeltaTableError
 from bronze.parquet import DataFile
 from bronze.schema import get_bronze_schema, get_bronze_spec, get_dlq_schema
 from bronze.writers import DirectWriter
+from tests.support.delta_log import set_properties
 from tests.support.events import make_event, make_events
 from tests.support.lake import Lake
 from tests.support.topic import Topic
@@ -74,7 +75,7 @@ def test_a_query_on_an_offset_range_skips_files(topic: Topic, any_lake: Lake):
 def test_the_log_gets_checkpoints(topic: Topic, any_lake: Lake):
     any_lake.ingest()
     for path in (any_lake.config.output_path, any_lake.config.dlq_path):
-        any_lake.spark.sql(set_properties_statement(path, {"delta.checkpointInterval": "10"}))
+        set_properties(any_lake.spark, path, delta__checkpointInterval="10")
     topic.produce(make_events(120), partition=0)
     any_lake.ingest(max_offsets_per_trigger=10)
     log = Path(any_lake.config.output_path, "_delta_log")

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from bronze import maintain
 from bronze.config import MaintainConfig
-from bronze.delta.ddl import set_properties_statement
+from bronze.delta.ddl import quote_path
 from bronze.delta.ledger import new_note
 from bronze.delta.log import open_log
 from bronze.delta.log_files import find_checkpoint
@@ -37,7 +37,8 @@ def make_old(path: str, days: float, versions: range) -> None:
 
 def set_properties(spark: SparkSession, path: str, **properties: str) -> None:
     """A commit of delta-spark; properties without a prefix are ours, which no running writer stops for."""
-    spark.sql(set_properties_statement(path, {name.replace("__", "."): value for name, value in properties.items()}))
+    listed = ", ".join(f"'{name.replace('__', '.')}' = '{value}'" for name, value in properties.items())
+    spark.sql(f"ALTER TABLE {quote_path(path)} SET TBLPROPERTIES ({listed})")
 
 
 def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:

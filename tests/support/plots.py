@@ -1,4 +1,7 @@
-"""The plots of a status."""
+"""Plots: drawing those of a status, and the bars in them."""
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from bronze.config import StatusConfig
 from bronze.notebook import monitoring
@@ -12,3 +15,7 @@ def draw(found: Status, config: StatusConfig) -> None:
     monitoring.plot_lag(found).canvas.draw()
     for plot in (monitoring.plot_invalid_ratio, monitoring.plot_batches, monitoring.plot_file_sizes):
         plot(found, config).canvas.draw()
+
+
+def list_bars(axes: Axes) -> list[Rectangle]:
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]

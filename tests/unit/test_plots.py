@@ -6,22 +6,17 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 from matplotlib import colors
-from matplotlib.axes import Axes
 from matplotlib.dates import num2date
-from matplotlib.patches import Rectangle
 
 from bronze.config import StatusConfig
 from bronze.notebook import monitoring
 from bronze.notebook.ingestion import _label_batches
 from bronze.notebook.plots import INVALID, choose_unit, show_thin_bars, stack_bars, start_plot
 from bronze.ops.status_report import Status
+from tests.support.plots import list_bars
 
 NOW = datetime(2026, 11, 26, 8, 3, 30)
 CONFIG = StatusConfig(kafka_brokers="broker:9092", output_path="bronze", report_hours=24)
-
-
-def list_bars(axes: Axes) -> list[Rectangle]:
-    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
 def make_status(**changes: Any) -> Status:

@@ -1,4 +1,4 @@
-"""SQL statements that create, register and alter the tables."""
+"""SQL statements that create and register the tables."""
 
 from bronze.schema import TableSpec
 
@@ -18,7 +18,7 @@ def create_table_statement(
         f"`{f.name}` {f.dataType.simpleString()} COMMENT '{_escape(f.metadata['comment'])}'" for f in spec.schema
     )
     settings = {**spec.properties, **(properties or {})}
-    listed = _list_properties(settings)
+    listed = ",\n  ".join(f"'{_escape(key)}' = '{_escape(value)}'" for key, value in settings.items())
     return (
         f"CREATE TABLE IF NOT EXISTS {table or quote_path(location)} (\n  {columns}\n)\nUSING DELTA\n"
         f"PARTITIONED BY ({', '.join(spec.partition_columns)})\nLOCATION '{_escape(location)}'\n"
@@ -29,15 +29,6 @@ def create_table_statement(
 def register_table_statement(location: str, table: str) -> str:
     """Return the statement that registers an existing table in a catalog, with its columns and properties."""
     return f"CREATE TABLE IF NOT EXISTS {table} USING DELTA LOCATION '{_escape(location)}'"
-
-
-def set_properties_statement(location: str, properties: dict[str, str]) -> str:
-    """Return the ``ALTER TABLE`` statement that sets properties of the table at a path."""
-    return f"ALTER TABLE {quote_path(location)} SET TBLPROPERTIES ({_list_properties(properties)})"
-
-
-def _list_properties(properties: dict[str, str]) -> str:
-    return ",\n  ".join(f"'{_escape(key)}' = '{_escape(value)}'" for key, value in properties.items())
 
 
 def quote_path(location: str) -> str:

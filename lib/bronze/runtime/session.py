@@ -59,8 +59,8 @@ _LOCAL = {
     # Delta reads its log with 50 tasks by default, more than a laptop's table has entries.
     "spark.databricks.delta.snapshotPartitions": "2",
 }
-# Of a local session that streams. It listens on SPARK_LOCAL_IP, from 4040 on: where other programs have that port and
-# all that Spark tries by default, the session would not start.
+# For a local session that streams. The UI takes the first free port from 4040 on; if Spark finds none, the session does
+# not start, so it may try more ports than by default.
 _UI = {"spark.ui.enabled": "true", "spark.ui.killEnabled": "false", "spark.port.maxRetries": "200"}
 
 _shipped: set[str] = set()  # ids of the Spark contexts that have the package
