@@ -200,4 +200,5 @@ def limit(ingestion: Ingestion, size: int) -> None:
     """Limit the file sizes of its processes: the driver, its JVM, and the tasks that this forks."""
     listed = subprocess.check_output(["ps", "-o", "pid=", "-g", str(ingestion.process.pid)], text=True)
     for pid in map(int, listed.split()):
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        with suppress(ProcessLookupError):  # a task may end between the two calls
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
