@@ -46,7 +46,7 @@ def choose_time(kafka_timestamp: int | None, start: int) -> int:
 REQUIRED_FIELDS = ("event_id", "event_timestamp", "tenant_id")
 MAX_DEPTH = 100
 
-_DAY = 86_400_000_000
+DAY = 86_400_000_000
 
 # RFC 3339 with a zone. fromisoformat alone also takes week dates, commas and, from Python 3.13, hour 24.
 _RFC3339 = re.compile(
@@ -87,7 +87,7 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
         return _explain_absence(value)
     try:
         value.decode("utf-8")  # the whole value: msgspec accepts invalid bytes in fields that it skips
-        _check_depth(value)
+        check_depth(value)
         fields = _read_maps(_DECODER.decode(value))
     except UnicodeDecodeError as error:
         return Invalid("invalid_utf8", f"byte {error.start} (0x{value[error.start]:02x}): {error.reason}")
@@ -123,7 +123,7 @@ class _TooDeepError(Exception):
     """Raised when arrays and objects nest deeper than MAX_DEPTH."""
 
 
-def _check_depth(value: bytes) -> None:
+def check_depth(value: bytes) -> None:
     """Refuse deep nesting before decoding, because the decoder's own limit depends on the stack."""
     if value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
         return
@@ -145,9 +145,9 @@ def _read_event_time(fields: dict[str, Any], kafka_timestamp: int | None, ingest
         expected = "an RFC 3339 date and time with a zone, such as 2026-01-31T23:59:59Z"
         return Invalid("invalid_timestamp", f"Expected {expected}, got {_shorten(text)} - at `$.event_timestamp`")
     record_time = choose_time(kafka_timestamp, ingested_at)
-    if not EARLIEST <= event_time <= record_time + _DAY:
+    if not EARLIEST <= event_time <= record_time + DAY:
         bound = "record" if record_time == kafka_timestamp else "batch's start"
-        expected = f"a time from 2000-01-01 to {_format_time(record_time + _DAY)}, a day after the {bound}"
+        expected = f"a time from 2000-01-01 to {_format_time(record_time + DAY)}, a day after the {bound}"
         return Invalid("invalid_timestamp", f"Expected {expected}, got {_shorten(text)} - at `$.event_timestamp`")
     return Event(fields, event_time)
 
@@ -172,7 +172,7 @@ def _shorten(text: str, length: int = 100) -> str:
 
 def _read_maps(fields: dict[str, Any]) -> dict[str, Any]:
     """Replace each JSON object of a map field by (key, text) pairs, in place."""
-    for owner, name in _MAP_FIELDS:
+    for owner, name in MAP_FIELDS:
         holder = (fields.get(owner) or {}) if owner else fields
         if (values := holder.get(name)) is not None:
             holder[name] = [(key, _read_text(bytes(raw))) for key, raw in values.items()]
@@ -222,4 +222,4 @@ def _find_maps(schema: T.StructType, owner: str = "") -> Iterator[tuple[str, str
 
 _DECODER = msgspec.json.Decoder(to_python_type(get_event_schema(), "Event"))
 _JSON_STRING = msgspec.json.Decoder(str)
-_MAP_FIELDS = list(_find_maps(get_bronze_schema()))  # msgspec checks the others too; reading them would cost 25 % more
+MAP_FIELDS = list(_find_maps(get_bronze_schema()))  # msgspec checks the others too; reading them would cost 25 % more

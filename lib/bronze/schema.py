@@ -148,6 +148,7 @@ class TableSpec:
     schema: T.StructType
     partition_columns: tuple[str, ...]
     stats_columns: tuple[str, ...]
+    distinct_columns: frozenset[str]  # most rows have different values, so a dictionary would only cost time
 
     @property
     def properties(self) -> dict[str, str]:
@@ -169,16 +170,24 @@ class TableSpec:
 def get_bronze_spec() -> TableSpec:
     """Return the bronze table's specification."""
     ids = ("event_id", "event_timestamp", "tenant_id")
-    return TableSpec("bronze", get_bronze_schema(), ("_event_date", "_event_hour"), (*_POSITION, *ids))
+    stats, hours = (*_POSITION, *ids), ("_event_date", "_event_hour")
+    return TableSpec("bronze", get_bronze_schema(), hours, stats, frozenset(_DISTINCT.split()))
 
 
 @cache
 def get_dlq_spec() -> TableSpec:
     """Return the DLQ table's specification."""
-    return TableSpec("DLQ", get_dlq_schema(), ("_dlq_date",), (*_POSITION, "_error_type", "_batch_id"))
+    stats = (*_POSITION, "_error_type", "_batch_id")
+    return TableSpec("DLQ", get_dlq_schema(), ("_dlq_date",), stats, frozenset(_DISTINCT.split()))
 
 
 _POSITION = ("_kafka_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", "_ingested_at")
+_DISTINCT = (
+    "event_id event_timestamp request.request_id request.trace_id request.span_id request.path_raw"
+    " request.query_params_hash request.received_at response.content_length response.latency_ms"
+    " response.upstream_latency_ms rate_limiting.remaining _raw_value _raw_bytes _kafka_key _kafka_offset"
+    " _kafka_timestamp _row_hash"
+)
 
 ERROR_TYPES = (
     "tombstone",

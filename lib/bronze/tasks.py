@@ -7,22 +7,26 @@ files, which VACUUM removes.
 
 import errno
 import gc
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
+from bronze.columns import HAS_BUILDER
 from bronze.decode import Invalid
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.parquet import NO_TABLE, DataFile, write_parquet
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
 from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, decode_all, split_records
 
+log = logging.getLogger(__name__)
 FLUSH_BYTES = 256 * 1024 * 1024
 ROWS_SCHEMA = T.StructType(
     [
@@ -63,9 +67,11 @@ class BatchResult(msgspec.Struct):
     counts: Counts = Counts()
     bronze: list[DataFile] = []
     dlq: list[DataFile] = []
+    has_builder: bool = HAS_BUILDER
 
     def __add__(self, other: "BatchResult") -> "BatchResult":
-        return BatchResult(self.counts + other.counts, self.bronze + other.bronze, self.dlq + other.dlq)
+        has_builder = self.has_builder and other.has_builder
+        return BatchResult(self.counts + other.counts, self.bronze + other.bronze, self.dlq + other.dlq, has_builder)
 
 
 def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
@@ -81,7 +87,18 @@ def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
 def add_results(encoded: DataFrame) -> BatchResult:
     """Run the tasks, and add up their results (column ``result``)."""
     results = (msgspec.json.decode(row["result"], type=BatchResult) for row in encoded.select("result").collect())
-    return sum(results, BatchResult())
+    total = sum(results, BatchResult(has_builder=True))
+    if not total.has_builder:
+        _warn_of_slow_decoding()
+    return total
+
+
+@cache
+def _warn_of_slow_decoding() -> None:
+    log.warning(
+        "the executors' Python lacks arro3-io, so each record is decoded on its own, at about half the speed; "
+        "make env-archive packs it"
+    )
 
 
 def _run_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
@@ -116,7 +133,11 @@ def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Batch
 
 
 def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
-    return split_records(records, task.batch_id, task.ingested_at, bool(task.dlq_path), task.present, task.counted)
+    # If arrow-rs has ended the process of an earlier attempt, this one does without it.
+    context = TaskContext.get()
+    is_retry = context is not None and context.attemptNumber() > 0
+    use_dlq = bool(task.dlq_path)
+    return split_records(records, task.batch_id, task.ingested_at, use_dlq, task.present, task.counted, is_retry)
 
 
 @dataclass

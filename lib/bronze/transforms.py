@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
+from bronze.columns import NO_TIME, Decoded, Times, build_events, decode_records
 from bronze.decode import Event, Invalid, decode
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.schema import get_bronze_schema, get_dlq_schema
@@ -32,8 +33,6 @@ def _arrow_schema(schema: T.StructType) -> pa.Schema:
 
 BRONZE_ARROW = _arrow_schema(get_bronze_schema())
 DLQ_ARROW = _arrow_schema(get_dlq_schema())
-_EVENT_COLUMNS = [name for name in BRONZE_ARROW.names if not name.startswith("_")]
-_EVENT_ARROW = pa.struct([BRONZE_ARROW.field(name) for name in _EVENT_COLUMNS])
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -95,8 +94,11 @@ def split_records(
     use_dlq: bool,
     present: OffsetSet = EMPTY,
     counted: OffsetSet = EMPTY,
+    by_rows: bool = False,
 ) -> Split:
     """Decode records and split them into bronze rows and DLQ rows; each record is in exactly one of the two.
+
+    Bronze rows are ordered by their hour, so that each file's rows are together; rows of an hour keep their order.
 
     Args:
         records: Kafka records, with RECORD_COLUMNS.
@@ -105,21 +107,25 @@ def split_records(
         use_dlq: Whether invalid records become DLQ rows; else they stay in bronze with ``_is_valid`` false.
         present: Offsets to skip, because the tables already have them.
         counted: Offsets whose records do not count as fresh.
+        by_rows: Decode each record on its own.
     """
     partitions = count_partitions(records)
     fresh = count_partitions(drop_present(records, counted)) if counted else partitions
     kept = drop_present(records, present) if present else records
-    decoded = decode_all(kept, ingested_at)
-    is_valid = pa.array([type(d) is Event for d in decoded], pa.bool_())
-    invalid = [d for d in decoded if type(d) is Invalid]
-    bad_rows = kept.filter(pc.invert(is_valid))
-    by_type = dict(sorted(Counter(d.error_type for d in invalid).items()))
+    decoded = decode_records(kept["value"], kept["timestamp"], ingested_at, by_rows)
+    invalid = decoded.invalid
+    by_type = dict(sorted(Counter(each.error_type for each in invalid.values()).items()))
     counts = Counts(partitions, by_type, len(records) - len(kept), fresh)
-    if use_dlq:
-        events = [d for d in decoded if type(d) is Event]
-        dlq = build_dlq(bad_rows, invalid, batch_id, ingested_at)
-        return Split(build_bronze(kept.filter(is_valid), events, ingested_at), dlq, counts)
-    return Split(build_bronze(kept, decoded, ingested_at), DLQ_ARROW.empty_table(), counts)
+    dlq = DLQ_ARROW.empty_table()
+    if use_dlq and invalid:
+        dlq = build_dlq(kept.take(pa.array(list(invalid))), list(invalid.values()), batch_id, ingested_at)
+    return Split(build_bronze(kept, decoded, order_rows(decoded.times, not use_dlq), ingested_at), dlq, counts)
+
+
+def order_rows(times: Times, with_invalid: bool) -> Times:
+    """Return the numbers of the valid rows, and of the invalid ones if they are wanted, ordered by hour."""
+    rows = np.arange(len(times)) if with_invalid else np.flatnonzero(times != NO_TIME)
+    return rows[np.argsort(times[rows] // _HOUR, kind="stable")]
 
 
 def count_partitions(records: pa.RecordBatch) -> dict[int, int]:
@@ -149,16 +155,24 @@ def decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invali
     return [decode(value, timestamp, ingested_at) for value, timestamp in zip(values, timestamps, strict=True)]
 
 
-def build_bronze(records: pa.RecordBatch, decoded: Sequence[Event | Invalid], ingested_at: int) -> pa.Table:
-    """Build bronze rows; an invalid record keeps its raw value and has nulls in all parsed columns."""
-    valid = [type(d) is Event for d in decoded]
-    events = [d.fields if type(d) is Event else None for d in decoded]
-    times = pa.array([d.event_time if type(d) is Event else None for d in decoded], pa.int64())
-    columns = dict(zip(_EVENT_COLUMNS, pa.array(events, _EVENT_ARROW).flatten(), strict=True))
-    columns["_raw_value"] = _read_raw_values(records["value"], all(valid))
-    columns["_is_valid"] = pa.array(valid, pa.bool_())
-    columns |= _build_origin(records, ingested_at)
-    columns["_row_hash"] = records["row_hash"]
+def build_bronze(records: pa.RecordBatch, decoded: Decoded, rows: Times, ingested_at: int) -> pa.Table:
+    """Build bronze rows; an invalid record keeps its raw value and has nulls in all parsed columns.
+
+    Args:
+        records: The decoded records.
+        decoded: What they were decoded to.
+        rows: Numbers of the records to build, in the order of the result.
+        ingested_at: Start of the batch.
+    """
+    chosen = records if np.array_equal(rows, np.arange(len(records))) else records.take(pa.array(rows))
+    is_valid = decoded.times[rows] != NO_TIME
+    times = pa.array(decoded.times[rows], mask=~is_valid)
+    events = build_events(decoded, rows, chosen["value"])
+    columns: dict[str, Any] = dict(zip(events.column_names, events.columns, strict=True))
+    columns["_raw_value"] = _read_raw_values(chosen["value"], bool(is_valid.all()))
+    columns["_is_valid"] = pa.array(is_valid)
+    columns |= _build_origin(chosen, ingested_at)
+    columns["_row_hash"] = chosen["row_hash"]
     columns["_event_date"] = _to_date(times)
     hours = pc.divide(times, _HOUR)
     columns["_event_hour"] = pc.subtract(hours, pc.multiply(pc.divide(hours, 24), 24)).cast(pa.int32())

@@ -33,8 +33,9 @@ def executor_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with what an executor can import: what is packed, what Spark brings, and this package."""
     folder = tmp_path_factory.mktemp("env")
     for name in (*list_executor_packages(), "pyspark", "py4j"):
-        for found in Path(sysconfig.get_path("purelib")).glob(f"{name}*"):  # also numpy.libs
-            (folder / found.name).symlink_to(found)
+        for found in Path(sysconfig.get_path("purelib")).glob(f"{name.partition('-')[0]}*"):  # also numpy.libs
+            if not (folder / found.name).exists():  # arro3 is the folder of two packages
+                (folder / found.name).symlink_to(found)
     (folder / "bronze").symlink_to(ROOT / "lib" / "bronze")
     return str(folder)
 
