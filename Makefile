@@ -109,7 +109,7 @@ demo: setup ## Kafka, 20,000 sample events, all notebooks with papermill, the au
 		'  make demo          again: as many new events, no duplicates' \
 		'  make lab           the notebooks in JupyterLab' \
 		'  make submit        the same ingestion with spark-submit' \
-		'  make audit         prove again that every record is there once' \
+		'  make audit         prove again that every record is in the tables once' \
 		'  make sandbox-down  stop Kafka'
 
 # In an operator's order: the backfill adds the records that a late start left out, and the replay takes booked records
@@ -124,7 +124,7 @@ notebooks: setup ## Run all notebooks with papermill on the sandbox, and the aud
 	$(call SAY,DLQ: the reasons$(COMMA) and a replay of the records that have become valid)
 	@$(BIN)/python -m sandbox wait --topic $(TOPIC)
 	$(RUN)/dlq_inspection.ipynb $(PLACES) -p dry_run False
-	$(call SAY,Audit: is each record there exactly once?)
+	$(call SAY,Audit: is each record in the tables exactly once?)
 	$(BIN)/bronze audit $(SOURCE) $(TABLES)
 
 lab: setup ## Open the notebooks in JupyterLab

@@ -41,7 +41,9 @@ class Command:
 COMMANDS = {
     "ingest": Command("stream", IngestConfig, "move a topic's records into bronze and the DLQ"),
     "backfill": Command("ops.backfill", BackfillConfig, "ingest the records missing from an offset or time range"),
-    "audit": Command("ops.audit", AuditConfig, "prove that every record is there once, or name those that are not"),
+    "audit": Command(
+        "ops.audit", AuditConfig, "prove that every record is in the tables once, or list those that are not"
+    ),
     "checkpoint": Command(
         "ops.checkpoint", CheckpointConfig, "show the state of a checkpoint, and whether the tables agree with it"
     ),

@@ -93,7 +93,7 @@ class KafkaConfig(Config):
 class TablesConfig(Config):
     """The paths of the tables."""
 
-    output_path: str = option("", "path of the bronze Delta table, created when missing", required=True)
+    output_path: str = option("", "path of the bronze Delta table, created by the first ingestion", required=True)
     dlq_path: str = option("", "path of the DLQ Delta table; empty keeps invalid records in bronze")
 
     @property
@@ -121,7 +121,9 @@ class IngestConfig(TablesConfig, KafkaConfig):
     stop_timeout: int = number(60, "seconds to wait for the current batch to finish when stopping", 0, YEAR_SECONDS)
     stop_file: str = option("", "stop when this file appears on the driver's machine")
     http_port: int = number(0, "port for HTTP calls that stop the query; 0 is off", 0, 65535)
-    http_host: str = option("127.0.0.1", "address to listen on; any but loopback needs a token", required=True)
+    http_host: str = option(
+        "127.0.0.1", "address to listen on; any other than loopback requires a token", required=True
+    )
     http_token_file: str = option("", "file with the token that HTTP calls must send", is_hidden=True)
 
     @property
@@ -226,7 +228,9 @@ class BackfillConfig(TablesConfig, KafkaConfig):
     dry_run: bool = option(False, "show the plan and change nothing")
     allow_partial: bool = option(False, "accept that Kafka holds only part of the range")
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
-    checkpoint_path: str = option("", "checkpoint of the ingestion; offsets that it has not planned yet are left to it")
+    checkpoint_path: str = option(
+        "", "checkpoint of the ingestion; offsets that the ingestion has not planned yet are skipped"
+    )
     change_dlq: bool = option(False, CHANGE_DLQ_HELP)
 
     @property
@@ -242,7 +246,7 @@ class BackfillConfig(TablesConfig, KafkaConfig):
             raise ConfigError(
                 "no range is given: set --starting-offsets and --ending-offsets, or --start-timestamp and "
                 "--end-timestamp",
-                hint="--starting-offsets earliest is everything that Kafka holds",
+                hint="--starting-offsets earliest covers everything that Kafka holds",
             )
         if all(given):
             one, other = (", ".join(map(to_flag, names)) for names in given)
@@ -336,13 +340,15 @@ class StatusConfig(TablesConfig, KafkaConfig):
 
     checkpoint_path: str = option("", "checkpoint of the ingestion; if empty, lag is measured from the tables")
     report_hours: int = number(24, "hours that counts, delays and plots look back, by ingestion time", 1, MAX_HOURS)
-    max_batch_seconds: float = number(60.0, "alert when a batch took more seconds; 0 is off", 0, YEAR_SECONDS)
+    max_batch_seconds: float = number(60.0, "alert when a batch took longer than this; 0 is off", 0, YEAR_SECONDS)
     alert_invalid_ratio: float = number(0.01, "alert when a larger share of the records is invalid; 0 is off", 0, 1)
     max_lag: int = number(100_000, "alert when more records wait in Kafka; 0 is off", 0, MAX_LONG)
     max_staleness_minutes: float = number(
         60.0, "alert when the newest record in the tables is older; 0 is off", 0, MAX_MINUTES
     )
-    min_headroom_hours: float = number(24.0, "alert when Kafka deletes an unread record sooner; 0 is off", 0, MAX_HOURS)
+    min_headroom_hours: float = number(
+        24.0, "alert when Kafka would delete unread records sooner; 0 is off", 0, MAX_HOURS
+    )
     small_file_mb: int = number(
         32, "files below this size in MB are small; partitions with two or more are compacted", 0, MAX_MB
     )
@@ -367,7 +373,7 @@ class MaintainConfig(TablesConfig):
         0, "hours that VACUUM keeps unreferenced files; 0 uses the table's setting, 7 days", 0, MAX_HOURS
     )
     vacuum: bool = option(False, "delete the files that VACUUM finds instead of only listing them")
-    force: bool = option(False, "allow a retention below the table's; no batch or query may run longer than it")
+    force: bool = option(False, "allow a retention below the table's; use it only if no batch or query runs longer")
     max_minutes: float = number(0.0, "ignored: a run can be stopped at any moment and run again", 0, MAX_MINUTES)
 
     def __post_init__(self) -> None:

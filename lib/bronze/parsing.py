@@ -47,7 +47,7 @@ def parse_error_types(text: str) -> list[str]:
 
     names = split_list(text)
     if not set(names) <= set(ERROR_TYPES):
-        raise InvalidOptionError("error_type", text, f"some of {', '.join(ERROR_TYPES)}")
+        raise InvalidOptionError("error_type", text, f"one or more of {', '.join(ERROR_TYPES)}")
     return names
 
 
@@ -79,7 +79,7 @@ def _load_object(text: str) -> Any:
 
     def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) < len(pairs):
-            raise ValueError("a name is there twice")
+            raise ValueError("duplicate name")
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=make)

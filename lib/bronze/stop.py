@@ -110,7 +110,7 @@ class _JvmEnd:
         self._switch, self._seconds = switch, seconds
 
     def run(self) -> None:
-        self._switch.request("the end of the JVM")
+        self._switch.request("the shutdown of the JVM")
         self._switch.has_ended.wait(self._seconds)
 
     class Java:
@@ -146,7 +146,7 @@ def stop_query(query: StreamingQuery, switch: StopSwitch, stop_timeout: int) -> 
     Raises:
         StreamingQueryException: The batch failed meanwhile.
     """
-    log.info("Stopping (requested by %s): the current batch is committed, no further batch starts", switch.reason)
+    log.info("Stopping (requested by %s): the current batch will commit, and no other batch starts", switch.reason)
     end = time.monotonic() + stop_timeout
     while query.isActive and query.status["isTriggerActive"] and not switch.is_holding.is_set():
         if time.monotonic() > end:

@@ -115,7 +115,7 @@ def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, str
     ingestion = start(replace(stream.config, kafka_config=str(tmp_path / "impatient"))).wait_for("Batch 0: total")
     kafka.stop()
     assert_clear(
-        ingestion, 1, "Kafka did not answer for longer than its clients wait: TimeoutException", "run the same"
+        ingestion, 1, "Kafka did not answer within the timeouts of its clients: TimeoutException", "run the same"
     )
     kafka.start()
     topic.produce(make_events(20, first=20))

@@ -73,7 +73,7 @@ def test_a_signal_to_the_process(busy: Lake, start: Callable[..., Ingestion], nu
 
 def test_sigterm_to_the_jvm_of_spark_submit(busy: Lake, start: Callable[..., Ingestion]):
     ingestion = start(busy.config, *SUBMIT, PYSPARK_PYTHON=sys.executable).wait_for("Batch 2: total")
-    assert_stopped(busy, ingestion.send(signal.SIGTERM), "the end of the JVM", exit_code=143)
+    assert_stopped(busy, ingestion.send(signal.SIGTERM), "the shutdown of the JVM", exit_code=143)
 
 
 @pytest.fixture

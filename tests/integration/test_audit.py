@@ -122,7 +122,7 @@ def test_a_row_that_is_gone_is_found_after_retention_too(topic: Topic, lake: Lak
     delete_records(topic, 0, before=10)
     report = audit(lake)
     assert (report.partitions[0].removed, report.partitions[0].removed_records) == ([(4, 4), (7, 7)], 1)
-    assert "1 records that were committed and are in no table any more: 4, 7" in report.to_text()
+    assert "1 records that were committed and are no longer in any table: 4, 7" in report.to_text()
     assert "NOT complete: 1 offsets" in report.verdict
 
 

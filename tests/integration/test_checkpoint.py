@@ -25,7 +25,7 @@ def checkpoint(lake: Lake, capsys: pytest.CaptureFixture[str]):
 
 
 def read_row(shown: str, partition: int) -> list[str]:
-    """Partition, began at, next batch starts at, planned to, in the tables from there."""
+    """Partition, began at, next batch starts at, planned to, already in the tables."""
     (row,) = [line.split() for line in shown.splitlines() if line.strip().startswith(f"{partition} ")]
     return row
 

@@ -288,7 +288,7 @@ def test_after_a_schema_change_the_dlq_is_replayed_and_the_audit_is_complete(top
     assert done.stdout.splitlines()[-1] == "[0, 0, 0]", done.stderr
     assert "1,000 records were replayed in 1 batches; 4 still fail and stay open" in done.stdout
     assert "0 records were replayed in 0 batches; 4 still fail and stay open" in done.stdout
-    assert "(1,050 in bronze, 1,004 in the DLQ of which 1,000 are replayed); lag 0" in done.stdout
+    assert "(1,050 in bronze, 1,004 in the DLQ, of which 1,000 have been replayed); lag 0" in done.stdout
     codes = lake.bronze.groupBy("response.status_code").count().collect()
     assert {row[0]: row[1] for row in codes} == {"200": 250} | {str(200 + n): 200 for n in range(1, 5)}
     found = lake.bronze.select("_kafka_partition", "_kafka_offset")

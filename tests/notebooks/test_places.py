@@ -25,7 +25,7 @@ from pathlib import Path
 from bronze.notebook.cells import record_result, set_up_notebook
 set_up_notebook()
 ===
-output_path: str = "data/bronze"  # path of the bronze Delta table, created when missing
+output_path: str = "data/bronze"  # path of the bronze Delta table, created by the first ingestion
 ===
 record_result(place=str(Path(output_path).resolve()))
 """

@@ -74,8 +74,8 @@ _DIRECT_PROPERTIES = [
     "delta.rowTracking.materializedRowIdColumnName",
     "delta.rowTrackingSuspended",
 ]
-_ICEBERG = Row("delta-spark", "Iceberg readers need files and metadata of another form")
-_REDIRECTED = Row("none", "the table is redirected to another; give that one's path")
+_ICEBERG = Row("delta-spark", "Iceberg readers need files and metadata in another form")
+_REDIRECTED = Row("none", "the table is redirected to another one; give the path of that table")
 
 PROPERTIES: dict[str, Row] = {
     **dict.fromkeys(_DIRECT_PROPERTIES, _DIRECT),
@@ -87,7 +87,7 @@ PROPERTIES: dict[str, Row] = {
     "delta.enableIcebergCompatV3": _ICEBERG,
     "delta.universalFormat.enabledFormats": _ICEBERG,
     "delta.universalFormat.iceberg.atomicConversion.supported": _ICEBERG,
-    "delta.enableInCommitTimestamps": Row("delta-spark", "commits carry their time"),
+    "delta.enableInCommitTimestamps": Row("delta-spark", "commits contain their own timestamp"),
     "delta.enableMaterializePartitionColumnsFeature": Row("delta-spark", "files hold the partition columns"),
     "delta.writePartitionColumnsToParquet": Row("delta-spark", "files hold the partition columns"),
     "delta.enableRowTracking": Row("delta-spark", "rows have ids"),

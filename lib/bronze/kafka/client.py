@@ -194,7 +194,7 @@ def hide_values(reason: str, properties: Mapping[str, str]) -> str:
     kind, _, message = reason.partition(": ")
     if invalid := _INVALID_VALUE.search(message):
         why = invalid["why"].replace(invalid["value"], "…") if invalid["value"] else invalid["why"]
-        message = f"it does not take the value of {invalid['name']}{why}"
+        message = f"it does not accept the value of {invalid['name']}{why}"
     values = {n: v for n, v in properties.items() if len(v) >= _SHORTEST and v.lower() not in _PLAIN}
     for name, value in values.items():
         message = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", f"<{name}>", message)

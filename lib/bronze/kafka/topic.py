@@ -136,9 +136,9 @@ def unknown_partitions_error(name: str, topic: str, unknown: Sequence[int]) -> C
 
 
 def recreated_topic_error(topic: str, path: str, known: str, found: str) -> ConfigError:
-    """Make the error for a topic that was deleted and recreated after its table: its offsets mean other records."""
+    """Make the error for a topic that was deleted and recreated: its offsets refer to different records."""
     return ConfigError(
         f"topic {topic} was deleted and recreated since {path} was created (topic id {found}, the table has {known}); "
-        "its offsets now mean other records.",
+        "its offsets now refer to different records.",
         hint="Use new --output-path, --dlq-path and --checkpoint-path.",
     )

@@ -34,8 +34,8 @@ class TopicWatch:
     def check_topic(self) -> None:
         """Check that the topic was not recreated, after a batch was read and before it is committed.
 
-        The offsets of a recreated topic mean other records. Kafka never reuses an id, so with an unchanged id all
-        records until now came from the same topic. Waits for Kafka as long as Spark does.
+        The offsets of a recreated topic refer to different records. Kafka never reuses an id, so with an unchanged id
+        all records until now came from the same topic. Waits for Kafka as long as Spark does.
 
         Raises:
             ConfigError: The topic was recreated.

@@ -138,15 +138,15 @@ def failed_query_error(reason: str) -> BronzeError:
 def lost_kafka_error(reason: str) -> BronzeError:
     """Build the error for a Kafka that does not answer a running query within its clients' timeouts."""
     return BronzeError(
-        f"Kafka did not answer for longer than its clients wait: {reason}",
-        hint="nothing was lost, run the same command again to continue, once it answers",
+        f"Kafka did not answer within the timeouts of its clients: {reason}",
+        hint="nothing was lost, run the same command again once it answers",
     )
 
 
 def vanished_topic_error(reason: str) -> TopicVanishedError:
     """Build the error for a running query to which Kafka answered that the topic does not exist."""
     return TopicVanishedError(
-        f"Kafka did not know the topic for a moment: {reason}", hint="run the same command again to continue"
+        f"Kafka briefly reported that the topic does not exist: {reason}", hint="run the same command again to continue"
     )
 
 
