@@ -1,6 +1,6 @@
 """The parameters of each command. CLI flag, notebook parameter and field share one name and one help text.
 
-An empty string and 0 mean "not set", because a notebook parameter can hold nothing else.
+An empty string and 0 mean "not set", because a notebook parameter always has a value.
 """
 
 import ipaddress
@@ -28,7 +28,7 @@ DEFAULT_STARTING_OFFSETS = "earliest"
 # Secrets come from files or the environment.
 TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
 CHANGE_DLQ_HELP = "replace the DLQ of an existing bronze table with this one, or with none"
-_TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # the characters that an HTTP header allows
+_TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # characters that an HTTP header allows
 # Limits of numbers: Java's long, one year, and a hundred years back from now, which every date type supports.
 MAX_LONG, MAX_INT = 2**63 - 1, 2**31 - 1
 YEAR_SECONDS = 366 * 24 * 3600
@@ -41,7 +41,7 @@ def option(default: Any, help_text: str, **metadata: Any) -> Any:
 
 
 def number(default: float, help_text: str, minimum: float, maximum: float) -> Any:
-    """A number with limits: Python's times, Java's numbers or a socket do not support larger values."""
+    """A number with limits, because Python's times, Java's numbers or a socket do not support larger values."""
     return option(default, help_text, minimum=minimum, maximum=maximum)
 
 
@@ -68,7 +68,7 @@ def _check_value(name: str, value: Any, kind: type[Any], metadata: Any) -> None:
         raise _missing_option_error(name, metadata["help"])
     if "choices" in metadata and value not in metadata["choices"]:
         raise InvalidOptionError(name, value, f"one of {', '.join(metadata['choices'])}")
-    if "minimum" in metadata and not metadata["minimum"] <= value <= metadata["maximum"]:  # nan is in no range
+    if "minimum" in metadata and not metadata["minimum"] <= value <= metadata["maximum"]:  # NaN is not in any range
         what = "a whole number" if kind is int else "a number"
         raise InvalidOptionError(name, value, f"{what} from {metadata['minimum']:,} to {metadata['maximum']:,}")
     if kind is str and value:
@@ -164,7 +164,7 @@ def read_token(file: str) -> str:
         token = Path(file).read_text(encoding="ascii").strip() if Path(file).is_file() else ""
     except (OSError, UnicodeError):
         token = ""
-    if not _TOKEN.fullmatch(token):  # an empty one would let everybody in
+    if not _TOKEN.fullmatch(token):  # an empty token would let everybody in
         raise InvalidOptionError("http_token_file", Hidden(), f"a readable file that holds {expected}")
     return token
 
@@ -177,7 +177,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_paths(config: Config) -> None:
-    """Refuse tables and checkpoints inside one another: VACUUM would delete files that are not the table's.
+    """Refuse tables and checkpoints inside one another: VACUUM would delete files that do not belong to the table.
 
     deltalake decodes percent escapes in a local path and reads a backslash as a slash, so it would look in another
     folder.
@@ -199,7 +199,7 @@ def _resolve_path(path: str) -> PurePath:
     """Normalize a path: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
-        return Path(os.path.realpath(path))  # Path.resolve raises for links in a circle
+        return Path(os.path.realpath(path))  # Path.resolve raises an error for circular links
     return Path(os.path.realpath(f"/{rest.lstrip('/')}")) if scheme == "file" else PurePosixPath(path)
 
 
@@ -314,10 +314,10 @@ class DlqConfig(TablesConfig):
 class InspectConfig(DlqConfig):
     """How much the DLQ inspection shows of the records' values."""
 
-    sample_count: int = number(2, "newest records to show of each error type", 0, MAX_INT)
+    sample_count: int = number(2, "number of the newest records to show per error type", 0, MAX_INT)
     sample_length: int = number(300, "maximum number of characters to show of a value", 1, MAX_INT)
     mask_fields: str = option("", "fields whose values are hidden, as comma-separated paths")
-    drift_records: int = number(10_000, "newest records of each table to check for drift", 0, MAX_INT)
+    drift_records: int = number(10_000, "number of the newest records per table to check for drift", 0, MAX_INT)
 
 
 @dataclass(frozen=True, kw_only=True)

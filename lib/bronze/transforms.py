@@ -81,7 +81,7 @@ def _add(one: dict[Any, int], other: dict[Any, int]) -> dict[Any, int]:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of both tables that some records became, and the counts of all records that were read."""
+    """The rows that some records were turned into, for both tables, and the counts of all records that were read."""
 
     bronze: pa.Table
     dlq: pa.Table

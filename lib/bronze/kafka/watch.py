@@ -1,4 +1,4 @@
-"""Checks of a running query, over one client: does Kafka answer, and is the topic still the same?"""
+"""Checks a running query with one client: does Kafka answer, and is the topic still the same?"""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from bronze.kafka.topic import Topic, recreated_topic_error, request_topic
 
 log = logging.getLogger(__name__)
 
-# Spark requests the offsets of a batch three times, and waits each time as long as Kafka's client does by default.
+# Spark requests the offsets of a batch three times, and each time waits as long as Kafka's client does by default.
 _TRIES = 3
 _CLIENT_TIMEOUT_MS = "60000"
 # A broker answers within milliseconds, or not at all.

@@ -44,7 +44,7 @@ class PartitionAudit:
         contradicting: Finding: offsets in both tables that were not replayed from the DLQ.
         missing: Finding: offsets where Kafka has a record and the tables have none.
         unread: Finding: offsets that no commit has read and Kafka no longer holds.
-        removed: Finding: offsets of which ``removed_records`` held a record that was committed and is now in no table.
+        removed: Finding: offsets of which ``removed_records`` held a committed record that no table has.
         removed_records: Number of such records.
         explained: Offsets without a row, by reason.
     """

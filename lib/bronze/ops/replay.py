@@ -104,7 +104,7 @@ def replay(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayRep
         pipeline.check_exists("output-path", "dlq-path")
         pipeline.known.check_is_named()
         writer = choose_writer(config.writer, [pipeline.bronze])
-        warn_of_rollback(pipeline)  # after its commits, a start would no longer notice a RESTORE
+        warn_of_rollback(pipeline)  # now: after the replay's commits, a start would no longer notice a RESTORE
         report = make_plan(pipeline, config)
         if not config.dry_run:
             _append_all(pipeline, config, report, writer)
@@ -140,7 +140,7 @@ def make_plan(pipeline: Pipeline, config: ReplayConfig) -> ReplayReport:
 
 
 def _drop_blocked(rows: DataFrame, config: ReplayConfig) -> DataFrame:
-    """Skip positions that bronze has as invalid rows: a second row of the position would duplicate the record."""
+    """Skip positions that bronze has as invalid rows, because a second row would duplicate the record."""
     bronze = rows.sparkSession.read.format("delta").load(config.output_path)
     invalid = bronze.where(F.col("_kafka_topic") == config.kafka_topic).where(~F.col("_is_valid"))
     blocked = invalid.select("_kafka_partition", "_kafka_offset")
