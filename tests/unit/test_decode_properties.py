@@ -1,4 +1,4 @@
-"""What holds of decoding and splitting for every value there is."""
+"""Properties of decoding and splitting that hold for every possible value."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from bronze.schema import ERROR_TYPES, get_event_schema
 from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, split_records
 from tests.support.builders import EVENT_TIME, INGESTED_AT, REQUIRED, decode_value, encode, make_fields, make_records
 
-# For what takes milliseconds rather than microseconds.
+# For tests whose examples take milliseconds rather than microseconds.
 FEWER = settings(max_examples=max(settings.default.max_examples // 5, 1))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ANY_JSON = st.recursive(
@@ -91,7 +91,7 @@ def odd_events(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def expect_fields(event: dict[str, Any], ascii_only: bool = True) -> dict[str, Any]:
-    """The event with the map that bronze has a column for as pairs of key and text, without the other map."""
+    """The event with the map of a bronze column as pairs of key and text, and without the other map."""
     expected = copy.deepcopy(event)
     expected.pop("custom_attributes", None)
     client = expected.get("client") or {}

@@ -1,4 +1,4 @@
-"""Each failure is one line that a person understands; the texts are real ones, with most of Java's frames left out."""
+"""Each failure becomes one readable line; the texts are real ones, without most of Java's stack frames."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is shown of Kafka's refusals: the property, and of its value neither the whole nor a part."""
+"""Messages about properties that Kafka refuses: they name the property, and contain no part of its value."""
 
 import pytest
 from hypothesis import given
