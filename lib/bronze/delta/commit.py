@@ -2,7 +2,7 @@
 
 Each commit advances the table's version of SHARED_APP_ID from the version that its writer read before it looked up the
 tables. So of two writers that saw the same state, only one can commit. The other one looks up again, skips the records
-that are there now, and retries. The DLQ is committed before bronze. After a crash between the two commits, Spark runs
+that exist by now, and retries. The DLQ is committed before bronze. After a crash between the two commits, Spark runs
 the batch again at the next start, and the overlap guard skips the records that are already in the tables.
 """
 

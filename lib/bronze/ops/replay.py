@@ -202,7 +202,7 @@ def append_positions(
         return OffsetSet.between(bounds) - (source.covered - present)
 
     rows = select_dlq(pipeline.spark, config).where(is_within(bounds))
-    writer.has_changed()  # later appends of others are a conflict
+    writer.has_changed()  # later appends by others are a conflict
     # With a DLQ path, the tasks never write an invalid record to bronze; the plan contains none anyway.
     task = make_task(number, ingested_at, pipeline.paths, find_left_out())
     return append_batch(writer, rows.transform(_to_records), task, source, find_left_out)

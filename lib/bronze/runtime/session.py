@@ -43,7 +43,7 @@ _REDACTION = "spark.sql.redaction.options.regex"
 _SECRETS = (
     r"(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore|kafka\.(sasl|ssl)\.|user\.info"
 )
-# The same for the settings that Spark's UI lists, and what it hides of them by default.
+# The same for the settings that Spark's UI lists, and the pattern that hides some of them by default.
 _SETTINGS_REDACTION = "spark.redaction.regex"
 _HIDDEN_SETTINGS = "(?i)secret|password|token|access[.]?key"
 _LOCAL = {
