@@ -1,6 +1,7 @@
 """Sets of Kafka offsets: ranges per partition, with the algebra that guard, ledger, backfill and audit share.
 
-Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
+Executors import this module, so it may import only packages that ``make env-archive`` packs
+(``jars.list_executor_packages``).
 """
 
 from bisect import bisect_left

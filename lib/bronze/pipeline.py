@@ -267,7 +267,7 @@ def bind_checkpoint(pipeline: Pipeline, checkpoint: CheckpointFolder) -> None:
 
 
 def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
-    """Return a checked session with the settings applied; checks the configuration first, as far as it needs no Spark.
+    """Return a checked session with the settings applied; first checks the configuration without Spark, where possible.
 
     Args:
         config: Paths of the tables and the checkpoint.

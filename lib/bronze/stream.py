@@ -69,7 +69,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
         with explain_failures(folder.path):
             bind_checkpoint(pipeline, folder)
         for place in pipeline.known.ledger.earlier:
-            log.warning("invalid records went to the DLQ %s before; records that it holds are skipped", place.path)
+            log.warning("invalid records previously went to the DLQ %s; records that it holds are skipped", place.path)
         guard = OverlapGuard(config, folder, pipeline.lookup)
         hooks = Hooks(switch.block_if_stopping, partial(_end_batch, switch, config), watch)
         processor = BatchProcessor(pipeline.topic.name, pipeline.paths, writer, guard, hooks)

@@ -1,8 +1,8 @@
 """Code that runs on executors: decode each record once, then write Parquet files or return rows to Spark.
 
-Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``). Files
-become part of a table only when the driver commits them. At worst, a task that fails or runs twice leaves
-unreferenced files, which VACUUM removes.
+Executors import this module, so it may import only packages that ``make env-archive`` packs
+(``jars.list_executor_packages``). Files become part of a table only when the driver commits them. At worst, a task that
+fails or runs twice leaves unreferenced files, which VACUUM removes.
 """
 
 import errno

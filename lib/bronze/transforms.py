@@ -1,7 +1,7 @@
 """Transforms an Arrow batch of Kafka records into rows of the bronze table and the DLQ table, without I/O.
 
 The records have the columns of RECORD_COLUMNS; all timestamps are microseconds since 1970, UTC. Executors import this
-module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
+module, so it may import only packages that ``make env-archive`` packs (``jars.list_executor_packages``).
 """
 
 from collections import Counter

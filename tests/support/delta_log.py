@@ -55,7 +55,7 @@ def tidy(spark: SparkSession, path: str) -> int:
 
 
 def read_anew(spark: SparkSession, path: str) -> tuple[int, int]:
-    """The version that delta-spark and deltalake open from what is on disk."""
+    """The version that delta-spark and deltalake open from disk."""
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     return open_log(spark, path)[1].version(), DeltaTable(path).version()
 
