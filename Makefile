@@ -106,14 +106,15 @@ demo: setup ## Kafka, 20,000 sample events, all notebooks with papermill, the au
 	@$(BIN)/python -m sandbox.jvm $(SUBMAKE) notebooks \
 		START="$$(test -e $(DATA)/checkpoint || $(BIN)/python -m sandbox late-start --topic $(TOPIC))"
 	@printf '%s\n' '' 'Try next:' \
-		'  make demo          again: as many new events, no duplicates' \
+		'  make demo          again: the same number of new events, no duplicates' \
 		'  make lab           the notebooks in JupyterLab' \
 		'  make submit        the same ingestion with spark-submit' \
-		'  make audit         prove again that every record is there once' \
+		'  make audit         prove again that every record is in the tables once' \
 		'  make sandbox-down  stop Kafka'
 
-# In an operator's order: the backfill adds the records that a late start left out, and the replay takes booked records
-# once their time is in reach. The audit must be last, because a command does not stop its Spark context in the demo's JVM.
+# In an operator's order: the backfill adds the records that a late start skipped, and the replay takes the booked
+# records once their timestamps are no longer too far in the future. The audit must be last, because a command does
+# not stop its Spark context in the demo's JVM.
 notebooks: setup ## Run all notebooks with papermill on the sandbox, and the audit
 	$(call SAY,Ingestion$(if $(START),: it starts late in one partition))
 	$(RUN)/ingestion.ipynb $(PLACES) -p checkpoint_path $(DATA)/checkpoint -p starting_offsets '$(START)'
@@ -124,7 +125,7 @@ notebooks: setup ## Run all notebooks with papermill on the sandbox, and the aud
 	$(call SAY,DLQ: the reasons$(COMMA) and a replay of the records that have become valid)
 	@$(BIN)/python -m sandbox wait --topic $(TOPIC)
 	$(RUN)/dlq_inspection.ipynb $(PLACES) -p dry_run False
-	$(call SAY,Audit: is each record there exactly once?)
+	$(call SAY,Audit: is each record in the tables exactly once?)
 	$(BIN)/bronze audit $(SOURCE) $(TABLES)
 
 lab: setup ## Open the notebooks in JupyterLab
@@ -146,7 +147,7 @@ produce: setup ## Produce COUNT sample events to TOPIC
 ingest: setup ## Ingest the sandbox's topic until it is empty: bronze ingest --available-now ARGS
 	$(BIN)/bronze ingest $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
 
-submit: setup ## The same with spark-submit of lib/bronze_ingestion.py on local[2]
+submit: setup ## The same, with spark-submit and lib/bronze_ingestion.py on local[2]
 	PYSPARK_PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/spark-submit --master 'local[2,4]' \
 		--packages $$($(BIN)/python -m bronze.runtime.jars --packages) \
 		lib/bronze_ingestion.py $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)

@@ -3,7 +3,7 @@
     python benchmarks/audit.py [--offsets 10000000] [--partitions 64]
 
 The table holds that many positions of a topic, written by Spark with the product's DDL and without the events, which
-the audit does not read. The topic itself is empty: the table has no gaps, so the audit reads nothing from Kafka.
+the audit does not read. The topic itself is empty; because the table has no gaps, the audit reads nothing from Kafka.
 """
 
 import argparse

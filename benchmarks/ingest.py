@@ -2,10 +2,11 @@
 
     python benchmarks/ingest.py [--batches 3] [--records 100000] [--rounds 2]
 
-Each way reads the same topic of sample events (1 % invalid) from a local broker, batch by batch; the last one reads as
-many invalid records. The first batch of each run is a warm-up and is not counted. The plain way parses with from_json
-and appends to a partitioned Delta table; it checks nothing, has no DLQ, and keeps only the raw value as origin. The
-usual way adds counts and a DLQ for records without a required field; it persists the parsed rows to parse only once.
+Each method reads the same topic of sample events (1 % invalid) from a local broker, batch by batch; the last one reads
+the same number of invalid records. The first batch of each run is a warm-up and is not counted. The plain method parses
+with from_json and appends to a partitioned Delta table; it checks nothing, has no DLQ, and stores no Kafka positions,
+only the raw value. The usual method adds counts and a DLQ for records without a required field; it persists the parsed
+rows so that it parses them only once.
 """
 
 import argparse

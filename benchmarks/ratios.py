@@ -5,7 +5,7 @@ from statistics import median
 
 
 def print_ratios(seconds: Mapping[str, Sequence[float]], base: str) -> None:
-    """Print a line per way: its median seconds, and the ratio to the base."""
+    """Print a line per method: its median seconds, and the ratio to the base."""
     width = max(map(len, seconds))
     print(f"\n{'way':<{width}} {'median s':>8} of {base}")
     for name, measured in seconds.items():

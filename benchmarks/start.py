@@ -3,7 +3,7 @@
     python benchmarks/start.py [--rounds 3]
 
 Each run starts Spark in a separate process, writes a small partitioned Delta table, reads it, and ends. Each round runs
-all ways in turn. The classes are those of ``make setup``, the light options those of ``sandbox.jvm``.
+all methods in turn. The archived classes are those of ``make fast-start``, the light options those of ``sandbox.jvm``.
 """
 
 import argparse

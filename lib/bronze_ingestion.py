@@ -1,4 +1,6 @@
-"""Entrypoint for spark-submit, whose own flags decide master and packages: ``bronze ingest``, or a command by its name.
+"""Entrypoint for spark-submit: runs ``bronze ingest``, or the command that is named first.
+
+spark-submit's own flags set master and packages:
 
 spark-submit --packages … lib/bronze_ingestion.py --kafka-brokers … --checkpoint-path … --output-path …
 spark-submit --packages … lib/bronze_ingestion.py audit --kafka-brokers … --output-path …

@@ -1,4 +1,4 @@
-"""What the tests share: one real Kafka, one Spark session, and a lake of two tables for each test."""
+"""Shared fixtures: one real Kafka, one Spark session, and a lake of two tables for each test."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ def spark() -> Iterator[SparkSession]:
 
 @pytest.fixture
 def make_topic(kafka: KafkaSandbox) -> Callable[..., Topic]:
-    """A function that makes a topic of a name that nobody else has."""
+    """A function that creates a topic with a unique name."""
 
     def make(partitions: int = 3, **config: str) -> Topic:
         name = f"test-{uuid.uuid4().hex[:8]}"
@@ -84,7 +84,7 @@ def any_lake(lake: Lake, request: pytest.FixtureRequest) -> Lake:
 
 @pytest.fixture
 def bronze_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """The product's log of one test: its ``messages`` are what a user reads."""
+    """The product's log during one test; ``messages`` has the lines that a user reads."""
     logger = logging.getLogger("bronze")
     logger.addHandler(caplog.handler)
     caplog.set_level(logging.INFO, "bronze")
@@ -94,7 +94,7 @@ def bronze_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFi
 
 @pytest.fixture
 def bronze(lake: Lake, capsys: pytest.CaptureFixture[str]):
-    """``bronze ingest`` with the lake's flags, some replaced: its exit code, and what it says on standard error."""
+    """Run ``bronze ingest`` with the lake's flags, some replaced; return its exit code and its standard error."""
 
     def ingest(*extra: str, **changes: str) -> tuple[int, str]:
         names = ("kafka_brokers", "kafka_topic", "checkpoint_path", "output_path", "dlq_path")
@@ -110,7 +110,7 @@ def bronze(lake: Lake, capsys: pytest.CaptureFixture[str]):
 def start(tmp_path: Path) -> Iterator[Callable[..., Ingestion]]:
     """A function that starts ``bronze ingest``, or another command, as a process; none outlives the test.
 
-    A command that takes no flags of the ingestion gets no configuration.
+    For a command that does not take the ingestion's flags, pass no configuration.
     """
     started: list[Ingestion] = []
 

@@ -1,6 +1,7 @@
 """Kafka to a Delta Lake bronze table: every record exactly once in bronze or in the DLQ.
 
-The public API. Names are imported on first use, because executors import ``bronze.tasks`` and must load little.
+The public API. Names are imported on first use, so that executors, which import ``bronze.tasks``, load only the modules
+that they need.
 """
 
 from importlib import import_module

@@ -95,7 +95,7 @@ class BatchProcessor:
         self.error: BaseException | None = None
 
     def __call__(self, records: DataFrame, batch_id: int) -> None:
-        """Append a batch of Kafka records. ``error`` keeps the exception, because Spark reduces it to text."""
+        """Append a batch of Kafka records; keep an exception in ``error``, because Spark reduces it to text."""
         self._hooks.block_if_stopping(records.sparkSession)
         try:
             self._process(records, batch_id)
@@ -115,7 +115,7 @@ class BatchProcessor:
             lambda: self._guard.look_up(bounds),
             self._hooks.watch.check_topic,
         )
-        self._note_lost(self._make_source(bounds, query_id))  # asks Kafka again: it may have deleted records since
+        self._note_lost(self._make_source(bounds, query_id))  # ask Kafka again: it may have deleted records meanwhile
         batch = Batch(batch_id, counts, time.time() - started)
         self.summary.add(batch)
         self._hooks.end_batch(batch)
@@ -202,7 +202,7 @@ def append_batch(
 
 
 def read_query_id(batch: DataFrame) -> str:
-    """Return the id of the streaming query, which its checkpoint's metadata and its commits have too."""
+    """Return the id of the streaming query, which is also in its checkpoint's metadata and in its commits."""
     query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
     if not query_id:
         raise failed_query_error("Spark does not report the query's id; unset PYSPARK_PIN_THREAD")

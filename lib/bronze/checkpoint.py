@@ -2,7 +2,7 @@
 
 Spark writes ``offsets/<batch>`` before it runs a batch and ``commits/<batch>`` after it. An offsets file has the
 exclusive end offset of every partition, ``sources/0/0`` the offsets at which the first batch starts, and ``metadata``
-the query's id. This package writes ``bronze.json``: the tables that the checkpoint belongs to.
+contains the query's id. This package writes ``bronze.json``: the tables that the checkpoint belongs to.
 """
 
 import json
@@ -21,7 +21,7 @@ _BINDING = "bronze.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State of a checkpoint.
+    """The state of a checkpoint.
 
     Attributes:
         query_id: Id of the streaming query, the application id of its commits.
@@ -53,7 +53,7 @@ class Checkpoint:
 class CheckpointFolder:
     """The folder of one query's checkpoint, on any file system.
 
-    Every ``read`` raises ConfigError if a file that Spark needs is missing or truncated, or if the offsets are those of
+    Every ``read`` raises ConfigError if a file that Spark needs is missing or truncated, or if the offsets belong to
     another topic.
     """
 
@@ -75,7 +75,7 @@ class CheckpointFolder:
         if committed is not None and committed > (-1 if planned is None else planned):
             raise _unreadable_error(f"{self.path}/offsets/{committed}", "missing, though its batch is committed")
         if committed is not None:
-            self._read_json(f"commits/{committed}")  # Spark reads it at the start
+            self._read_json(f"commits/{committed}")  # Spark reads this file at the start
         query_id, first = self._read_json("metadata").get("id", ""), self.read_first_offsets()
         if planned is None:
             return Checkpoint(query_id, None, committed, first, first, first)
@@ -167,7 +167,7 @@ def _unreadable_error(path: str, condition: str) -> ConfigError:
 
 
 def no_checkpoint_error(path: str) -> ConfigError:
-    """Make the error for a command that needs a checkpoint when the path has none."""
+    """Make the error for a command that needs a checkpoint, but finds none at the path."""
     return ConfigError(
         f"--checkpoint-path: no query has planned a batch at {path}",
         hint="correct the path, or run an ingestion with it: a new checkpoint starts from the earliest offsets, and "

@@ -1,4 +1,4 @@
-"""The command ``bronze``. Its flags are the fields of the configurations; its exit codes come from the errors."""
+"""The command ``bronze``. Its flags are the fields of the configurations; the errors have its exit codes."""
 
 import argparse
 import logging
@@ -24,7 +24,7 @@ from bronze.runtime.logs import configure_logging
 
 _EXIT_CODES = """
 exit codes: 0 done or stopped as asked; 1 the query, Kafka or storage failed; 2 bad arguments, configuration or
-table; 3 Kafka deleted records before they were read; 4 too many invalid records; 5 the audit found something; 6 an
+table; 3 Kafka deleted records before they were read; 4 too many invalid records; 5 the audit has findings; 6 an
 alert is firing; 130 interrupted before the query ran
 """
 
@@ -41,7 +41,9 @@ class Command:
 COMMANDS = {
     "ingest": Command("stream", IngestConfig, "move a topic's records into bronze and the DLQ"),
     "backfill": Command("ops.backfill", BackfillConfig, "ingest the records missing from an offset or time range"),
-    "audit": Command("ops.audit", AuditConfig, "prove that every record is there once, or name those that are not"),
+    "audit": Command(
+        "ops.audit", AuditConfig, "prove that every record is in the tables once, or list those that are not"
+    ),
     "checkpoint": Command(
         "ops.checkpoint", CheckpointConfig, "show the state of a checkpoint, and whether the tables agree with it"
     ),
@@ -78,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_flag(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
-    """Add one field as one flag; the configuration has the defaults of the flags that are not given."""
+    """Add one field as one flag; a flag that is not given has the default of the configuration."""
     flag, help_text = to_flag(option.name), option.metadata["help"]
     shared: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS}
     if option.name == "fail_on_data_loss":
@@ -106,19 +108,20 @@ def _choose_metavar(option: Field[Any]) -> str | None:
 
 
 def _is_no_interrupted_call(record: logging.LogRecord) -> bool:
-    """False for the traceback that py4j logs on the root logger when an interrupt cancels a call."""
+    """Whether to log a record: false for the traceback that py4j logs when an interrupt cancels a call."""
     return "while sending command" not in record.getMessage()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; a known condition is one message, without a traceback."""
+    """Run a command and return its exit code; a known condition is reported as one message, without a traceback."""
     given = vars(build_parser().parse_args(arguments))
     command = COMMANDS[given.pop("command")]
     configure_logging()
     logging.getLogger().addFilter(_is_no_interrupted_call)
     try:
         config = command.config(**given)
-        module = import_module(f"bronze.{command.module}")  # only now: bad arguments fail without Spark
+        # imported only now, so that bad arguments fail without loading Spark
+        module = import_module(f"bronze.{command.module}")
         from bronze.runtime.spark_errors import explain_failures
 
         with explain_failures():

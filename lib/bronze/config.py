@@ -1,6 +1,6 @@
 """The parameters of each command. CLI flag, notebook parameter and field share one name and one help text.
 
-An empty string and 0 mean "not set", because a notebook parameter can hold nothing else.
+An empty string and 0 mean "not set", because a notebook parameter always has a value.
 """
 
 import ipaddress
@@ -28,7 +28,7 @@ DEFAULT_STARTING_OFFSETS = "earliest"
 # Secrets come from files or the environment.
 TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
 CHANGE_DLQ_HELP = "replace the DLQ of an existing bronze table with this one, or with none"
-_TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # the characters that an HTTP header allows
+_TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # characters that an HTTP header allows
 # Limits of numbers: Java's long, one year, and a hundred years back from now, which every date type supports.
 MAX_LONG, MAX_INT = 2**63 - 1, 2**31 - 1
 YEAR_SECONDS = 366 * 24 * 3600
@@ -41,7 +41,7 @@ def option(default: Any, help_text: str, **metadata: Any) -> Any:
 
 
 def number(default: float, help_text: str, minimum: float, maximum: float) -> Any:
-    """A number with limits: Python's times, Java's numbers or a socket do not support larger values."""
+    """A number with limits, because Python's times, Java's numbers or a socket do not support larger values."""
     return option(default, help_text, minimum=minimum, maximum=maximum)
 
 
@@ -68,7 +68,7 @@ def _check_value(name: str, value: Any, kind: type[Any], metadata: Any) -> None:
         raise _missing_option_error(name, metadata["help"])
     if "choices" in metadata and value not in metadata["choices"]:
         raise InvalidOptionError(name, value, f"one of {', '.join(metadata['choices'])}")
-    if "minimum" in metadata and not metadata["minimum"] <= value <= metadata["maximum"]:  # nan is in no range
+    if "minimum" in metadata and not metadata["minimum"] <= value <= metadata["maximum"]:  # NaN is not in any range
         what = "a whole number" if kind is int else "a number"
         raise InvalidOptionError(name, value, f"{what} from {metadata['minimum']:,} to {metadata['maximum']:,}")
     if kind is str and value:
@@ -93,7 +93,7 @@ class KafkaConfig(Config):
 class TablesConfig(Config):
     """The paths of the tables."""
 
-    output_path: str = option("", "path of the bronze Delta table, created when missing", required=True)
+    output_path: str = option("", "path of the bronze Delta table, created by the first ingestion", required=True)
     dlq_path: str = option("", "path of the DLQ Delta table; empty keeps invalid records in bronze")
 
     @property
@@ -121,7 +121,9 @@ class IngestConfig(TablesConfig, KafkaConfig):
     stop_timeout: int = number(60, "seconds to wait for the current batch to finish when stopping", 0, YEAR_SECONDS)
     stop_file: str = option("", "stop when this file appears on the driver's machine")
     http_port: int = number(0, "port for HTTP calls that stop the query; 0 is off", 0, 65535)
-    http_host: str = option("127.0.0.1", "address to listen on; any but loopback needs a token", required=True)
+    http_host: str = option(
+        "127.0.0.1", "address to listen on; any other than loopback requires a token", required=True
+    )
     http_token_file: str = option("", "file with the token that HTTP calls must send", is_hidden=True)
 
     @property
@@ -162,7 +164,7 @@ def read_token(file: str) -> str:
         token = Path(file).read_text(encoding="ascii").strip() if Path(file).is_file() else ""
     except (OSError, UnicodeError):
         token = ""
-    if not _TOKEN.fullmatch(token):  # an empty one would let everybody in
+    if not _TOKEN.fullmatch(token):  # an empty token would let everybody in
         raise InvalidOptionError("http_token_file", Hidden(), f"a readable file that holds {expected}")
     return token
 
@@ -175,7 +177,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_paths(config: Config) -> None:
-    """Refuse tables and checkpoints inside one another: VACUUM would delete files that are not the table's.
+    """Refuse tables and checkpoints inside one another: VACUUM would delete files that do not belong to the table.
 
     deltalake decodes percent escapes in a local path and reads a backslash as a slash, so it would look in another
     folder.
@@ -197,7 +199,7 @@ def _resolve_path(path: str) -> PurePath:
     """Normalize a path: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
-        return Path(os.path.realpath(path))  # Path.resolve raises for links in a circle
+        return Path(os.path.realpath(path))  # Path.resolve raises an error for circular links
     return Path(os.path.realpath(f"/{rest.lstrip('/')}")) if scheme == "file" else PurePosixPath(path)
 
 
@@ -226,7 +228,9 @@ class BackfillConfig(TablesConfig, KafkaConfig):
     dry_run: bool = option(False, "show the plan and change nothing")
     allow_partial: bool = option(False, "accept that Kafka holds only part of the range")
     writer: str = option("auto", "auto, direct or delta-spark", choices=WRITERS)
-    checkpoint_path: str = option("", "checkpoint of the ingestion; offsets that it has not planned yet are left to it")
+    checkpoint_path: str = option(
+        "", "checkpoint of the ingestion; offsets that the ingestion has not planned yet are skipped"
+    )
     change_dlq: bool = option(False, CHANGE_DLQ_HELP)
 
     @property
@@ -242,7 +246,7 @@ class BackfillConfig(TablesConfig, KafkaConfig):
             raise ConfigError(
                 "no range is given: set --starting-offsets and --ending-offsets, or --start-timestamp and "
                 "--end-timestamp",
-                hint="--starting-offsets earliest is everything that Kafka holds",
+                hint="--starting-offsets earliest covers everything that Kafka holds",
             )
         if all(given):
             one, other = (", ".join(map(to_flag, names)) for names in given)
@@ -310,10 +314,10 @@ class DlqConfig(TablesConfig):
 class InspectConfig(DlqConfig):
     """How much the DLQ inspection shows of the records' values."""
 
-    sample_count: int = number(2, "newest records to show of each error type", 0, MAX_INT)
+    sample_count: int = number(2, "number of the newest records to show per error type", 0, MAX_INT)
     sample_length: int = number(300, "maximum number of characters to show of a value", 1, MAX_INT)
     mask_fields: str = option("", "fields whose values are hidden, as comma-separated paths")
-    drift_records: int = number(10_000, "newest records of each table to check for drift", 0, MAX_INT)
+    drift_records: int = number(10_000, "number of the newest records per table to check for drift", 0, MAX_INT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,13 +340,15 @@ class StatusConfig(TablesConfig, KafkaConfig):
 
     checkpoint_path: str = option("", "checkpoint of the ingestion; if empty, lag is measured from the tables")
     report_hours: int = number(24, "hours that counts, delays and plots look back, by ingestion time", 1, MAX_HOURS)
-    max_batch_seconds: float = number(60.0, "alert when a batch took more seconds; 0 is off", 0, YEAR_SECONDS)
+    max_batch_seconds: float = number(60.0, "alert when a batch took longer than this; 0 is off", 0, YEAR_SECONDS)
     alert_invalid_ratio: float = number(0.01, "alert when a larger share of the records is invalid; 0 is off", 0, 1)
     max_lag: int = number(100_000, "alert when more records wait in Kafka; 0 is off", 0, MAX_LONG)
     max_staleness_minutes: float = number(
         60.0, "alert when the newest record in the tables is older; 0 is off", 0, MAX_MINUTES
     )
-    min_headroom_hours: float = number(24.0, "alert when Kafka deletes an unread record sooner; 0 is off", 0, MAX_HOURS)
+    min_headroom_hours: float = number(
+        24.0, "alert when Kafka would delete unread records sooner; 0 is off", 0, MAX_HOURS
+    )
     small_file_mb: int = number(
         32, "files below this size in MB are small; partitions with two or more are compacted", 0, MAX_MB
     )
@@ -367,7 +373,7 @@ class MaintainConfig(TablesConfig):
         0, "hours that VACUUM keeps unreferenced files; 0 uses the table's setting, 7 days", 0, MAX_HOURS
     )
     vacuum: bool = option(False, "delete the files that VACUUM finds instead of only listing them")
-    force: bool = option(False, "allow a retention below the table's; no batch or query may run longer than it")
+    force: bool = option(False, "allow a retention below the table's; use it only if no batch or query runs longer")
     max_minutes: float = number(0.0, "ignored: a run can be stopped at any moment and run again", 0, MAX_MINUTES)
 
     def __post_init__(self) -> None:

@@ -1,11 +1,11 @@
 """Decodes one record into an event, or explains why it is invalid: pure Python on msgspec, without Spark.
 
-Every rule about valid events is here. The order of the checks is part of the contract: the first that applies names the
-error type.
+All rules for valid events are in this module. The order of the checks is part of the contract: the first that applies
+names the error type.
 
-A producer may stamp a record with seconds, an uptime, microseconds, or nothing. Bronze keeps such a timestamp as it
-came, but does not use it: a record's time is its Kafka timestamp or, if that is missing, before 2000 or after the start
-of the batch that ingested the record, the start of that batch. The age of a batch comes from its records with a
+A producer may write seconds, an uptime, microseconds or nothing as the Kafka timestamp. Bronze stores such a timestamp
+unchanged, but does not use it: a record's time is its Kafka timestamp or, if that is missing, before 2000 or after the
+start of the batch that ingested the record, the start of that batch. The age of a batch comes from its records with a
 plausible timestamp or, if it has none, from the batch's start. Executors import this module.
 """
 
@@ -80,13 +80,13 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
             missing, before 2000 or in the future.
 
     Returns:
-        The event, or the reason why the record is invalid; no value makes this function raise. Map fields that bronze
-        has a column for are lists of (key, text) pairs.
+        The event, or the reason why the record is invalid; this function never raises an exception. Map fields that
+        have a column in bronze are lists of (key, text) pairs.
     """
     if not value:
         return _explain_absence(value)
     try:
-        value.decode("utf-8")  # the whole value: msgspec accepts invalid bytes in fields that it skips
+        value.decode("utf-8")  # check the whole value: msgspec accepts invalid bytes in fields that it skips
         check_depth(value)
         fields = _read_maps(_DECODER.decode(value))
     except UnicodeDecodeError as error:
@@ -108,7 +108,7 @@ def _explain_absence(value: bytes | None) -> Invalid:
 
 
 def _explain_mismatch(message: str) -> Invalid:
-    # Only the outermost value has no path in msgspec's message.
+    # msgspec's message has a path unless the outermost value is wrong.
     if " - at `$" not in message:
         return Invalid("not_an_object", message)
     return Invalid("schema_mismatch", message)
@@ -180,7 +180,7 @@ def _read_maps(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_text(raw: bytes) -> str | None:
-    """Return the text of one map value: a string without its quotes, None for null, else the JSON as it came."""
+    """Return the text of one map value: a string without its quotes, None for null, otherwise its JSON text."""
     if raw.startswith(b'"'):
         return _JSON_STRING.decode(raw)
     return None if raw == b"null" else raw.decode()
@@ -222,4 +222,4 @@ def _find_maps(schema: T.StructType, owner: str = "") -> Iterator[tuple[str, str
 
 _DECODER = msgspec.json.Decoder(to_python_type(get_event_schema(), "Event"))
 _JSON_STRING = msgspec.json.Decoder(str)
-MAP_FIELDS = list(_find_maps(get_bronze_schema()))  # msgspec checks the others too; reading them would cost 25 % more
+MAP_FIELDS = list(_find_maps(get_bronze_schema()))  # msgspec checks the others too; decoding them costs 25 % more

@@ -111,11 +111,11 @@ class Hidden:
 
 def show_value(value: object) -> str:
     """Format a value of any type for a message: on one line, with a bounded length."""
-    if isinstance(value, dict):  # a mapping instead of a file's name may be the file's content
+    if isinstance(value, dict):  # a mapping in place of a file name may be the file's content
         value = Hidden()
     try:
         text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python does not format numbers of more than 4,300 digits
         return f"a very long {type(value).__name__}"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
@@ -126,7 +126,7 @@ def to_flag(name: str) -> str:
 
 
 class InvalidOptionError(ConfigError):
-    """A parameter has a value that cannot be used."""
+    """The value of a parameter cannot be used."""
 
     def __init__(self, name: str, value: object, expected: str):
         super().__init__(f"{to_flag(name)}: expected {expected}, got {show_value(value)}")

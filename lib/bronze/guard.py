@@ -1,8 +1,8 @@
 """The overlap guard: finds which offsets of a batch the tables already have.
 
-This happens after a start (a crash between the two commits, a deleted or restored checkpoint) and after another writer
-appended (a backfill). So the guard looks up what the tables hold from the next offsets on at the start and after each
-append of another writer. For any other batch it costs one comparison.
+The tables may have some of them after a start (a crash between the two commits, a deleted or restored checkpoint), and
+after an append of another writer (a backfill). So at the start and after each such append, the guard looks up which
+offsets from the next batch on are in the tables. For any other batch, it costs one comparison.
 """
 
 from functools import cached_property
@@ -28,7 +28,7 @@ class OverlapGuard:
             lookup: Looks up positions in all tables.
         """
         self._config, self._checkpoint, self._lookup = config, checkpoint, lookup
-        # The offsets of this query's own batches only rise, so the guard need not add them.
+        # The offsets of this query's own batches only increase, so the guard need not add them.
         self._ingested = EMPTY
         self._known: set[int] = set()  # partitions that were looked up
         self._ends: dict[int, int] = {}  # end offsets of the previous batch
@@ -58,13 +58,13 @@ class OverlapGuard:
         return bounds
 
     def find_overlap(self, bounds: Bounds, has_changed: bool) -> OffsetSet:
-        """Find which offsets of a batch the tables have; looks up again for a new partition or other writers' rows."""
+        """Find which offsets of a batch the tables have; look up again after other appends, or for a new partition."""
         if has_changed or not bounds.keys() <= self._known:
             return self.look_up(bounds)
         return self._ingested.clip(bounds)
 
     def look_up(self, bounds: Bounds) -> OffsetSet:
-        """Look up what the tables have from a batch on without an end, because later batches may overlap too."""
+        """Look up what the tables have from a batch on, without an upper bound: later batches may overlap too."""
         self._ingested = self._lookup.find({p: (first, MAX_OFFSET) for p, (first, _) in bounds.items()})
         self._known = set(bounds)
         return self._ingested.clip(bounds)
@@ -75,7 +75,7 @@ class OverlapGuard:
         If data loss is accepted, Kafka may have deleted offsets below its earliest one before Spark read them.
         """
         covered = OffsetSet.between(bounds)
-        if self._config.fail_on_data_loss:  # Spark itself fails the query
+        if self._config.fail_on_data_loss:  # Spark itself fails the query if they are lost
             return covered
         available = fetch_offsets(client, bounds, timeout)
         return covered - OffsetSet.between({p: (0, earliest) for p, (earliest, _) in available.items()})

@@ -1,6 +1,7 @@
 """Sets of Kafka offsets: ranges per partition, with the algebra that guard, ledger, backfill and audit share.
 
-Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
+Executors import this module, so it may import only packages that ``make env-archive`` packs
+(``jars.list_executor_packages``).
 """
 
 from bisect import bisect_left
@@ -13,7 +14,7 @@ Range = tuple[int, int]
 # First and end (exclusive) offset per Kafka partition.
 Bounds = dict[int, tuple[int, int]]
 
-# The end of bounds without an end.
+# The end of open-ended bounds.
 MAX_OFFSET = 2**63 - 1
 # Offsets in one bitmap of Spark's bitmap functions.
 BUCKET_SIZE = 32_768
@@ -22,8 +23,8 @@ BUCKET_SIZE = 32_768
 class OffsetSet(Mapping[int, list[Range]]):
     """Offsets of the partitions of one topic; immutable.
 
-    As a mapping it has the ascending ranges of each partition with offsets; any other partition has the ranges ``[]``.
-    Ranges neither overlap nor adjoin, so equal sets are equal mappings.
+    As a mapping, it maps each partition that has offsets to its ascending ranges, and any other partition to ``[]``.
+    Ranges are neither overlapping nor adjacent, so equal sets are equal mappings.
     """
 
     __slots__ = ("_ranges",)
@@ -126,7 +127,7 @@ EMPTY = OffsetSet()
 
 
 def _merge(ranges: Iterable[Sequence[int]]) -> list[Range]:
-    """Return the same offsets as ascending ranges that neither overlap nor adjoin."""
+    """Return the same offsets as ascending ranges that are neither overlapping nor adjacent."""
     merged: list[Range] = []
     for first, last in sorted((first, last) for first, last in ranges):
         if merged and first <= merged[-1][1] + 1:
@@ -186,7 +187,7 @@ def list_ranges(offsets: np.ndarray) -> list[Range]:
 
 
 def _to_ranges(first: np.ndarray, last: np.ndarray) -> list[Range]:
-    """Join ascending runs that adjoin."""
+    """Join adjacent ascending runs."""
     is_gap = first[1:] != last[:-1] + 1
     starts, ends = np.append(True, is_gap), np.append(is_gap, True)
     return list(zip(first[starts].tolist(), last[ends].tolist(), strict=True))

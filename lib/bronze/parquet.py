@@ -39,14 +39,14 @@ class DataFile(msgspec.Struct):
 def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int) -> list[DataFile]:
     """Write one file per table partition that has rows. Readers do not see the files before a commit.
 
-    pyarrow's dataset writer does not fit: it takes at most 1,024 partitions per call and returns the partition values
+    pyarrow's dataset writer cannot be used: it takes at most 1,024 partitions per call and returns the partition values
     as a path, in which a null looks like text.
 
     Args:
         rows: Rows with the table's columns.
         table_uri: Local path of the table, or its ``file:`` URI.
         spec: The table.
-        batch_id: Part of the files' names, so that a person can see which batch wrote them.
+        batch_id: Part of the file names, which thus show which batch wrote them.
 
     Raises:
         OSError: The table does not exist or cannot be written to. The error has the path.
@@ -68,7 +68,7 @@ def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int
                 raise
             raise OSError(
                 error.errno, os.strerror(error.errno), f"{root}/{path}"
-            ) from error  # pyarrow may name no file
+            ) from error  # pyarrow's error may not name the file
         size = filesystem.get_file_info(f"{root}/{path}").size
         stats = json.dumps(collect_stats(part, spec.stats_columns))
         written.append(DataFile(path, size, int(time.time() * 1000), values, stats))
@@ -105,7 +105,7 @@ def _group_rows(rows: pa.Table, columns: list[str]) -> Iterator[tuple[dict[str, 
 
 
 def _to_log_values(values: dict[str, Any]) -> dict[str, str | None]:
-    # The folder's name for null must not get into the log: it makes the table unreadable.
+    # Hive's name for null must not get into the log, because it makes the table unreadable.
     return {name: None if value is None else str(value) for name, value in values.items()}
 
 
@@ -137,6 +137,6 @@ def _to_stat(value: Any, is_max: bool = False) -> Any:
         case date():
             return value.isoformat()
         case str() if value[_MAX_STAT_LENGTH:] and value[_MAX_STAT_LENGTH] < _LAST_CHARACTER:
-            # A bound, not a value: a truncated minimum sorts lower, and the appended character makes a maximum higher.
+            # A bound need not be a value: a truncated minimum sorts lower, an extended maximum higher.
             return value[:_MAX_STAT_LENGTH] + (_LAST_CHARACTER if is_max else "")
     return value

@@ -1,4 +1,4 @@
-"""Parsers of options whose text is a list, a time or JSON, and checks of texts and paths."""
+"""Parsers for options that are lists, times or JSON, and checks of texts and paths."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _NEGATIVE_OFFSETS = {"earliest": -2, "latest": -1}
 _TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
 # Java's long and int; the exclusive end of a range is one above its last offset.
 _MAX_OFFSET, _MAX_PARTITION = 2**63 - 2, 2**31 - 1
-# Each range is a condition of the query, and Spark plans the query again for every batch.
+# Each range is a condition in the query, and Spark plans the query again for every batch.
 _MAX_RANGES = 1_000
 
 
@@ -47,7 +47,7 @@ def parse_error_types(text: str) -> list[str]:
 
     names = split_list(text)
     if not set(names) <= set(ERROR_TYPES):
-        raise InvalidOptionError("error_type", text, f"some of {', '.join(ERROR_TYPES)}")
+        raise InvalidOptionError("error_type", text, f"one or more of {', '.join(ERROR_TYPES)}")
     return names
 
 
@@ -75,18 +75,18 @@ def parse_offset_ranges(text: str) -> OffsetSet:
 
 
 def _load_object(text: str) -> Any:
-    """Parse JSON and refuse duplicate names: one of two entries for a partition would be dropped silently."""
+    """Parse JSON and refuse duplicate names, because Python would silently drop one of two entries."""
 
     def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) < len(pairs):
-            raise ValueError("a name is there twice")
+            raise ValueError("duplicate name")
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=make)
 
 
 def _read_partition(text: str) -> int:
-    """A partition from the name of a JSON member; int() alone would accept ``1_0``, ``+1`` and non-ASCII digits."""
+    """Parse a partition from a JSON name; ``int`` would also accept ``1_0``, ``+1`` and non-ASCII digits."""
     if not re.fullmatch("0|[1-9][0-9]{0,9}", text) or int(text) > _MAX_PARTITION:
         raise ValueError("no partition")
     return int(text)
@@ -111,7 +111,7 @@ def parse_starting_offsets(text: str, topic: str) -> dict[int, int] | None:
 
 
 def parse_offsets(name: str, text: str, topic: str, words: Sequence[str]) -> dict[int, int] | None:
-    """Offsets per partition from JSON in Spark's format; None for one of the words or not set.
+    """Offsets per partition from JSON in Spark's format; None for one of the words, or if not set.
 
     Args:
         name: The option.
@@ -241,7 +241,7 @@ def check_properties_file(name: str, file: str) -> None:
     Raises:
         InvalidOptionError: The file does not exist or cannot be read.
     """
-    shown = Hidden() if re.search("[=;\\s]", file) else file  # it may be the properties themselves instead of a file
+    shown = Hidden() if re.search("[=;\\s]", file) else file  # it may be the properties themselves instead of a path
     try:
         text = read_properties_text(file) if Path(file).is_file() else None
     except (OSError, UnicodeError):

@@ -60,11 +60,11 @@ class Pipeline:
     @classmethod
     @contextmanager
     def open(cls, config: TablesConfig, spark: SparkSession | None = None) -> Iterator["Pipeline"]:
-        """Open the topic and tables of a configuration until the block ends; the session stays open.
+        """Open the topic and tables of a configuration for the duration of the block; the session stays open.
 
         Args:
             config: If it has Kafka's address, the topic is looked up, and the tables must belong to it.
-            spark: Session to use; by default spark-submit's, the running or a new local one.
+            spark: Session to use; by default spark-submit's, the running one or a new local one.
 
         Raises:
             BronzeError: A part cannot be used, or the parts do not belong together.
@@ -85,7 +85,7 @@ class Pipeline:
             kafka.close()
 
     def reopen(self, config: TablesConfig, topic: Topic | None = None) -> "Pipeline":
-        """Return a pipeline with the current state of the tables, and the given topic; it keeps the look-up."""
+        """Return a pipeline with the current state of the tables, the given topic, and the same look-up."""
         topic = topic or self.topic
         bronze, dlq = _locate_tables(self.spark, config, topic)
         opened = replace(self, topic=topic, bronze=bronze, dlq=dlq)
@@ -196,7 +196,7 @@ def reopen_for_append(pipeline: Pipeline, config: IngestConfig | BackfillConfig)
         ConfigError: A DLQ that bronze names is missing. Bronze names another DLQ for the topic. The DLQ belongs to
             another bronze table.
     """
-    if pipeline.bronze.state is None:  # another process may have created and bound both since
+    if pipeline.bronze.state is None:  # another process may have created and bound both tables meanwhile
         pipeline = pipeline.reopen(config)
     pipeline.known.check(config.change_dlq)
     check_not_gone(pipeline.bronze, pipeline.dlq, pipeline.topic.name)
@@ -229,7 +229,7 @@ def bind_tables(
     opened = pipeline.reopen(config)
     place, dlq = opened.bronze.place, opened.dlq.place if opened.dlq else None
     assert place is not None
-    # After the creation, because the session may give new tables properties that the direct writer cannot handle.
+    # Choose once the tables exist: the session may give them properties that the direct writer cannot handle.
     writer = choose_writer(config.writer, opened.tables)
     expected = {each.id if each else "" for each in (known.ledger.dlq, dlq)}
 
@@ -250,7 +250,7 @@ def bind_tables(
 
 
 def _fence_earlier_dlq(known: DlqBinding, dlq: Place | None) -> None:
-    """Commit to the previous DLQ, so that a writer that is about to append to it conflicts and looks again."""
+    """Commit to the previous DLQ, so that a writer that is about to append to it has a conflict and checks again."""
     before = known.paths.get(known.ledger.dlq.id) if known.ledger.dlq else None
     if before and (not dlq or before != dlq.path):
         SparkWriter(before).renew()
@@ -267,11 +267,11 @@ def bind_checkpoint(pipeline: Pipeline, checkpoint: CheckpointFolder) -> None:
 
 
 def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
-    """Return a checked session with the settings applied; checks the configuration first, as far as it needs no Spark.
+    """Return a checked session with the settings applied; first checks the configuration without Spark, where possible.
 
     Args:
         config: Paths of the tables and the checkpoint.
-        spark: Session to use; by default spark-submit's, the running or a new local one.
+        spark: Session to use; by default spark-submit's, the running one or a new local one.
 
     Raises:
         InvalidOptionError: A path cannot be used.

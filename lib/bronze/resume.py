@@ -21,7 +21,7 @@ from bronze.pipeline import Pipeline
 from bronze.runtime.spark_errors import data_loss_error
 
 log = logging.getLogger(__name__)
-# For a table of an older version, more ranges than this become one: a transactional topic has a range per marker.
+# In a table of an older version, more ranges than this are merged: a transactional topic has a range per marker.
 _MAX_RANGES = 1_000
 
 
@@ -57,7 +57,7 @@ def plan_start(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolde
         _check_checkpoint_dlq(pipeline, folder, checkpoint)
     ledger = _begin_all(build_ledger(pipeline, checkpoint), pipeline, available)
     if checkpoint and pipeline.has_ledger and not folder.read_binding().get("format"):
-        # An older version wrote the checkpoint, so the ledger lacks the offsets that it has done.
+        # An older version wrote the checkpoint, so its completed offsets are not in the ledger.
         ledger = ledger.add_read(checkpoint.done, {}, checkpoint.first_offsets)
     warn_of_rollback(pipeline, folder, checkpoint)
     _check_end(config, ledger, checkpoint, available)
@@ -111,7 +111,7 @@ def find_disagreement(folder: CheckpointFolder, checkpoint: Checkpoint, table: T
 
 
 def _check_checkpoint_dlq(pipeline: Pipeline, folder: CheckpointFolder, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that filled a missing or unknown DLQ: it would not read those records again."""
+    """Refuse a checkpoint that filled a missing or unknown DLQ: the query would not read those records again."""
     known, path = pipeline.known, pipeline.bronze.path
     if known.missing and checkpoint.committed is not None:
         raise missing_dlq_error(known.missing[0].path, path)
@@ -134,8 +134,8 @@ def _begin_all(ledger: TopicLedger, pipeline: Pipeline, available: Bounds) -> To
 def build_ledger(pipeline: Pipeline, checkpoint: Checkpoint | None) -> TopicLedger:
     """Return the ledger to continue: bronze's own, except in two cases.
 
-    A table of an older version has none; the offsets in the tables and those that the checkpoint has done count as
-    read. If a DLQ is missing, only the offsets in the tables count as read, so that none of its records are skipped
+    A table of an older version has none; the offsets in the tables and those that the checkpoint has completed count
+    as read. If a DLQ is missing, only the offsets in the tables count as read, so that none of its records are skipped
     silently.
     """
     ledger, is_gone = pipeline.known.ledger, bool(pipeline.known.missing)
@@ -188,7 +188,7 @@ def find_rolled_back(
     """Find committed offsets that are in no table, if a table seems to be restored to an earlier state.
 
     Searches only if a RESTORE is among a table's newest commits, if the commits do not cover the offsets that the
-    checkpoint has done, or if the tables lack a part of its newest committed batch, because a search reads all
+    checkpoint has completed, or if the tables lack a part of its newest committed batch, because a search reads all
     positions. Some of the offsets may never have held a record.
     """
     if pipeline.bronze.state is None:

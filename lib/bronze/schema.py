@@ -49,15 +49,15 @@ _METADATA = "source environment partition_key retention_days:int"
 _COMMENTS = {
     "event_id": "Identifier the producer gave the event",
     "event_version": "Version of the event's layout",
-    "event_timestamp": "When the call happened: RFC 3339, as it came",
-    "tenant_id": "Tenant who made the call; the Kafka key",
+    "event_timestamp": "Time of the API call as the producer sent it (RFC 3339)",
+    "tenant_id": "Tenant that made the call; also the Kafka key",
     "subscription": "Plan and billing cycle of the tenant",
     "identity": "API key, user and scopes of the caller",
     "request": "The API request",
     "response": "The API response, latencies in milliseconds",
     "client": "Address, user agent and SDK of the client",
-    "geo": "Where the client's address is",
-    "rate_limiting": "Rate limit that applied and what was left of it",
+    "geo": "Location of the client's address",
+    "rate_limiting": "Rate limit that applied and what remained of it",
     "abuse_signals": "Risk score and velocities",
     "gateway": "Gateway and upstream that served the call",
     "billing": "Units to bill and their price",
@@ -74,7 +74,7 @@ _COMMENTS = {
     "_event_date": "UTC date of event_timestamp",
     "_event_hour": "UTC hour of event_timestamp",
     "_error_type": "Why the record is invalid, one of a closed set",
-    "_error_detail": "Which field, what was expected, what came",
+    "_error_detail": "The field, the expected value and the actual value",
     "_batch_id": "Batch of the streaming query that wrote the row",
     "_dlq_date": "UTC date of _ingested_at",
 }
@@ -154,9 +154,9 @@ class TableSpec:
     def properties(self) -> dict[str, str]:
         """Delta table properties set at creation.
 
-        Statistics cover the columns of look-ups (Delta's default, the first 32 leaf columns, ends inside ``request``).
-        The log gets a checkpoint every 100 commits, because each takes a second. The audit reads the log, so only
-        ``bronze maintain`` cleans it, and no commit of Spark that writes a checkpoint does.
+        Statistics cover the columns of look-ups (Delta's default, the first 32 leaf columns, ends within ``request``).
+        The log gets a checkpoint every 100 commits, because each checkpoint takes a second. The audit reads the log, so
+        only ``bronze maintain`` cleans it, and not a commit of Spark that writes a checkpoint.
         """
         return {
             "delta.dataSkippingStatsColumns": ",".join(self.stats_columns),

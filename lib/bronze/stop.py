@@ -25,7 +25,7 @@ from bronze.stop_http import serve_stop
 
 log = logging.getLogger(__name__)
 
-# Above the priorities of Spark (40) and Hadoop's file systems (10), so this hook runs before the session ends.
+# Higher than the priorities of Spark (40) and Hadoop's file systems (10), so this hook runs before the session ends.
 _HOOK_PRIORITY = 100
 # The error text that Spark takes for an interruption. It has no stack trace, because Spark matches it with a regular
 # expression that recurses at each character, and a long text could overflow the thread's stack.
@@ -45,7 +45,7 @@ class StopSwitch:
         self.has_ended = threading.Event()
 
     def request(self, reason: str, error: BronzeError | None = None) -> None:
-        """Request a stop. The first reason and the first error are kept; the run raises the error once it stopped."""
+        """Request a stop. The first reason and error are kept; the run raises the error once it has stopped."""
         self.reason, self.error = self.reason or reason, self.error or error
 
     def block_if_stopping(self, spark: SparkSession) -> None:
@@ -78,7 +78,7 @@ def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfi
         stack.enter_context(_hook_into_jvm(switch, spark, config.stop_timeout))
         if config.http_port:
             stack.enter_context(serve_stop(switch.request, spark.sparkContext.applicationId, config))
-        stack.callback(switch.has_ended.set)  # runs first: the JVM waits for it
+        stack.callback(switch.has_ended.set)  # the callback runs first: the JVM waits for it
         yield
 
 
@@ -110,7 +110,7 @@ class _JvmEnd:
         self._switch, self._seconds = switch, seconds
 
     def run(self) -> None:
-        self._switch.request("the end of the JVM")
+        self._switch.request("the shutdown of the JVM")
         self._switch.has_ended.wait(self._seconds)
 
     class Java:
@@ -146,7 +146,7 @@ def stop_query(query: StreamingQuery, switch: StopSwitch, stop_timeout: int) -> 
     Raises:
         StreamingQueryException: The batch failed meanwhile.
     """
-    log.info("Stopping (requested by %s): the current batch is committed, no further batch starts", switch.reason)
+    log.info("Stopping (requested by %s): the current batch will commit, and no other batch starts", switch.reason)
     end = time.monotonic() + stop_timeout
     while query.isActive and query.status["isTriggerActive"] and not switch.is_holding.is_set():
         if time.monotonic() > end:

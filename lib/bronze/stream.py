@@ -69,7 +69,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
         with explain_failures(folder.path):
             bind_checkpoint(pipeline, folder)
         for place in pipeline.known.ledger.earlier:
-            log.warning("invalid records went to the DLQ %s before; records that it holds are skipped", place.path)
+            log.warning("invalid records previously went to the DLQ %s; records that it holds are skipped", place.path)
         guard = OverlapGuard(config, folder, pipeline.lookup)
         hooks = Hooks(switch.block_if_stopping, partial(_end_batch, switch, config), watch)
         processor = BatchProcessor(pipeline.topic.name, pipeline.paths, writer, guard, hooks)
@@ -77,7 +77,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
         try:
             await_query(query, processor, switch, config, watch)
         except (DataLossError, TopicVanishedError, UnknownTopicError) as error:
-            # Spark reports a recreated topic as lost records, but the checks of a start find the cause.
+            # Spark reports a recreated topic as lost records; the checks of a start find the real cause.
             again = pipeline.reopen(config, fetch_topic(pipeline.kafka))
             _check(again, replace(config, starting_offsets="", change_dlq=False), folder)
             if isinstance(error, UnknownTopicError):
@@ -87,13 +87,13 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
 
 
 def _check(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolder) -> tuple[Pipeline, Start]:
-    """Check that Kafka, tables and checkpoint belong together, as every start does."""
+    """Check that Kafka, tables and checkpoint belong together; every start does this."""
     pipeline = reopen_for_append(pipeline, config)
     return pipeline, plan_start(pipeline, config, folder, pipeline.fetch_available())
 
 
 def _end_batch(switch: StopSwitch, config: IngestConfig, batch: Batch) -> None:
-    """Log a batch, and request a stop if too many of its new records are invalid."""
+    """Log a batch; request a stop if too many of its new records are invalid."""
     log_batch(batch, config.with_metrics)
     invalid, limit = batch.counts.invalid, config.max_invalid_ratio
     records = batch.counts.valid + invalid
@@ -140,7 +140,7 @@ def read_topic(pipeline: Pipeline, config: IngestConfig) -> DataFrame:
 def start_query(
     records: DataFrame, processor: BatchProcessor, config: IngestConfig, checkpoint_path: str
 ) -> StreamingQuery:
-    """Start the query: a batch per interval, or with ``available_now`` all present records and then stop."""
+    """Start the query: a batch per interval, or with ``available_now`` only the records that the topic holds now."""
     writer = (
         records.writeStream.queryName(f"bronze-{config.kafka_topic}")
         .option("checkpointLocation", checkpoint_path)
@@ -154,7 +154,7 @@ def start_query(
 def await_query(
     query: StreamingQuery, processor: BatchProcessor, switch: StopSwitch, config: IngestConfig, watch: TopicWatch
 ) -> None:
-    """Wait until the query ends or a stop is requested; a stop at any moment loses and duplicates nothing.
+    """Wait until the query ends or a stop is requested; a stop at any moment neither loses nor duplicates records.
 
     Raises:
         BronzeError: The query failed, or was stopped with an error.

@@ -1,8 +1,8 @@
 """Code that runs on executors: decode each record once, then write Parquet files or return rows to Spark.
 
-Executors import this module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``). Files
-become part of a table only when the driver commits them. A task that fails or runs twice leaves at worst unreferenced
-files, which VACUUM removes.
+Executors import this module, so it may import only packages that ``make env-archive`` packs
+(``jars.list_executor_packages``). Files become part of a table only when the driver commits them. At worst, a task that
+fails or runs twice leaves unreferenced files, which VACUUM removes.
 """
 
 import errno
@@ -112,7 +112,7 @@ def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Batch
     counts = Counts()
     bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id)
     dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id)
-    # Decoded events have no reference cycles; a search for them in millions of dicts would cost half the decoding time.
+    # Decoded events have no reference cycles; searching millions of dicts for them would take half the decoding time.
     collected = gc.isenabled()
     gc.disable()
     try:
@@ -195,7 +195,7 @@ DIAGNOSED_DDL = (
 
 
 def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Iterator[pa.RecordBatch]:
-    """Entry point of a task of a replay's plan: yields the error of each record, null if the record is valid now.
+    """Entry point of a task of a replay's plan: yields the error of each record, or null if the record is now valid.
 
     Args:
         batches: DLQ records: ``value``, ``timestamp``, ``partition``, ``offset``, ``was`` (the error type in the DLQ)

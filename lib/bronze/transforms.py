@@ -1,7 +1,7 @@
 """Transforms an Arrow batch of Kafka records into rows of the bronze table and the DLQ table, without I/O.
 
 The records have the columns of RECORD_COLUMNS; all timestamps are microseconds since 1970, UTC. Executors import this
-module, so it needs only what ``make env-archive`` packs (``jars.list_executor_packages``).
+module, so it may import only packages that ``make env-archive`` packs (``jars.list_executor_packages``).
 """
 
 from collections import Counter
@@ -80,7 +80,7 @@ def _add(one: dict[Any, int], other: dict[Any, int]) -> dict[Any, int]:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of both tables that some records became, and the counts of all records that were read."""
+    """The rows that some records were turned into, for both tables, and the counts of all records that were read."""
 
     bronze: pa.Table
     dlq: pa.Table

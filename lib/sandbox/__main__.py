@@ -104,9 +104,7 @@ def _build_parser() -> argparse.ArgumentParser:
     commands.add_parser("down", parents=[common], help="stop the broker; topics and records stay")
     commands.add_parser("status", parents=[common], help="show topics and record counts; exit code 1 if not up")
     _add_produce(commands.add_parser("produce", parents=[common], help="produce sample events to a topic"))
-    late = commands.add_parser(
-        "late-start", parents=[common], help="print starting offsets that leave some records out"
-    )
+    late = commands.add_parser("late-start", parents=[common], help="print starting offsets that skip some records")
     late.add_argument("--records", type=int, default=500, help="of the largest partition (default: %(default)s)")
     wait = commands.add_parser("wait", parents=[common], help="wait until no record is stamped later than now")
     for command in (late, wait):
@@ -136,7 +134,7 @@ def _add_produce(parser: argparse.ArgumentParser) -> None:
         "--booked",
         type=int,
         default=0,
-        help=f"further records, booked a day in advance; invalid for {CLOCK_AHEAD.seconds} s (default: 0)",
+        help=f"further records, stamped a day in advance; invalid for {CLOCK_AHEAD.seconds} s (default: 0)",
     )
 
 

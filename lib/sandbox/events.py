@@ -24,7 +24,7 @@ LATENESS = [
     (0.997, HOUR, 8 * HOUR),
     (1.0, 24 * HOUR, 48 * HOUR),
 ]
-BURST_SHARE = 0.0006  # share of the calls that start a burst of 30 to 150 calls
+BURST_SHARE = 0.0006  # share of calls that start a burst of 30 to 150 calls
 ERROR_SHARE = 0.06
 ERROR_WEIGHTS = list(accumulate(weight for _, _, weight in ERRORS.values()))
 ENDPOINT_WEIGHTS = list(accumulate(endpoint.weight for endpoint in ENDPOINTS))
@@ -68,7 +68,7 @@ def generate_events(
 
     Args:
         count: Number of records, invalid ones included.
-        seed: Seed of all random values; other seeds give other event ids.
+        seed: Seed of all random values; different seeds give different event ids.
         start_time: Arrival of the first record; needs a zone.
         invalid_ratio: Exactly ``round(count * invalid_ratio)`` records are invalid, evenly spread, with all error
             types in turn.
@@ -89,7 +89,7 @@ def generate_events(
 
 
 def generate_booked(count: int, seed: int, clock: datetime) -> Iterator[SampleRecord]:
-    """Yield usage that a producer books a day in advance, which is the maximum.
+    """Yield booked events: their event time is a day ahead of the producer's clock, the most that the decoder accepts.
 
     The producer's clock is ahead. Until the ingestion's clock has reached that time, the events are too far in the
     future (``invalid_timestamp``); after that they are valid.

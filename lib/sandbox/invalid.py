@@ -1,4 +1,4 @@
-"""Invalid sample events: every error type, each in several flavours."""
+"""Invalid sample events: every error type, each in several variants."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ Flavour = Callable[[bytes], bytes | None]
 def corrupt(value: bytes, turn: int) -> tuple[bytes | None, str]:
     """Return the value of the ``turn``-th invalid record, made from a valid one, and its error type.
 
-    The turns cycle through the error types first, then through their flavours.
+    The turns cycle through the error types first, then through their variants.
     """
     error_types = list(FLAVOURS)
     error_type = error_types[turn % len(error_types)]
@@ -21,7 +21,7 @@ def corrupt(value: bytes, turn: int) -> tuple[bytes | None, str]:
 
 
 def _set(path: str, wrong: Any) -> Flavour:
-    """A flavour with a wrong value in the field at ``path`` (``struct.field``), or without the field if UNSET."""
+    """A variant with a wrong value in the field at ``path`` (``struct.field``), or without the field if UNSET."""
     *structs, field = path.split(".")
 
     def change(value: bytes) -> bytes:
@@ -36,7 +36,7 @@ def _set(path: str, wrong: Any) -> Flavour:
 
 
 def _insert(field: bytes) -> Flavour:
-    """A flavour with raw bytes as the last member of the event's object."""
+    """A variant with raw bytes as the last member of the event's object."""
     return lambda value: value[:-1] + b"," + field + b"}"
 
 

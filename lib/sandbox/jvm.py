@@ -1,9 +1,10 @@
 """``python -m sandbox.jvm COMMAND``: run a command whose short Spark sessions, one after another, share a warm JVM.
 
-A short Spark run spends most of its time on the start of the JVM, on cold code and on classes. The command's processes
-find the JVM through the environment variables that spark-submit uses to pass its own. Each process creates a Spark
-context and must stop it before the next process starts. ``bronze`` commands do not stop theirs, so one can only be the
-last. The JVM resolves relative paths from the folder where it was started. Figures: benchmarks/README.md.
+A short Spark run spends most of its time on starting the JVM, on loading classes and on cold code. The command's
+processes find the JVM through the environment variables that spark-submit uses to pass its own. Each process creates a
+Spark context and must stop it before the next process starts. ``bronze`` commands do not stop theirs, so such a command
+can only be the last one. The JVM resolves relative paths against the folder where it was started. Figures:
+benchmarks/README.md.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="a command and its arguments")
     command = parser.parse_args(arguments).command
     if not command or not shutil.which(command[0]):
-        parser.error(f"no such command: {command[0]}" if command else "a command is needed")
+        parser.error(f"no such command: {command[0]}" if command else "no command is given")
     try:
         code = run_on_one_jvm(command)
     except BronzeError as error:

@@ -28,8 +28,8 @@ START_TIMEOUT, STOP_TIMEOUT = 90, 30  # seconds
 LOG_TAIL = 15  # lines
 
 # Paths are relative to the data directory, the broker's working directory, because Java reads this file as Latin-1.
-# Records never expire, so that they are still there after weeks. After a kill, the controller accepts the broker only
-# when its old session has timed out, by default after 9 seconds.
+# Records never expire, so that they are still in the topic after weeks. After a kill, the controller accepts the broker
+# only when its old session has timed out, by default after 9 seconds.
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -89,7 +89,7 @@ def ensure_sandbox(
 
 
 class KafkaSandbox:
-    """The broker of one data directory, also if another process started it; a context manager starts and stops it.
+    """The broker of one data directory, even if another process started it; a context manager starts and stops it.
 
     Topics and records stay in the data directory when the broker ends, even if it is killed.
 
@@ -102,7 +102,7 @@ class KafkaSandbox:
         self.data_dir = Path(data_dir or get_data_dir()).resolve()
         self.log = self.data_dir / "kafka.log"
         self._state_file = self.data_dir / "sandbox.json"
-        self._marker = f"-Dsandbox.data.dir={self.data_dir}"  # identifies our broker by its command line
+        self._marker = f"-Dsandbox.data.dir={self.data_dir}"  # the part of the command line that identifies our broker
         self._port = port if port is None else _check_port_number(port)
         self._process: subprocess.Popen | None = None
 

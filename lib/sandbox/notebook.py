@@ -1,7 +1,7 @@
-"""The broker and tables of a notebook: those of the sandbox, or the given ones.
+"""The broker and tables of a notebook: the sandbox's, or the given ones.
 
 Sample events are written only if brokers, topic and paths belong to the sandbox. use_sandbox is true by default, so a
-user that names a production table has not asked for sample events.
+user that only names a production table has not asked for sample events.
 """
 
 import os

@@ -18,7 +18,8 @@ from sandbox.topics import create_topic, measure_topics
 TOPIC = "api-usage-events.v1"
 # Earlier events are invalid, and events happen up to two days before they arrive.
 EARLIEST_START = datetime(2000, 1, 3, tzinfo=UTC)
-# Of the clock of the producer of booked usage. In the demo, the ingestion starts within this time, the replay after it.
+# How far the clock of the producer of booked records is ahead. In the demo, the ingestion starts before this time has
+# passed, the replay after it.
 CLOCK_AHEAD = timedelta(seconds=45)
 MAX_QUEUED = 20_000  # records, some 50 MB
 PRODUCER_CONFIG = {
@@ -31,7 +32,7 @@ PRODUCER_CONFIG = {
 
 
 class Summary(NamedTuple):
-    """The result of ``produce``; ``invalid`` counts records by error type, ``booked`` those that become valid."""
+    """The result of ``produce``; ``invalid`` counts records by error type, ``booked`` those that become valid later."""
 
     topic: str
     records: int
@@ -44,7 +45,7 @@ class Summary(NamedTuple):
         kinds = ", ".join(f"{number:,} {error_type}" for error_type, number in self.invalid.items())
         done = f"produced {self.records:,} records to {self.topic} in {self.seconds:.1f} s"
         counts = f"{self.valid:,} valid, {sum(self.invalid.values()):,} invalid ({kinds or 'none'})"
-        booked = f", {self.booked:,} booked a day ahead, valid in {CLOCK_AHEAD.seconds} s" if self.booked else ""
+        booked = f", {self.booked:,} stamped a day ahead, valid in {CLOCK_AHEAD.seconds} s" if self.booked else ""
         return f"{done}: {counts}{booked}"
 
 
@@ -73,7 +74,7 @@ def produce(
         start_time: First arrival, with a zone; the last is three hours later. By default the last arrival is
             now, or with a rate, every arrival is the time of sending.
         rate: Records per second, 0 for no limit.
-        booked: Number of further records, at the end, for usage booked a day in advance. They are invalid until
+        booked: Number of further records, at the end, whose events are stamped a day in advance. They are invalid until
             CLOCK_AHEAD has passed.
 
     Raises:
@@ -107,7 +108,7 @@ def produce(
 
 
 def _book(count: int, seed: int) -> Iterator[SampleRecord]:
-    """Records of booked usage, from a producer whose clock is ahead."""
+    """Booked records, from a producer whose clock is ahead."""
     yield from generate_booked(count, seed, datetime.now(UTC) + CLOCK_AHEAD)
 
 

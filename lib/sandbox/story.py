@@ -11,7 +11,7 @@ EARLIEST = -2  # Spark's number for the earliest offset
 
 
 def choose_late_start(brokers: str, topic: str, records: int) -> str:
-    """Return starting offsets that leave out the first records of the largest partition, at most half of them.
+    """Return starting offsets that skip the first records of the largest partition, at most half of them.
 
     Raises:
         BrokerNotReachableError: No broker answers.
@@ -35,7 +35,7 @@ def wait_for_clock(brokers: str, topic: str) -> float:
     seconds = newest - time.time()
     if not 0 < seconds <= CLOCK_AHEAD.total_seconds():
         return 0.0
-    print(f"waiting {seconds:.0f} s, until the booked records are not too far in the future", file=sys.stderr)
+    print(f"waiting {seconds:.0f} s until the booked records are no longer too far in the future", file=sys.stderr)
     while (rest := newest - time.time()) >= 0:
         time.sleep(rest + 0.01)
     return seconds

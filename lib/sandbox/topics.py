@@ -24,7 +24,7 @@ class BrokerNotReachableError(BronzeError):
 
 
 def no_broker_error(brokers: str) -> BrokerNotReachableError:
-    """Build the error for brokers of which none answers."""
+    """Build the error for brokers that do not answer."""
     return BrokerNotReachableError(
         f"no Kafka broker answers at {brokers}", hint="python -m sandbox up (make sandbox-up) starts one."
     )

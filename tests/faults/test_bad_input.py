@@ -1,4 +1,4 @@
-"""Bad input on a real topic: each kind of value lands where it belongs, and no batch and no notebook fails by it.
+"""Bad input on a real topic: each kind of value lands where it belongs, and no batch or notebook fails because of it.
 
 The values are those of the decoder's own tests, one line each; here they go through Kafka, Spark and both writers.
 """
@@ -30,7 +30,7 @@ TOPIC = "bad-input"
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of value, and what becomes of it: an error type and a part of its detail, or "valid"."""
+    """One kind of value, and its result: an error type and a part of the detail, or "valid"."""
 
     name: str
     value: bytes | None
@@ -49,7 +49,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def brokers(kafka: KafkaSandbox) -> str:
-    """A broker whose topic holds every case, its offset the case's number; the time is that of the decoder's tests."""
+    """A broker whose topic holds every case, with the case's number as offset and the time of the decoder's tests."""
     create_topic(kafka.brokers, TOPIC, 1, {"max.message.bytes": "16000000"})
     producer = Producer({"bootstrap.servers": kafka.brokers, "message.max.bytes": 16_000_000})
     for case in CASES:
@@ -62,7 +62,7 @@ def brokers(kafka: KafkaSandbox) -> str:
 def landed(
     brokers: str, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Lake:
-    """The lake of one of the writers after it ingested them all, in one run that did not fail."""
+    """The lake of one writer after it ingested all cases in one run that did not fail."""
     folder = tmp_path_factory.mktemp("landed")
     paths = {name: str(folder / name) for name in ("checkpoint_path", "output_path", "dlq_path")}
     config = IngestConfig(
@@ -75,7 +75,7 @@ def landed(
 
 @pytest.fixture(scope="module")
 def rows(landed: Lake) -> dict[int, Row]:
-    """Every row of the two tables by its offset; one that is there twice fails here."""
+    """All rows of the two tables by offset; a duplicate fails here."""
     found = [*landed.bronze.collect(), *landed.dlq.collect()]
     assert len(found) == len(CASES)
     return {row["_kafka_offset"]: row for row in found}
@@ -117,7 +117,7 @@ def test_a_topic_of_invalid_records_only_goes_to_the_dlq_whole(landed: Lake, tmp
 
 @pytest.fixture
 def checkout() -> Iterator[None]:
-    """Notebooks run in the checkout, as papermill does when it is called there."""
+    """Run notebooks in the checkout, as papermill does if it is started there."""
     with contextlib.chdir(ROOT):
         yield
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are lost, go back, are damaged or of others, and batches that run again: nothing lost or doubled."""
+"""Checkpoints that are lost, restored, damaged or foreign, and batches that run again: nothing lost or duplicated."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.support.waiting import run_twice_at_once
 
 
 def forget_commits(lake: Lake, batch_id: int) -> None:
-    """Leave the checkpoint as a crash before Spark's own commit of the batch leaves it."""
+    """Put the checkpoint into the state after a crash just before Spark's own commit of the batch."""
     for name in (str(batch_id), f".{batch_id}.crc"):
         Path(lake.config.checkpoint_path, "commits", name).unlink(missing_ok=True)
 
@@ -47,7 +47,7 @@ def test_a_crash_between_the_two_commits_loses_nothing(topic: Topic, any_lake: L
 
 
 def break_bronze_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let either writer fail after the DLQ was committed and before bronze is."""
+    """Make either writer fail after the commit to the DLQ and before the commit to bronze."""
     original = OwnTable.commit
 
     def commit(table: OwnTable, rows, note):
@@ -94,7 +94,7 @@ def test_a_checkpoint_restored_from_a_backup_loses_and_doubles_nothing(topic: To
 
 
 def start_checkpoint(lake: Lake) -> str:
-    """Run one small batch, so that a checkpoint is there to be copied."""
+    """Run one small batch, so that there is a checkpoint to copy."""
     lake.ingest(max_offsets_per_trigger=10)
     for batch in range(1, 20):
         forget_commits(lake, batch)
@@ -126,7 +126,7 @@ def test_a_dlq_that_was_deleted_is_not_made_anew_under_its_checkpoint(topic: Top
     topic.produce(make_events(5) + BAD)
     lake.ingest()
     shutil.rmtree(lake.config.dlq_path)
-    for change_dlq in (False, True):  # the checkpoint would not read its records again
+    for change_dlq in (False, True):  # with the old checkpoint, its records would not be read again
         with pytest.raises(
             ConfigError, match="is missing, and the invalid records .*--change-dlq with a new --checkpoint-path"
         ):
@@ -145,7 +145,7 @@ def test_tables_that_lack_the_last_batch_are_warned_of(topic: Topic, lake: Lake,
     lake.spark.sql(f"RESTORE TABLE delta.`{lake.config.output_path}` TO VERSION AS OF 0")
     lake.ingest()
     assert any("the tables lack records that were committed" in message for message in bronze_log.messages)
-    run_backfill(lake)  # as README says
+    run_backfill(lake)  # as the manual says
     assert_complete(lake, 5)
 
 
@@ -163,7 +163,7 @@ def test_a_lost_checkpoint_does_not_hide_what_kafka_deleted(topic: Topic, lake: 
 
 
 def test_a_hole_below_the_tables_last_rows_is_named_too(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
-    """A batch that is half committed: its last record waits in the DLQ, the others are nowhere."""
+    """A half-committed batch: its last record is in the DLQ, the others are in no table."""
     topic.produce(make_events(10), partition=1)
     lake.ingest()
     topic.produce([*make_events(9), b"broken"], partition=1)
@@ -186,7 +186,7 @@ def test_a_hole_below_a_backfill_is_named_too(topic: Topic, lake: Lake):
 
 
 def assert_hole_is_named(lake: Lake, offsets: str) -> None:
-    """Each start names it, with the checkpoint and without, and so does the audit, until the loss is accepted."""
+    """Each start names the hole, with the checkpoint or without, and so does the audit, until the loss is accepted."""
     assert "never read, and deleted in Kafka" in audit(lake).to_text()
     for is_lost in (False, True):
         if is_lost:
@@ -219,7 +219,7 @@ def test_a_table_that_is_restored_is_warned_of_by_itself(
 
 
 def test_a_restore_to_before_a_backfill_is_warned_of(topic: Topic, lake: Lake, bronze_log):
-    """The last batch of the stream is in the tables."""
+    """The last batch of the stream is still in the tables."""
     topic.produce(make_events(10), partition=0)
     lake.ingest(starting_offsets=f'{{"{topic.name}": {{"0": 5, "1": 0, "2": 0}}}}')
     version = DeltaTable(lake.config.output_path).version()
@@ -230,7 +230,7 @@ def test_a_restore_to_before_a_backfill_is_warned_of(topic: Topic, lake: Lake, b
 
 
 def test_a_bronze_from_a_backup_is_warned_of(topic: Topic, lake: Lake, tmp_path: Path, bronze_log):
-    """Its log does not know of the last batch."""
+    """The log of the backup does not have the last batch."""
     topic.produce(make_events(5), partition=0)
     lake.ingest()
     shutil.copytree(lake.config.output_path, tmp_path / "backup")
@@ -263,7 +263,7 @@ def test_a_bronze_from_a_backup_is_warned_of_where_the_dlq_has_the_last_batch(
 def test_a_checkpoint_that_is_deleted_or_replaced_under_a_stream_loses_nothing_and_is_said(
     topic: Topic, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ):
-    """Replaced by its own backup of some batches ago."""
+    """Replace the checkpoint with its own backup from some batches ago."""
     topic.produce(make_events(40), partition=0)
     shutil.copytree(start_checkpoint(lake), tmp_path / "backup")
     original = BatchProcessor._process
@@ -332,7 +332,7 @@ def test_a_dlq_that_is_no_longer_given_still_counts(
 def test_a_checkpoint_file_that_is_cut_in_half_is_refused_and_its_cure_leads_on(
     bronze, topic: Topic, lake: Lake, tmp_path: Path, name: str
 ):
-    """Without the checksum of Hadoop's local file system, which other file systems do not have."""
+    """Cut the file and remove its checksum, which only Hadoop's local file system has."""
     topic.produce(make_events(60) + BAD)
     lake.ingest()
     file = Path(lake.config.checkpoint_path, name)

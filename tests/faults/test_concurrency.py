@@ -1,4 +1,4 @@
-"""Others work on the same tables while a stream runs: all get on, nothing is lost or doubled."""
+"""Others work on the same tables while a stream runs: all make progress, nothing is lost or duplicated."""
 
 import threading
 import time
@@ -53,8 +53,8 @@ class Maintenance:
                 self.failed = None if is_conflict else error
 
 
-# Delta's own rule: a change of rows conflicts with each append to a partition that it has to read. So it names others
-# than those that the stream writes to, as the README says.
+# Delta's own rule: a change of rows conflicts with each append to a partition that it has to read. So the statements
+# name other partitions than the stream writes to, as the manual says.
 OLD = "2026-01-01"
 STATEMENTS = {
     "optimize": "OPTIMIZE {table}",
@@ -105,7 +105,7 @@ def test_a_stream_beside_others_that_change_its_files_doubles_nothing_and_starve
 
 
 def is_interleaved(lake: Lake, name: str) -> bool:
-    """Whether the stream and the others took turns: a commit of theirs is between two of its appends."""
+    """Whether the stream and the others took turns: one of their commits lies between two of its appends."""
     history = lake.spark.sql(f"DESCRIBE HISTORY delta.`{lake.config.output_path}`").orderBy("version").collect()
     names = [row["operation"].lower() for row in history]
     begun = names.index("write", names.index("write", names.index("write") + 1) + 1)  # the first two are the test's
@@ -129,7 +129,7 @@ def read_last_line(ingestion: Ingestion) -> str:
 def test_of_two_drivers_on_one_checkpoint_one_is_refused_without_harm(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
 ):
-    """The first has planned a batch when the second runs it, too, and all others."""
+    """The first driver has planned a batch when the second one runs it, and all others."""
     lake.ingest()
     topic.produce(make_events(300) + BAD)
     config = replace(lake.config, max_offsets_per_trigger=40, writer=writer)
@@ -158,7 +158,7 @@ def test_two_drivers_with_their_own_checkpoints_start_together_on_new_tables(
 
 @contextmanager
 def stream(lake: Lake, **changes: int | str) -> Iterator[Future[IngestSummary]]:
-    """The ingestion in a thread of this process; when the block ends it is stopped, or what it failed by is raised."""
+    """The ingestion in a thread of this process; the end of the block stops it, and raises its error, if any."""
     config = replace(lake.config, available_now=False, **changes)
     with ThreadPoolExecutor() as pool:
         running = pool.submit(run, config, lake.spark)
@@ -174,7 +174,7 @@ def stream(lake: Lake, **changes: int | str) -> Iterator[Future[IngestSummary]]:
 
 @pytest.mark.parametrize("writer", ["direct", "delta-spark"])
 def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake, writer: str):
-    """The stream is at the topic's end and commits every second; the whole topic is backfilled meanwhile."""
+    """The stream is at the end of the topic and commits every second; meanwhile the whole topic is backfilled."""
     fill(topic, 300)
     lake.ingest(starting_offsets="latest")
     with stream(lake, trigger_interval="1 second", max_offsets_per_trigger=20, writer=writer) as running:
@@ -191,7 +191,7 @@ def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: 
 def test_a_stream_that_comes_between_the_look_up_and_the_commit_of_a_backfill_doubles_nothing(
     topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, writers: tuple[str, str]
 ):
-    """The backfill has looked up and written the records that the stream then commits."""
+    """The backfill has looked up and written the same records that the stream then commits."""
     lake.ingest(starting_offsets="latest")
     topic.produce([make_event(1), b"broken", make_event(2)], 0)
     original, done = OwnTable.commit, []
@@ -232,7 +232,7 @@ def test_maintenance_beside_a_live_stream_loses_and_doubles_nothing(topic: Topic
 
 @contextmanager
 def produce_all_the_time(topic: Topic) -> Iterator[None]:
-    """Some records every third of a second while the block runs."""
+    """Produce some records every third of a second while the block runs."""
     stop = threading.Event()
 
     def produce() -> None:

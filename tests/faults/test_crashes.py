@@ -1,4 +1,4 @@
-"""Crashes: what was not committed is run again, what was committed is left out, wherever ``kill -9`` hits."""
+"""Crashes: wherever ``kill -9`` hits, uncommitted records are read again and committed ones are skipped."""
 
 import re
 import signal
@@ -34,7 +34,7 @@ EXECUTOR, WORKER = "org.apache.spark.executor.CoarseGrainedExecutorBackend", "or
 
 @pytest.fixture
 def begun(topic: Topic, lake: Lake) -> Lake:
-    """Tables with 44 records of an earlier batch, and 108 records that wait."""
+    """Tables with 44 records of an earlier batch, and 108 records that are not read yet."""
     topic.produce(make_events(40) + BAD[:4])
     lake.ingest()
     topic.produce(make_events(100, first=40) + BAD)
@@ -54,7 +54,7 @@ def count_rows(lake: Lake) -> tuple[int, int]:
     return DeltaTable(lake.config.output_path).count(), DeltaTable(lake.config.dlq_path).count()
 
 
-# What is in the tables of a batch of 100 valid and 8 invalid records when it is killed.
+# The rows in the tables when a batch of 100 valid and 8 invalid records is killed.
 MOMENTS = {
     "before the write": (0, 0),
     "during the write": (0, 0),
@@ -89,7 +89,7 @@ def test_kill_9_while_the_tables_are_made(topic: Topic, lake: Lake, start: Calla
 def test_kill_9_between_the_commits_and_then_a_changed_schema(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
 ):
-    """Status codes become strings: what is in the DLQ would be valid now, and most that was to go to bronze is not."""
+    """Status codes become strings: the DLQ's records are now valid, and most of those meant for bronze are not."""
     numbers = [make_event(n, response={"status_code": 200}) for n in range(30)]
     texts = [make_event(n, response={"status_code": "200"}) for n in range(20)]
     topic.produce(numbers + texts + [make_event(n, response={}) for n in range(10)])
@@ -111,7 +111,7 @@ def test_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., 
 def test_a_machine_that_is_lost_in_the_middle_of_a_batch(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
 ):
-    """A task has written its files and not told the driver, when its executor and its worker are killed."""
+    """A task has written its files but not reported to the driver when its executor and its worker are killed."""
     topic.produce(make_events(500) + BAD)
     with run_cluster(tmp_path, workers=2, cores=1) as url:
         command = [*SUBMIT, *CLUSTER, url, PAUSE_SCRIPT, "ingest"]
@@ -126,7 +126,7 @@ def test_a_machine_that_is_lost_in_the_middle_of_a_batch(
 
 
 def find_executor_and_worker(folder: Path, ingestion: Ingestion, seconds: float = LONG) -> list[psutil.Process]:
-    """The executor that runs the task that pauses, and the worker that started it."""
+    """The executor that runs the paused task, and the worker that started it."""
     end = time.monotonic() + seconds
     while not (found := [pid for log in folder.rglob("stderr") for pid in PAUSED.findall(log.read_text())]):
         assert ingestion.process.poll() is None, ingestion.log[-3000:]
@@ -153,7 +153,7 @@ def test_a_driver_on_other_ports_and_in_another_folder_goes_on(
 
 
 def submit(start: Callable[..., Ingestion], lake: Lake, cwd: Path, **changes: int) -> Ingestion:
-    """spark-submit on ports of its own."""
+    """spark-submit on separate ports."""
     ports = ["--conf", f"spark.driver.port={find_free_port()}", "--conf", f"spark.blockManager.port={find_free_port()}"]
     command = [*SUBMIT, "--master", "local[2,4]", *ports, str(ROOT / "lib" / "bronze_ingestion.py")]
     config = replace(lake.config, http_port=find_free_port(), **changes)

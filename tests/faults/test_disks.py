@@ -1,7 +1,7 @@
 """Disks that refuse or are full: one clear line, and the same command then completes.
 
-Where the user may not mount (a disk of a few pages is a tmpfs of its own), permissions and a process limit on file
-sizes stand in for it.
+The small disks are separate tmpfs mounts. If the user is not allowed to mount, permissions and a process limit on file
+sizes replace them.
 """
 
 import os
@@ -28,7 +28,7 @@ RECORDS = 60 + len(BAD)
 
 
 class Disk:
-    """A small file system of its own below a folder; it can be full, or read-only."""
+    """A small separate file system below a folder; it can be full, or read-only."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -54,7 +54,7 @@ class Disk:
         self._mount("remount,size=64m")
 
     def protect(self) -> None:
-        for _ in range(200):  # while a file is open for writing, it is busy
+        for _ in range(200):  # the mount is busy while a file is open for writing
             with suppress(subprocess.CalledProcessError):
                 return self._mount("remount,ro")
             time.sleep(0.01)
@@ -68,7 +68,7 @@ class Disk:
 
 
 class Folder(Disk):
-    """What stands in for a disk where mounting is not permitted; it can be read-only, but not full."""
+    """The replacement for a disk if mounting is not permitted; it can be read-only, but not full."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -95,7 +95,7 @@ def can_mount(tmp_path_factory: pytest.TempPathFactory) -> bool:
 
 @pytest.fixture
 def make_disk(can_mount: bool) -> Iterator[Callable[[Path], Disk]]:
-    """A function that puts a folder, with what is in it, on a disk of its own."""
+    """A function that moves a folder with its content to a separate disk."""
     made: list[Disk] = []
 
     def make(folder: Path) -> Disk:
@@ -197,8 +197,8 @@ def test_a_file_that_may_not_grow_ends_the_stream_which_goes_on_once_it_may(
 
 
 def limit(ingestion: Ingestion, size: int) -> None:
-    """Limit the file sizes of its processes: the driver, its JVM, and the tasks that this forks."""
+    """Limit the file sizes of the processes: the driver, its JVM, and the tasks that the JVM forks."""
     listed = subprocess.check_output(["ps", "-o", "pid=", "-g", str(ingestion.process.pid)], text=True)
     for pid in map(int, listed.split()):
-        with suppress(ProcessLookupError):  # a task may end between the two calls
+        with suppress(ProcessLookupError):  # a task may end between these two calls
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

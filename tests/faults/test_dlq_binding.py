@@ -1,4 +1,4 @@
-"""One DLQ per bronze table and topic, known by its table id: another one is refused, or decided and not forgotten."""
+"""One DLQ per bronze table and topic, identified by its table id: a different one is refused, or chosen permanently."""
 
 import json
 import shutil
@@ -97,7 +97,7 @@ def test_a_dlq_that_is_no_longer_the_bound_one_can_be_replayed(topic: Topic, lak
 def test_a_running_writer_notices_a_change_before_its_next_commit(
     topic: Topic, filled: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The change comes between the DLQ's commit and bronze's: the batch's records wait in the DLQ before, once."""
+    """The change happens between the two commits: the invalid records of the batch are once, in the previous DLQ."""
     topic.produce(make_events(3) + [b"{"])
     other = change_path(filled, "dlq_path", tmp_path / "dlq2")
     original, done = OwnTable.commit, []
@@ -130,7 +130,7 @@ def test_a_link_to_the_dlq_is_the_dlq(filled: Lake, tmp_path: Path, topic: Topic
 
 
 def test_a_lake_that_was_moved_is_the_same(filled: Lake, tmp_path: Path, topic: Topic):
-    """Also its earlier DLQ, beside the others."""
+    """The earlier DLQ is found too, next to the other tables."""
     filled.ingest(dlq_path=str(tmp_path / "dlq2"), change_dlq=True)
     moved = filled
     for name, folder in (("output_path", "bronze"), ("dlq_path", "dlq2"), ("checkpoint_path", "checkpoint")):
@@ -227,7 +227,7 @@ def test_one_dlq_serves_two_bronze_tables_of_two_topics_but_not_of_one(filled: L
 
 @pytest.mark.parametrize("name", ["output_path", "dlq_path"])
 def test_a_restore_does_not_take_the_binding_back(filled: Lake, tmp_path: Path, name: str):
-    """To the version before the binding."""
+    """RESTORE to the version before the binding."""
     filled.spark.sql(f"RESTORE TABLE delta.`{getattr(filled.config, name)}` TO VERSION AS OF 0")
     with pytest.raises(ConfigError, match="and this run has"):
         run_backfill(filled, dlq_path=str(tmp_path / "dlq2"))
@@ -248,7 +248,7 @@ def test_a_bronze_from_a_backup_that_does_not_know_its_dlq_is_refused(topic: Top
 
 
 def downgrade(lake: Lake, **properties: str) -> None:
-    """The tables as an older version of this product left them: without notes, and with its table properties."""
+    """The tables as an older version of this product left them: without notes, with its table properties."""
     for path in (lake.config.output_path, *filter(None, [lake.config.dlq_path])):
         for file in Path(path, "_delta_log").glob("*.json"):
             lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -289,7 +289,7 @@ def test_a_table_of_an_older_version_with_several_dlqs_is_refused_until_one_is_c
 def test_two_writers_with_different_dlqs_write_an_invalid_record_once(
     topic: Topic, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dlq: str
 ):
-    """The stream is between its two commits when the backfill comes, which is refused."""
+    """The backfill starts while the stream is between its two commits, and is refused."""
     lake.ingest()
     topic.produce([make_event(1), b"broken", make_event(2)], 0)
     dlq_path, original, refused = str(tmp_path / "dlq2") if dlq == "another" else "", OwnTable.commit, []

@@ -1,4 +1,4 @@
-"""The smallest sequences by which the state machine has found a fault; its own rules and counts, without chance."""
+"""The shortest sequences with which the state machine found a bug: the same rules and counts, without randomness."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ INGEST = {"writer": "direct", "accept": False}
 
 @pytest.fixture
 def machine(kafka: KafkaSandbox, spark: SparkSession, tmp_path: Path) -> Iterator[IngestionMachine]:
-    """The machine after its first run; at the end all rows are counted once more, and the audit is asked."""
+    """The machine after its first run; at the end all rows are counted once more and audited."""
     made = type("Machine", (IngestionMachine,), {"brokers": kafka.brokers, "spark": spark, "root": tmp_path})()
     made.begin()
     made.every_position_is_counted()

@@ -1,4 +1,4 @@
-"""Kafka fails in every way that it has: the stream goes on by itself, or stops and says why; the audit is the proof."""
+"""Failures of Kafka: the stream continues by itself, or stops and says why; the audit proves the result."""
 
 import json
 import os
@@ -35,26 +35,26 @@ OUTAGE_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSandbox]:
-    """A broker of this file's own, because it is stopped and killed; its topics and its port stay."""
+    """A separate broker for this file, because it is stopped and killed; its topics and its port stay."""
     with KafkaSandbox(tmp_path_factory.mktemp("broker"), port=0) as sandbox:
         yield sandbox
 
 
 @pytest.fixture(autouse=True)
 def started_broker(kafka: KafkaSandbox) -> None:
-    """A test that failed in the middle of an outage does not fail the next one."""
+    """Start the broker, so that a test that failed during an outage does not fail the next one."""
     kafka.start()
 
 
 @pytest.fixture
 def stream(lake: Lake) -> Lake:
-    """A lake whose ingestion goes on until it is stopped."""
+    """A lake whose ingestion runs until it is stopped."""
     return replace(lake, config=replace(lake.config, available_now=False, trigger_interval="1 second"))
 
 
 @contextmanager
 def frozen(ingestion: Ingestion) -> Iterator[None]:
-    """What happens in the block happens between two looks of the ingestion at Kafka."""
+    """Run the block between two requests of the ingestion to Kafka."""
     os.killpg(ingestion.process.pid, signal.SIGSTOP)
     try:
         yield
@@ -63,14 +63,14 @@ def frozen(ingestion: Ingestion) -> Iterator[None]:
 
 
 def assert_stops_complete(lake: Lake, ingestion: Ingestion, records: int) -> None:
-    """The same process has ingested all, and stops as asked."""
+    """The same process has ingested everything, and stops as requested."""
     wait_until(lambda: lake.has_rows(records), 180)
     assert ingestion.send(signal.SIGTERM).wait() == 0, ingestion.log[-3000:]
     assert_complete(lake, records)
 
 
 def assert_clear(ingestion: Ingestion, exit_code: int, *texts: str) -> None:
-    """It ended with one line that says why, without a stack trace of Python or of Java."""
+    """The process ended with one line that says why, without a stack trace of Python or Java."""
     assert ingestion.wait(240) == exit_code, ingestion.log[-3000:]
     (said,) = [line for line in ingestion.log.splitlines() if line.startswith("bronze: ")]
     assert all(text in said for text in texts), said
@@ -115,7 +115,7 @@ def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, str
     ingestion = start(replace(stream.config, kafka_config=str(tmp_path / "impatient"))).wait_for("Batch 0: total")
     kafka.stop()
     assert_clear(
-        ingestion, 1, "Kafka did not answer for longer than its clients wait: TimeoutException", "run the same"
+        ingestion, 1, "Kafka did not answer within the timeouts of its clients: TimeoutException", "run the same"
     )
     kafka.start()
     topic.produce(make_events(20, first=20))
@@ -132,7 +132,7 @@ def add_partitions(topic: Topic, count: int) -> None:
 def test_partitions_that_are_added_while_the_stream_runs(topic: Topic, stream: Lake, start):
     topic.produce(make_events(20))
     ingestion = start(stream.config).wait_for("Batch 0: total")
-    with frozen(ingestion):  # the records are there before the partitions are noticed
+    with frozen(ingestion):  # the records exist before the ingestion notices the partitions
         add_partitions(topic, 5)
         for partition in range(5):
             topic.produce(make_events(10), partition)
@@ -149,18 +149,18 @@ def test_partitions_that_are_added_while_it_is_down(topic: Topic, lake: Lake):
 
 
 def delete(topic: Topic) -> None:
-    admin = AdminClient({"bootstrap.servers": topic.brokers})  # as a temporary it would be gone before the answer
+    admin = AdminClient({"bootstrap.servers": topic.brokers})  # a temporary object would be deleted before the answer
     admin.delete_topics([topic.name])[topic.name].result()
 
 
 def recreate(topic: Topic, records: int) -> None:
-    """Delete the topic, and make one of the same name with other records."""
+    """Delete the topic, and create one with the same name and other records."""
     delete(topic)
     for attempt in range(100):
         try:
             create_topic(topic.brokers, topic.name, 3)
             break
-        except KafkaException:  # the old one is still there
+        except KafkaException:  # the old topic still exists
             assert attempt < 99
             time.sleep(0.1)
     topic.produce(make_events(records, first=1_000), partition=0)
@@ -192,7 +192,7 @@ def assert_refused(lake: Lake) -> None:
 
 
 def assert_cure_works(lake: Lake, records: int) -> None:
-    """With the new paths that the message asks for, the new topic is ingested."""
+    """With new paths, as the message says, the new topic is ingested."""
     names = ("output_path", "dlq_path", "checkpoint_path")
     renewed = replace(lake.config, available_now=True, **{name: getattr(lake.config, name) + "-new" for name in names})
     fresh = replace(lake, config=renewed)
@@ -304,7 +304,7 @@ def test_accepted_loss_between_the_plan_of_a_batch_and_its_read(
 
 
 def assert_gap_is_explained(lake: Lake, end: int = 20) -> None:
-    """Offsets 10 to 14 of partition 1 are noted as lost in bronze, and everything else is there once."""
+    """Offsets 10 to 14 of partition 1 are recorded as lost in bronze, and all other records are in the tables once."""
     assert lake.positions() == [(1, offset) for offset in [*range(10), *range(15, end)]]
     state = read_table_state(lake.config.output_path, "output-path")
     assert state is not None

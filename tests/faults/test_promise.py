@@ -1,7 +1,7 @@
-"""The whole promise on one topic: whatever happened to it and to the ingestion, the audit says complete.
+"""The whole promise on one topic: after all these faults, the audit reports that the tables are complete.
 
-Bad records, transactions committed and aborted, a part that Kafka deleted; a crash, a restart from scratch, a backfill
-beside a live stream, a replay of the DLQ. Then one row is taken away, and another is added twice: both are named.
+Bad records, committed and aborted transactions, records that Kafka deleted; a crash, a restart from scratch, a backfill
+next to a live stream, a replay of the DLQ. Then one row is deleted and another one duplicated; the audit names both.
 """
 
 import shutil
@@ -29,7 +29,7 @@ def produce_history(topic: Topic, first: int) -> None:
 
 
 def can_ingest(lake: Lake) -> bool:
-    """Ingest; to be tried again, as a supervisor does, where a JVM without its driver still has the checkpoint."""
+    """Ingest; retry, as a supervisor does, while the JVM of a killed driver still uses the checkpoint."""
     try:
         lake.ingest()
     except BronzeError as error:
@@ -42,7 +42,7 @@ def can_ingest(lake: Lake) -> bool:
 def test_the_audit_proves_the_promise_after_everything(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
     produce_history(topic, first=0)
     small = replace(lake.config, max_offsets_per_trigger=40)
-    start(small).wait_for("Batch 1: total").process.kill()  # the driver alone: its JVM is on its own for a moment
+    start(small).wait_for("Batch 1: total").process.kill()  # only the driver: its JVM continues for a moment
     wait_until(lambda: can_ingest(lake))
     delete_records(topic, 1, before=20)
     shutil.rmtree(lake.config.checkpoint_path)  # restart from scratch

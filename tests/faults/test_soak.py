@@ -1,6 +1,6 @@
 """Endurance (``make test-soak``): minutes of load with restarts, memory that stays flat, many kills, a million records.
 
-SOAK_MINUTES, SOAK_RATE (records per second) and KILLS say how much; SEED repeats the choice of moments.
+SOAK_MINUTES, SOAK_RATE (records per second) and KILLS set the load; SEED repeats the random moments.
 """
 
 import os
@@ -37,9 +37,9 @@ pytestmark = pytest.mark.soak
 SECONDS = 60 * float(os.environ.get("SOAK_MINUTES") or 15)
 RATE = int(os.environ.get("SOAK_RATE") or 500)
 SAMPLE_SECONDS = 3
-# A JVM takes memory up to its heap's limit in steps, Python's allocator keeps what one large batch needed, and both
-# settle in the first quarter. A leak does not settle: one that adds three quarters of the healthy size in the whole
-# run raises the last quarter's median over the second's by this factor.
+# A JVM takes memory up to its heap limit in steps, and Python's allocator keeps the memory that one large batch needed.
+# Both level off in the first quarter. A leak does not: if it adds three quarters of the healthy size during the whole
+# run, the median of the last quarter exceeds that of the second by this factor.
 MAX_GROWTH = 1.3
 
 
@@ -57,7 +57,7 @@ def produce(topic: Topic, records: int) -> Iterator[subprocess.Popen[bytes]]:
 def restart_until(
     end: float, config: IngestConfig, start: Callable[..., Ingestion], chance: random.Random
 ) -> Counter[str]:
-    """Run after run, each ended after some batches: one half as asked, the other by kill -9."""
+    """One run after another, each ended after some batches: half of them by a stop request, half by kill -9."""
     ends: Counter[str] = Counter()
     while time.monotonic() < end:
         ingestion = start(config)
@@ -74,7 +74,7 @@ def restart_until(
 
 @dataclass
 class Watch:
-    """Memory and batches of a calm run, which nobody disturbs: MB of Python and of its JVM, seconds by batch."""
+    """Memory and batches of an undisturbed run: MB of Python and of its JVM, seconds of each batch."""
 
     python: list[float] = field(default_factory=list)
     jvm: list[float] = field(default_factory=list)
@@ -88,12 +88,12 @@ class Watch:
             assert ingestion.process.poll() is None, ingestion.log[-3000:]
             self.python.append(python.memory_info().rss / 1e6)
             self.jvm.append(jvm.memory_info().rss / 1e6)
-            with suppress(FileNotFoundError):  # Spark deletes old ones meanwhile
+            with suppress(FileNotFoundError):  # Spark deletes old files meanwhile
                 self._time_batches(lake, begun)
             time.sleep(SAMPLE_SECONDS)
 
     def _time_batches(self, lake: Lake, begun: float) -> None:
-        """Spark writes a batch's offsets before it and its commit after it, and keeps the latest hundred."""
+        """Spark writes the offsets of a batch before it and the commit after it, and keeps the latest hundred."""
         planned, committed = (
             {f.name: f.stat().st_mtime for f in lake.list_checkpoint(folder) if f.name.isdigit()}
             for folder in ("offsets", "commits")

@@ -1,7 +1,7 @@
 """Random sequences of commands and faults on real tables; after each step every row is counted.
 
-The suite runs the same few sequences each time, so that a change is judged by what it does; ``make test-soak`` runs
-others each time. BRONZE_SEED repeats a run, BRONZE_EXAMPLES asks the soak for more sequences.
+The suite runs the same few sequences each time, so that its result depends only on the code; ``make test-soak`` runs
+new ones each time. BRONZE_SEED repeats a run, BRONZE_EXAMPLES sets the number of sequences of the soak.
 """
 
 import os
@@ -35,7 +35,7 @@ def run_machine(kafka: KafkaSandbox, spark: SparkSession, folder: Path, examples
             database=None,
             derandomize=False,
             print_blob=True,
-            phases=[Phase.generate],  # to make a failure smaller takes an hour
+            phases=[Phase.generate],  # shrinking a failure takes an hour
             suppress_health_check=list(HealthCheck),
         ),
     )

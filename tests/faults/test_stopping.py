@@ -1,4 +1,4 @@
-"""Stopping: the batch that runs is committed, none is begun, and the next start repeats nothing."""
+"""Stopping: the current batch is committed, no other batch starts, and the next start repeats nothing."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def busy(topic: Topic, lake: Lake) -> Lake:
 
 
 def assert_stopped(lake: Lake, ingestion: Ingestion, reason: str, exit_code: int = 0) -> None:
-    """It ended after the batch that ran, and what follows adds the rest."""
+    """The run ended after the current batch, and the next run adds the rest."""
     assert ingestion.wait() == exit_code, ingestion.log[-3000:]
     assert f"Stopping (requested by {reason})" in ingestion.log
     (last,) = re.findall(r"Stopped after batch (\d+)", ingestion.log)
@@ -58,7 +58,7 @@ def assert_stopped(lake: Lake, ingestion: Ingestion, reason: str, exit_code: int
 
 
 def assert_resumed(lake: Lake, present: int | None = 0) -> None:
-    """The next start repeats nothing and ends complete."""
+    """The next start repeats nothing, and the tables are then complete."""
     summary = lake.ingest(max_offsets_per_trigger=0)
     assert present is None or summary.present == present
     assert_complete(lake, RECORDS)
@@ -73,7 +73,7 @@ def test_a_signal_to_the_process(busy: Lake, start: Callable[..., Ingestion], nu
 
 def test_sigterm_to_the_jvm_of_spark_submit(busy: Lake, start: Callable[..., Ingestion]):
     ingestion = start(busy.config, *SUBMIT, PYSPARK_PYTHON=sys.executable).wait_for("Batch 2: total")
-    assert_stopped(busy, ingestion.send(signal.SIGTERM), "the end of the JVM", exit_code=143)
+    assert_stopped(busy, ingestion.send(signal.SIGTERM), "the shutdown of the JVM", exit_code=143)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_stream_that_waits_for_records_stops_without_a_batch(
 
 
 def list_papermill(lake: Lake, output: Path, *flags: str) -> list[str]:
-    """The command that runs the ingestion notebook, with its log on standard error."""
+    """The command that runs the ingestion notebook, and logs to standard error."""
     parameters = {field.name: getattr(lake.config, field.name) for field in fields(lake.config)}
     changed = {name: value for name, value in parameters.items() if name in NOTEBOOK_PARAMETERS}
     given = [word for name, value in changed.items() for word in ("-p", name, str(value))]
@@ -169,7 +169,7 @@ def find_kernel(notebook: Ingestion) -> int:
 
 
 def test_an_interrupt_of_the_notebook_s_kernel(busy: Lake, start: Callable[..., Ingestion], tmp_path: Path):
-    """What the button in JupyterLab does: SIGINT to the kernel; the cells after it show what was ingested."""
+    """Like the stop button in JupyterLab: SIGINT to the kernel; the next cells show the ingested records."""
     notebook = start(None, *list_papermill(busy, tmp_path / "out.ipynb")).wait_for("Batch 2: total")
     os.kill(find_kernel(notebook), signal.SIGINT)
     assert_stopped(busy, notebook, "SIGINT")
@@ -179,7 +179,7 @@ def test_an_interrupt_of_the_notebook_s_kernel(busy: Lake, start: Callable[..., 
 def test_papermill_s_time_out_repeats_one_batch_at_the_most(
     busy: Lake, start: Callable[..., Ingestion], tmp_path: Path
 ):
-    """The kernel gets seconds only; a batch is in the middle of something then, or was not begun."""
+    """The kernel only gets a few seconds; a batch is then interrupted, or has not started."""
     endless = replace(busy, config=replace(busy.config, available_now=False, trigger_interval="0 seconds"))
     command = list_papermill(endless, tmp_path / "out.ipynb", "--execution-timeout", "45")
     notebook = start(None, *command)

@@ -1,4 +1,4 @@
-"""Tables that do not fit, are dropped or lose files: refused or noticed by name, nothing lost, nothing twice."""
+"""Tables that do not fit, are dropped or lose files: refused or reported by name, nothing lost or duplicated."""
 
 import re
 import shutil
@@ -90,7 +90,7 @@ def test_a_table_whose_creation_was_killed_is_created_at_the_next_start(bronze, 
     assert_complete(lake, RECORDS)
 
 
-# 2. Tables that go away (recreated ones: test_checkpoints.py and tests/integration/test_tables.py)
+# 2. Tables that are dropped (recreated ones: test_checkpoints.py and tests/integration/test_tables.py)
 
 
 @pytest.mark.parametrize("writer", ["direct", "delta-spark"])
@@ -112,18 +112,18 @@ def test_a_table_that_is_dropped_while_the_stream_runs_ends_it_and_is_not_made_a
     assert "use --change-dlq with a new --checkpoint-path" in message
     assert writer == "delta-spark" or not path.exists()
     assert not Path(path, "_delta_log").exists()
-    shutil.rmtree(path, ignore_errors=True)  # tasks of Spark's own writer may have left files there
+    shutil.rmtree(path, ignore_errors=True)  # tasks of Spark's own writer may have left files
     cured = change_path(lake, "checkpoint_path", tmp_path / "new-checkpoint")
     cured.ingest(change_dlq=True)
     assert_complete(cured, 300 + 10 * len(BAD))
 
 
-# 3. Files that go away
+# 3. Files that are deleted
 
 
 @pytest.fixture
 def audit(lake: Lake, capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[int, str]]:
-    """``bronze audit``: its exit code, and what it says on standard error."""
+    """Run ``bronze audit``; return its exit code and its standard error."""
 
     def run() -> tuple[int, str]:
         code = main(["audit", *list_flags(lake.configure(AuditConfig))])
@@ -135,8 +135,8 @@ def audit(lake: Lake, capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[
 def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bronze, audit, topic: Topic, lake: Lake):
     topic.produce(make_events(60) + BAD)
     lake.ingest(max_offsets_per_trigger=20)
-    lake.spark.conf.set("spark.sql.files.ignoreMissingFiles", "true")  # as a cluster's defaults may have it
-    lost = sorted(Path(lake.config.output_path).rglob("part-*.parquet"))[-1]  # of the newest batch
+    lake.spark.conf.set("spark.sql.files.ignoreMissingFiles", "true")  # a setting that a cluster may have by default
+    lost = sorted(Path(lake.config.output_path).rglob("part-*.parquet"))[-1]  # a file of the newest batch
     lost.unlink()
     topic.produce(make_events(60))
     for command in (audit, bronze):

@@ -1,4 +1,4 @@
-"""The audit proves that each record is there once, explains every gap, and names what is missing or doubled."""
+"""The audit proves that each record is in the tables once, explains every gap, and names missing and duplicate ones."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ def test_what_retention_passes_later_stays_explained(topic: Topic, lake: Lake):
 
 
 def test_a_row_that_is_gone_is_found_after_retention_too(topic: Topic, lake: Lake):
-    """Which offset it had cannot be told among those without a row; that there was a record can."""
+    """It is unknown which of the offsets without a row held the record, but it is known that one of them did."""
     produce_transaction(topic, make_events(4), 0, commit=True)
     topic.produce(make_events(5), partition=0)
     lake.ingest()
@@ -122,12 +122,12 @@ def test_a_row_that_is_gone_is_found_after_retention_too(topic: Topic, lake: Lak
     delete_records(topic, 0, before=10)
     report = audit(lake)
     assert (report.partitions[0].removed, report.partitions[0].removed_records) == ([(4, 4), (7, 7)], 1)
-    assert "1 records that were committed and are in no table any more: 4, 7" in report.to_text()
+    assert "1 records that were committed and are no longer in any table: 4, 7" in report.to_text()
     assert "NOT complete: 1 offsets" in report.verdict
 
 
 def test_an_invalid_row_of_bronze_with_a_dlq_row_is_no_replay(topic: Topic, lake: Lake, bronze_log):
-    """As two writers with different DLQs left it in an older version."""
+    """The state that two writers with different DLQs could leave behind in an older version."""
     topic.produce([make_event(1), b"bro\xffken", make_event(2)], partition=0)
     lake.ingest()
     other = replace(lake, config=replace(lake.config, dlq_path="", output_path=lake.config.output_path + "-o"))
@@ -143,7 +143,7 @@ def test_an_invalid_row_of_bronze_with_a_dlq_row_is_no_replay(topic: Topic, lake
 def test_a_compacted_topic_is_explained(make_topic, lake: Lake):
     settings = {"cleanup.policy": "compact,delete", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
     compacted = make_topic(1, **settings, **{"max.compaction.lag.ms": "100"})
-    for number in range(3):  # the same seven keys in each
+    for number in range(3):  # each has the same seven keys
         compacted.produce(make_events(14, first=number * 14), partition=0)
         time.sleep(0.3)
     wait_until(lambda: is_compacted(compacted, before=20))
@@ -157,7 +157,7 @@ def test_a_compacted_topic_is_explained(make_topic, lake: Lake):
 
 
 def is_compacted(topic: Topic, before: int) -> bool:
-    """Whether some of the first records are gone; a record of its own rolls the segment."""
+    """Whether some of the first records are gone; produces one more record, which rolls the segment."""
     topic.produce([make_event()], partition=0)
     time.sleep(1)
     return count_first(topic, before) < before

@@ -1,4 +1,4 @@
-"""A backfill adds what the tables lack of a range, once, whoever commits before it, and says what it cannot add."""
+"""A backfill adds the missing records of a range once, even if others commit first, and says what it cannot add."""
 
 import json
 import signal
@@ -221,7 +221,7 @@ def test_records_that_kafka_deletes_after_the_plan_end_it_with_exit_code_3(topic
 
 
 def drop_commit_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Appends as Delta has them by itself: blind, none conflicts with another."""
+    """Blind appends, as Delta makes them by default: they do not conflict with one another."""
     monkeypatch.setattr(OwnTable, "check_unchanged", lambda table: None)
     monkeypatch.setattr(own_table, "Transaction", lambda app_id, n: Transaction(f"{app_id}-{uuid4()}", n))
 
@@ -230,7 +230,7 @@ def drop_commit_rule(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_commits_second_adds_nothing_twice_by_the_commit_rule_alone(
     topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, has_rule: bool, first: str
 ):
-    """Both have written the same records when the first one commits, in either order."""
+    """Both have written the same records before the first one commits; either one may be the first."""
     fill(topic)
     topic.produce([b"{", None], partition=0)
     lake.ingest(starting_offsets="latest")
@@ -251,7 +251,7 @@ def test_who_commits_second_adds_nothing_twice_by_the_commit_rule_alone(
 def test_what_the_winner_of_a_race_appended_is_left_out_of_all_later_batches_too(
     topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, first: str
 ):
-    """The winner appends all records while the other is about to commit the first of many batches."""
+    """The winner appends all records when the other one is about to commit the first of many batches."""
     fill(topic)
     lake.ingest(starting_offsets="latest")
     other = replace(lake, config=replace(lake.config, checkpoint_path=lake.config.checkpoint_path + "-2"))

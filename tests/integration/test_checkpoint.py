@@ -1,4 +1,4 @@
-"""``bronze checkpoint`` says what a checkpoint holds, and how to go on where it is damaged or of other tables."""
+"""``bronze checkpoint`` shows a checkpoint, and how to continue if it is damaged or belongs to other tables."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.topic import Topic
 
 @pytest.fixture
 def checkpoint(lake: Lake, capsys: pytest.CaptureFixture[str]):
-    """The command on the lake's checkpoint: its exit code and all that it says."""
+    """Run the command on the lake's checkpoint; return its exit code and its output."""
 
     def run(**changes: str) -> tuple[int, str]:
         names = ("kafka_topic", "checkpoint_path", "output_path", "dlq_path")
@@ -25,7 +25,7 @@ def checkpoint(lake: Lake, capsys: pytest.CaptureFixture[str]):
 
 
 def read_row(shown: str, partition: int) -> list[str]:
-    """Partition, began at, next batch starts at, planned to, in the tables from there."""
+    """Partition, began at, next batch starts at, planned to, already in the tables."""
     (row,) = [line.split() for line in shown.splitlines() if line.strip().startswith(f"{partition} ")]
     return row
 

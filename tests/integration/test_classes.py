@@ -1,4 +1,4 @@
-"""The classes that the JVM keeps for fast starts: a start uses them, and does without where it cannot."""
+"""The archived classes for fast starts: a JVM uses them, and starts without them if it cannot."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from sandbox.jvm import LIGHT
 from tests.support.commands import run_command
 
-ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # of make fast-start
+ARCHIVE = Path(sys.prefix, "spark-classes.jsa")  # the archive of make fast-start
 
 
 def start_spark(archive: Path, sharing: str, options: str = LIGHT) -> CompletedProcess[str]:

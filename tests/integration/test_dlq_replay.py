@@ -1,4 +1,4 @@
-"""Records of the DLQ that are valid by now get into bronze once, as ingestion would have written them."""
+"""DLQ records that are now valid are appended to bronze once, as the ingestion would have written them."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ STILL_BAD = [None, b"", b"\xff\xfe", b"{", make_event(tenant_id=""), make_event(
 
 @dataclass(frozen=True)
 class Waiting:
-    """Two tables; the DLQ holds what a stricter schema would have left there."""
+    """Two tables; the DLQ holds records that a stricter schema would have refused."""
 
     spark: SparkSession
     output_path: str
@@ -107,7 +107,7 @@ def test_the_report_says_why_the_others_still_fail(waiting: Waiting):
     waiting.fill(STILL_BAD + [b'{"a": 1', b"[", b"\xff"])
     report = waiting.replay()
     found = {(row["error type"], row["records"]) for _, row in report.details.iterrows()}
-    assert ("invalid_utf8", 2) in found  # bytes 0 and 0 of other values: one detail
+    assert ("invalid_utf8", 2) in found  # byte 0 of different values: the same detail
     assert report.details["records"].sum() == 9
     assert "9 still fail and stay open" in report.to_text()
     assert "Expected `int | null`, got `str` - at `$.response.status_code`" in report.to_text()
@@ -160,7 +160,7 @@ def test_a_position_that_the_dlq_has_twice_is_replayed_once(waiting: Waiting):
 
 
 def test_replayed_rows_are_those_that_ingestion_writes(topic: Topic, lake: Lake, tmp_path: Path):
-    """The records of an ingestion, laid into a DLQ, come out of a replay as ingestion wrote them."""
+    """Records that are put into a DLQ and replayed become the same rows as from an ingestion."""
     topic.produce(make_events(30))
     lake.ingest()
     other = Waiting(
@@ -200,7 +200,7 @@ def test_a_replay_is_later_than_the_dlq_of_a_clock_that_was_ahead(waiting: Waiti
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
-    """Do something just before a replay's commit of that number."""
+    """Do something just before the replay's commit with that number."""
     commit, seen = OwnTable.commit, []
 
     def act_then_commit(table: OwnTable, *arguments: Any) -> None:
@@ -251,7 +251,7 @@ def test_a_stream_that_commits_during_a_replay_and_a_restart_from_scratch_double
 
 
 def mend_dlq(lake: Lake) -> None:
-    """Let the values in the DLQ be valid ones, as if the schema had changed."""
+    """Make the values in the DLQ valid, as if the schema had changed."""
     value = make_event(99).decode().replace("'", "")
     lake.spark.sql(f"UPDATE delta.`{lake.config.dlq_path}` SET _raw_bytes = CAST('{value}' AS BINARY)").collect()
 
@@ -267,7 +267,7 @@ def test_missing_tables_are_named(waiting: Waiting, tmp_path: Path):
         )
 
 
-# A schema change: `response.status_code` was an int and comes as a string now.
+# A schema change: `response.status_code` was an int and is a string now.
 
 CHANGED = 1_000
 
@@ -288,14 +288,14 @@ def test_after_a_schema_change_the_dlq_is_replayed_and_the_audit_is_complete(top
     assert done.stdout.splitlines()[-1] == "[0, 0, 0]", done.stderr
     assert "1,000 records were replayed in 1 batches; 4 still fail and stay open" in done.stdout
     assert "0 records were replayed in 0 batches; 4 still fail and stay open" in done.stdout
-    assert "(1,050 in bronze, 1,004 in the DLQ of which 1,000 are replayed); lag 0" in done.stdout
+    assert "(1,050 in bronze, 1,004 in the DLQ, of which 1,000 have been replayed); lag 0" in done.stdout
     codes = lake.bronze.groupBy("response.status_code").count().collect()
     assert {row[0]: row[1] for row in codes} == {"200": 250} | {str(200 + n): 200 for n in range(1, 5)}
     found = lake.bronze.select("_kafka_partition", "_kafka_offset")
     assert (found.count(), found.distinct().count()) == (50 + CHANGED, 50 + CHANGED)
 
 
-# The inspection.
+# The inspection of the DLQ.
 
 
 def test_counts_and_details_tell_open_from_replayed(waiting: Waiting):
@@ -354,7 +354,7 @@ def test_drift_is_counted_in_both_tables(waiting: Waiting):
     waiting.replay()
     waiting.fill([make_event(n, response={"status_code": "200"}, region="us") for n in range(3)] + [b"\xff"], first=10)
     frame = dlq.report_drift(waiting.spark, waiting.configure(InspectConfig)).set_index("field")
-    assert list(frame.columns) == ["the schema has", "came as", "of 8 in the DLQ", "of 4 in bronze", "example"]
+    assert list(frame.columns) == ["type in the schema", "type found", "of 8 in the DLQ", "of 4 in bronze", "example"]
     assert frame.loc["region"].tolist() == ["no such field", "string", 7, 4, '"eu"']
     assert frame.loc["response.status_code"].tolist() == ["int", "string", 3, 0, '"200"']
     assert frame.loc["(the whole value)"].tolist() == ["a JSON object", "anything else", 1, 0, ""]

@@ -1,4 +1,4 @@
-"""What producers sent more than once is counted, and can be read once."""
+"""Records that producers sent more than once are counted, and a query returns each event once."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from tests.support.lake import Lake
 from tests.support.topic import Topic
 
 COLUMNS = ["records", "distinct", "surplus", "with other values"]
-# In the documentation: bronze, each event once, as it came first.
+# Bronze with each event once: the row that was ingested first.
 WITHOUT_DUPLICATES = """
 SELECT * EXCEPT (copy) FROM (
   SELECT *, row_number() OVER (
@@ -31,7 +31,7 @@ def test_records_that_share_an_event_id_or_all_of_their_value_are_counted(topic:
     any_lake.ingest()
     found = count(any_lake)
     assert found.columns.to_list() == COLUMNS
-    # Events 0, 1 and 2 came three, two and two times; event 7 twice, with two values.
+    # Events 0, 1 and 2 were sent three, two and two times; event 7 twice, with different values.
     assert found.loc["_row_hash"].to_list() == [7, 3, 4, 0]
     assert found.loc["event_id"].to_list() == [9, 4, 5, 1]
     assert summarize(found) == {"sharing event_id": 9, "sharing _row_hash": 7}

@@ -1,4 +1,4 @@
-"""Every record of a real topic is once in bronze or once in the DLQ, with either writer and either trigger."""
+"""Every record of a real topic is in bronze once or in the DLQ once, with either writer and either trigger."""
 
 import json
 import os
@@ -250,7 +250,7 @@ def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lak
 def test_a_large_backlog_says_how_much_is_left_and_one_batch_nothing(
     topic: Topic, any_lake: Lake, bronze_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    """At each look, a second apart, instead of every ten seconds."""
+    """Log at every check, once a second, instead of every ten seconds."""
     monkeypatch.setattr(progress, "_INTERVAL", 0)
     topic.produce(make_events(400))
     assert any_lake.ingest(max_offsets_per_trigger=20).batch_count >= 20

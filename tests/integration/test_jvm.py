@@ -1,4 +1,4 @@
-"""One JVM for the Sparks of a command, as ``make demo`` runs its notebooks: each has a context of its own in it."""
+"""One JVM for the Spark sessions of a command, as in ``make demo``: each session has its own context."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ spark = SparkSession.active()
 print("JVM", spark._jvm.java.lang.ProcessHandle.current().pid(), spark.sparkContext.applicationId)
 spark.stop()
 """
-# Traps a signal as an ingestion does, and then still needs the JVM.
+# Handles a signal, as an ingestion does, and still needs the JVM afterwards.
 _TRAP = """
 import signal, sys
 from pyspark.java_gateway import launch_gateway
@@ -66,7 +66,7 @@ def test_a_signal_is_the_commands_which_has_its_jvm_until_it_ends(number: signal
     command = [*ON_ONE_JVM, sys.executable, "-c", _TRAP, str(int(number))]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     wait_until((tmp_path / "started").exists)
-    # A terminal sends an interrupt to all, a supervisor SIGTERM to the first.
+    # A terminal sends an interrupt to all processes, a supervisor SIGTERM to the first.
     send = os.killpg if number == signal.SIGINT else os.kill
     send(process.pid, number)
     assert (process.communicate(timeout=60)[0], process.returncode) == ("5\n", 0)

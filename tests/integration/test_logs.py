@@ -1,4 +1,4 @@
-"""The log of a table of several writers: short to open, kept as long as its owner says, cleaned by maintain alone."""
+"""The log of a table with several writers: fast to open, kept as long as configured, cleaned by maintain only."""
 
 import json
 import time
@@ -33,7 +33,7 @@ from tests.support.delta_log import (
 SPELLINGS = ["365 days", "interval 365 days", "INTERVAL 365 DAYS"]
 
 
-# Short, so that few commits show it; tables of ours have 100.
+# Short, so that a few commits suffice; our tables have 100.
 INTERVAL = {"delta.checkpointInterval": "10"}
 
 
@@ -80,7 +80,7 @@ def test_a_stale_checksum_of_earlier_versions_is_gone_once_a_writer_opens_the_ta
 
 
 def add_and_remove_file(path: str, days: float) -> None:
-    """Commit a file, and that it was removed days ago."""
+    """Commit a file, and then its removal, dated days ago."""
     values = {"_event_date": "2026-01-31", "_event_hour": "22"}
     file = {"path": "old.parquet", "partitionValues": values, "size": 4, "dataChange": True}
     removed = {**file, "deletionTimestamp": int((time.time() - days * DAY) * 1000), "extendedFileMetadata": True}
@@ -146,7 +146,7 @@ def test_the_newest_commit_of_ours_and_all_after_it_stay_however_old(spark: Spar
 
 @pytest.mark.parametrize("owner", ["the product", "false", "true", "nobody"])
 def test_a_log_that_its_owner_keeps_is_left_alone(spark: SparkSession, old: str, owner: str):
-    """Of a table of the product, false means that maintain cleans; of any other, that nobody does."""
+    """In a table of the product, false means that only maintain cleans the log; in others, that nothing does."""
     if owner != "the product":
         spark.sql(f"ALTER TABLE delta.`{old}` UNSET TBLPROPERTIES ('bronze.logCleanedBy')")
     if owner == "nobody":

@@ -1,4 +1,4 @@
-"""Maintenance changes no row and deletes nothing unasked."""
+"""Maintenance does not change any row, and deletes nothing unless requested."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,14 +22,14 @@ def count_parts(lake: Lake, condition: str) -> int:
 
 
 def make_old(lake: Lake, days: int) -> None:
-    """Let the DLQ's records be as if they had come days ago."""
+    """Make the DLQ's records look as if they had been ingested days ago."""
     earlier = {"_ingested_at": F.col("_ingested_at") - F.expr(f"INTERVAL {days} DAYS")}
     old = lake.dlq.withColumns(earlier).withColumn("_dlq_date", F.to_date("_ingested_at"))
     old.write.format("delta").mode("overwrite").save(lake.config.dlq_path)
 
 
 def add_replayed(lake: Lake, count: int) -> None:
-    """Append the bronze rows that a replay of the DLQ's first records would."""
+    """Append the bronze rows that a replay of the DLQ's first records would append."""
     rows = lake.dlq.orderBy("_kafka_offset").limit(count).select("_kafka_topic", "_kafka_partition", "_kafka_offset")
     model = lake.bronze.limit(1).drop(*rows.columns).withColumn("_ingested_at", F.current_timestamp())
     rows.crossJoin(model).select(lake.bronze.columns).write.format("delta").mode("append").save(lake.config.output_path)
@@ -74,7 +74,7 @@ def test_vacuum_keeps_what_the_table_s_own_setting_keeps(topic: Topic, lake: Lak
 def test_replayed_dlq_records_stay_however_old_also_where_their_deletion_is_asked_for(
     topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture
 ):
-    """The option was there in the last release."""
+    """The last release had this option."""
     topic.produce(make_events(3) + BAD, partition=0)
     lake.ingest()
     make_old(lake, days=10)

@@ -1,4 +1,4 @@
-"""Every command works on paths that hold signs which a shell, SQL, Hadoop's globs or a URI give a meaning."""
+"""Every command works on paths with characters that are special in a shell, SQL, Hadoop's globs or a URI."""
 
 import json
 import os
@@ -28,10 +28,10 @@ ODD = """o [x] {a,b} *? `q`` ${HOME} ${spark:x} '"' $1 #;=,@!&|<>~^+ 100% ü (é
 
 @pytest.fixture
 def odd_lake(any_lake: Lake, topic: Topic, tmp_path: Path) -> Lake:
-    """A lake on an odd path that was ingested into twice."""
+    """A lake on an odd path, after two ingestions."""
     names = ("output_path", "dlq_path", "checkpoint_path")
     paths = {name: str(tmp_path / ODD / f"{name} {ODD}") for name in names}
-    paths["checkpoint_path"] += r"\d\\"  # only the library that reads tables takes no backslash
+    paths["checkpoint_path"] += r"\d\\"  # only the library that reads tables does not support a backslash
     lake = replace(any_lake, config=replace(any_lake.config, **paths))
     for number in range(2):
         topic.produce([*make_events(3, 3 * number), b"broken"], 0)

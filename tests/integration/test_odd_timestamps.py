@@ -1,4 +1,4 @@
-"""Records whose Kafka timestamps no clock could mean, on a real topic: ingested, measured, backfilled as any others."""
+"""Records with implausible Kafka timestamps on a real topic: ingested, measured and backfilled like any others."""
 
 import json
 import math
@@ -33,7 +33,7 @@ HOUR = 3_600_000
 YEAR_2300, YEAR_10000, YEAR_58872 = 10_413_792_000_000, 253_402_300_800_000, 1_796_083_200_000_000
 SECONDS = 1_796_083_200
 ODD = [1, 1_000_000, SECONDS, YEAR_10000, YEAR_58872]
-# One of each kind, where each takes seconds.
+# One of each kind, for tests in which each takes seconds.
 each_kind = pytest.mark.parametrize("odd", [SECONDS, YEAR_58872])
 
 
@@ -42,7 +42,7 @@ def now() -> int:
 
 
 def produce_at(topic: Topic, *timestamps: int, partition: int = 0, value: bytes | None = None) -> None:
-    """A record of each timestamp, in milliseconds; valid ones, unless a value is given."""
+    """Produce a record with each timestamp, in milliseconds; the records are valid unless a value is given."""
     producer = Producer({"bootstrap.servers": topic.brokers})
     for timestamp in timestamps:
         event = make_event(timestamp % 1000, event_timestamp=f"{datetime.now(UTC).isoformat()}")
@@ -52,7 +52,7 @@ def produce_at(topic: Topic, *timestamps: int, partition: int = 0, value: bytes 
 
 @pytest.fixture
 def topic(make_topic: Callable[..., Topic]) -> Topic:
-    """One that takes any timestamp, and keeps records for a day."""
+    """A topic that accepts any timestamp, and keeps records for a day."""
     limits = {f"message.timestamp.{side}.max.ms": str(2**63 - 1) for side in ("before", "after")}
     return make_topic(1, **limits, **{"retention.ms": str(24 * HOUR)})
 
@@ -92,7 +92,7 @@ def test_one_odd_record_changes_no_figure_of_the_status(topic: Topic, lake: Lake
 
 @each_kind
 def test_an_odd_record_alone_in_its_file_hides_no_age(topic: Topic, lake: Lake, odd: int):
-    """One in the DLQ, whose batch has others in bronze; and a file of an earlier batch that says more."""
+    """One record in the DLQ, whose batch has others in bronze; and a file of an earlier batch with a later time."""
     produce_at(topic, now() - 2 * HOUR)
     lake.ingest()
     produce_at(topic, now() - 3 * HOUR)
@@ -129,7 +129,7 @@ def test_the_newest_record_s_age_is_known_where_no_file_has_a_statistic_of_it(to
 
 
 def remove_statistics(file: Path) -> None:
-    """As of a writer that collects none."""
+    """As if a writer had not collected any."""
     actions = [json.loads(line) for line in file.read_text().splitlines()]
     for action in actions:
         if "add" in action:
@@ -139,7 +139,7 @@ def remove_statistics(file: Path) -> None:
 
 
 def test_the_next_unread_record_alone_is_not_blind(topic: Topic, lake: Lake):
-    """The records before it say about when it came."""
+    """The records before it show roughly when it was produced."""
     produce_at(topic, now() - 4 * HOUR)
     lake.ingest()
     produce_at(topic, 1)
@@ -177,7 +177,7 @@ def test_maintenance_leaves_tables_with_odd_timestamps_readable(topic: Topic, la
 
 
 def plan(lake: Lake, **times: Any) -> tuple[list[tuple[int, int]], list[str]]:
-    """What a dry run would add, and why Kafka may not hold all of it."""
+    """The offsets that a dry run would add, and why Kafka may not hold all of them."""
     config = lake.configure(BackfillConfig, max_offsets_per_trigger=1000, checkpoint_path="", dry_run=True, **times)
     found = run_backfill(config, lake.spark).plan
     return [(p.first, p.end) for p in found.partitions], found.outside
@@ -189,7 +189,7 @@ def at(hours_ago: float) -> str:
 
 @each_kind
 def test_a_backfill_by_time_has_the_records_of_that_time(topic: Topic, lake: Lake, odd: int):
-    """Offsets 0 to 9, one each hour; the odd one is offset 2."""
+    """Offsets 0 to 9, one per hour; offset 2 is the odd one."""
     hours = [now() - hour * HOUR for hour in range(9, 0, -1)]
     produce_at(topic, *hours[:2], odd, *hours[2:])
     assert plan(lake, start_timestamp=at(7.5), end_timestamp=at(3.5)) in (([(2, 7)], []), ([(3, 7)], []))
@@ -228,7 +228,7 @@ def test_a_topic_of_odd_timestamps_alone_is_backfilled_whole(topic: Topic, lake:
 
 @each_kind
 def test_an_event_that_only_its_kafka_timestamp_made_invalid_is_replayed(topic: Topic, lake: Lake, odd: int):
-    """As earlier releases left it: no event of now is a day after 1970."""
+    """The state that earlier releases left behind: a current event is more than a day after 1970."""
     produce_at(topic, odd)
     lake.ingest()
     write_deltalake(lake.config.dlq_path, make_waiting(lake, odd), mode="append")

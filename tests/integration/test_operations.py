@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md work, in the order in which they stand there."""
+"""The commands of docs/operations.md work in the order of the page."""
 
 import os
 import re
@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def shell(kafka: KafkaSandbox, tmp_path_factory: pytest.TempPathFactory):
-    """A function that runs shell commands in a folder of its own, on a topic that holds sample events."""
+    """A function that runs shell commands in a separate folder, on a topic that holds sample events."""
     folder, topic = tmp_path_factory.mktemp("operations"), "operations"
     produce(kafka.brokers, topic, 2_000, 0.05)
     definitions = BLOCKS[0].replace("127.0.0.1:9092", kafka.brokers).replace("api-usage-events.v1", topic)

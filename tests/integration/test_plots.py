@@ -16,7 +16,7 @@ START = datetime(2026, 11, 26, 8, 2, 6, tzinfo=UTC)
 
 
 def make_rows(spark: SparkSession, batches: list[datetime], **changes: Any) -> DataFrame:
-    """Three valid records and an invalid one of each batch."""
+    """Three valid records and an invalid one per batch."""
     row = {"_kafka_partition": 0, "_event_date": date(2026, 11, 26), "_event_hour": 8, **changes}
     names = ("_kafka_partition", "_event_date", "_event_hour")
     rows = [

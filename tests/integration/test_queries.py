@@ -1,4 +1,4 @@
-"""The queries of docs/operations.md read each event once, whatever a producer sent twice."""
+"""The queries of docs/operations.md return each event once, even if a producer sent it twice."""
 
 import re
 
@@ -15,7 +15,7 @@ EVENT = make_event(0)
 
 @pytest.fixture
 def queries(topic: Topic, lake: Lake) -> list[str]:
-    """The queries on a table with four events, one of them sent three times: twice as it was, once with other bytes."""
+    """The queries on a table with four events, one of them sent three times: twice unchanged, once with other bytes."""
     topic.produce([EVENT, make_event(1), EVENT, EVENT + b" ", make_event(2), make_event(3), b"{}"])
     lake.ingest()
     return [query.replace("/lake/bronze/api_usage_events", lake.config.output_path) for query in QUERIES]

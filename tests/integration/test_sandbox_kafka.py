@@ -34,7 +34,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSandbox]:
 
 @pytest.fixture(autouse=True)
 def environment(sandbox: KafkaSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands without flags mean this module's broker; what a test ended is up again for the next."""
+    """Commands without flags use this module's broker; if a test stopped it, it is started again for the next one."""
     sandbox.start()
     monkeypatch.setenv("SANDBOX_DATA_DIR", str(sandbox.data_dir))
     monkeypatch.setenv("SANDBOX_PORT", str(sandbox.port))

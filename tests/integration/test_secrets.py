@@ -1,4 +1,4 @@
-"""A secret is nowhere but in its file: not in a message, a log, a plan, a checkpoint or a table."""
+"""A secret is only in its file: not in a message, a log, a plan, a checkpoint or a table."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from tests.support.commands import run_command
 from tests.support.events import make_events
 from tests.support.topic import Topic
 
-SECRET = "c4nary"  # part of each
+SECRET = "c4nary"  # part of each secret
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 SASL = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config="
 OAUTH = (
@@ -71,7 +71,7 @@ basic.auth.user.info=u:{SECRET}
 
 @dataclass
 class Said:
-    """What the process printed, and the folder with all that it wrote."""
+    """The output of the process, and the folder with all files that it wrote."""
 
     process: subprocess.CompletedProcess[str]
     folder: Path

@@ -1,6 +1,6 @@
 """spark-submit of the entrypoint from a plain checkout, with --packages: on local[2] and on a standalone cluster.
 
-spark-submit puts what the driver's Python prints, on whichever stream, on standard output.
+spark-submit prints the output of the driver's Python, from both streams, on standard output.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ from tests.support.lake import Lake
 from tests.support.paths import ROOT
 from tests.support.topic import Topic
 
-# An interpreter of the same version that has none of our packages, as a cluster's nodes have it.
+# An interpreter of the same version without our packages, as on the nodes of a cluster.
 BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
@@ -70,7 +70,7 @@ def test_wrong_arguments_end_spark_submit_with_exit_2(lake: Lake):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cluster of one worker with two cores; its master's URL."""
+    """The URL of the master of a cluster with one worker and two cores."""
     with run_cluster(tmp_path_factory.mktemp("cluster")) as url:
         yield url
 
@@ -79,7 +79,7 @@ BARE_EXECUTORS = {"PYSPARK_PYTHON": BARE_PYTHON, "PYSPARK_DRIVER_PYTHON": sys.ex
 
 
 def test_executors_without_packages_get_them_from_the_archive(cluster: str, topic: Topic, lake: Lake):
-    lake = replace(lake, config=replace(lake.config, writer="delta-spark"))  # the one for a cluster's file system
+    lake = replace(lake, config=replace(lake.config, writer="delta-spark"))  # the writer for a cluster's file system
     archive = run_command("make", "env-archive", timeout=300)
     assert archive.returncode == 0, archive.stderr
     topic.produce(make_events(30) + BAD)

@@ -1,4 +1,4 @@
-"""What a run opens: Kafka is asked by one client, its properties are read once, and the tables are looked up by one."""
+"""A run opens one Kafka client, reads its properties once, and uses one look-up for the tables."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tests.support.topic import Topic
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many clients, property files and look-ups were opened."""
+    """The number of clients, property files and look-ups that were opened."""
     counts: Counter[str] = Counter()
 
     def count(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

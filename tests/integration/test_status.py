@@ -1,4 +1,4 @@
-"""The status of real tables beside a real Kafka: what is measured is what was produced and ingested."""
+"""The status of real tables and a real Kafka: the measured values match the records produced and ingested."""
 
 import json
 import math

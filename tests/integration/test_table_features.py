@@ -1,4 +1,4 @@
-"""Every table property and feature that Delta knows: which writer takes the table, and what readers then see."""
+"""Every table property and feature that Delta knows: which writer is chosen, and what readers see afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from tests.support.lake import Lake
 from tests.support.topic import Topic
 
 DIRECT = {name for name, row in PROPERTIES.items() if row.writer == "direct"}
-# What Delta or an owner cannot set by itself: details of features that the direct writer leaves to delta-spark.
+# Properties that cannot be set alone: details of features that the direct writer leaves to delta-spark.
 NOT_SET = {
     "delta.columnMapping.maxColumnId",
     "delta.coordinatedCommits.commitCoordinatorConf-preview",
@@ -50,7 +50,7 @@ OTHER_VALUES = {
     "delta.randomPrefixLength": "3",
     "delta.requireCheckpointProtectionBeforeVersion": "1",
 }
-# Properties that are taken with others only, or with other values than true.
+# Properties that Delta accepts only together with others, or only with values other than true.
 ICEBERG = {"delta.columnMapping.mode": "name", "delta.enableIcebergCompatV2": "true"}
 TOGETHER = {
     "delta.checkpointPolicy": {"delta.checkpointPolicy": "v2"},
@@ -64,7 +64,7 @@ TOGETHER = {
     "delta.universalFormat.enabledFormats": ICEBERG | {"delta.universalFormat.enabledFormats": "iceberg"},
     "delta.setTransactionRetentionDuration": {"delta.setTransactionRetentionDuration": "interval 30 days"},
 }
-# Delta makes no such tables of ours, or with classes or a catalog that are not here.
+# Delta cannot turn our tables into such tables, or needs classes or a catalog that the tests do not have.
 NOT_CREATED = {
     "delta.enableIcebergCompatV1",
     "delta.coordinatedCommits.commitCoordinator-preview",
@@ -76,7 +76,7 @@ NOT_CREATED = {
 
 
 def get_direct_settings() -> dict[str, str]:
-    """The properties with which the direct writer is right, as an owner may set them."""
+    """The properties that the direct writer supports, as an owner may set them."""
     return {name: OTHER_VALUES.get(name) or guess_value(name) for name in sorted(DIRECT - NOT_SET)}
 
 
@@ -86,7 +86,7 @@ def guess_value(name: str) -> str:
 
 @contextmanager
 def session_defaults(spark: SparkSession, properties: Mapping[str, str]) -> Iterator[None]:
-    """What a session gives each new table."""
+    """The properties that a session gives each new table."""
     keys = {f"spark.databricks.delta.properties.defaults.{k.removeprefix('delta.')}": v for k, v in properties.items()}
     for key, value in keys.items():
         spark.conf.set(key, value)
@@ -126,7 +126,7 @@ def to_tuples(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def assert_once(lake: Lake, valid: int, invalid: int, with_deltalake: bool = True) -> None:
-    """Each record is once in one of the tables, for each reader."""
+    """Each reader finds each record once, in one of the tables."""
     paths = (lake.config.output_path, lake.config.dlq_path)
     bronze, dlq = (read_rows(lake, path, with_deltalake) for path in paths)
     assert (len(bronze), len(dlq)) == (valid, invalid)
@@ -134,7 +134,7 @@ def assert_once(lake: Lake, valid: int, invalid: int, with_deltalake: bool = Tru
 
 
 def list_registered_properties(spark: SparkSession) -> list[str]:
-    """The table properties that Delta takes, and other names that it knows of them."""
+    """The table properties that Delta accepts, and their alternative names."""
     jvm: Any = spark._jvm
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
     configs = jvm.java.lang.Class.forName("org.apache.spark.sql.delta.DeltaConfigs$", True, loader)
@@ -187,7 +187,7 @@ def test_appends_of_the_direct_writer_are_right_with_all_properties_that_allow_i
 def test_tables_made_with_all_properties_that_allow_it_get_the_direct_writer_and_lose_nothing(
     topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture
 ):
-    """Then a checkpoint of the log without statistics, and a look-up of all records by what is left of them."""
+    """Then write a checkpoint of the log without statistics, and look up all records without them."""
     topic.produce(make_events(20) + BAD)
     with session_defaults(lake.spark, get_direct_settings()):
         lake.ingest()
@@ -218,7 +218,7 @@ def test_manifests_and_files_are_what_a_table_asks_for_after_a_batch(topic: Topi
 
 
 def test_tables_with_what_delta_spark_alone_serves_are_ingested_into(topic: Topic, lake: Lake):
-    """All that a session can give a new table at once; then all is looked up without a checkpoint."""
+    """All properties that a session can give a new table together; then look up all records without a checkpoint."""
     served = {name for name, row in PROPERTIES.items() if row.writer == "delta-spark"}
     asked = dict.fromkeys(served - set(TOGETHER) - NOT_CREATED, "true") | TOGETHER["delta.checkpointPolicy"]
     topic.produce(make_events(20) + BAD)
@@ -227,7 +227,7 @@ def test_tables_with_what_delta_spark_alone_serves_are_ingested_into(topic: Topi
     topic.produce(make_events(5, first=20))
     lake.ingest(checkpoint_path=f"{lake.config.checkpoint_path}-new")
     assert asked.items() <= DeltaTable(lake.config.output_path).metadata().configuration.items()
-    assert_once(lake, 25, len(BAD), with_deltalake=False)  # it cannot read all of them
+    assert_once(lake, 25, len(BAD), with_deltalake=False)  # deltalake cannot read all of them
 
 
 def test_a_table_that_deltalake_cannot_open_is_ingested_into(topic: Topic, lake: Lake):

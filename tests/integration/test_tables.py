@@ -1,4 +1,4 @@
-"""delta-spark reads, maintains and describes what either writer wrote, and skips files by its statistics."""
+"""delta-spark reads, maintains and describes tables of either writer, and skips files by their statistics."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_delta_spark_optimizes_vacuums_and_describes(topic: Topic, any_lake: Lak
 
 
 def count_scanned_files(rows: DataFrame) -> int:
-    """Files that Spark opens for a query, after partitions and statistics were looked at."""
+    """The files that Spark opens for a query, after pruning by partitions and statistics."""
     rows.sparkSession.conf.set("spark.sql.adaptive.enabled", "false")
     try:
         query = rows.select("event_id")

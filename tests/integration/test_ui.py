@@ -1,4 +1,4 @@
-"""Spark's UI of a local stream: where it is, who reaches it, and what it does not show."""
+"""Spark's UI of a local stream: its address, which hosts can reach it, and what it hides."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def read_address(ingestion: Ingestion) -> str:
 
 
 def list_own_addresses() -> list[str]:
-    """The machine's addresses that others reach; connecting a datagram socket sends nothing."""
+    """The machine's addresses that others can reach; connecting a datagram socket sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect(("192.0.2.1", 9))
         return [probe.getsockname()[0]]
@@ -57,13 +57,13 @@ def can_connect(host: str, port: int) -> bool:
 def test_a_stream_has_a_ui_on_this_machine_that_ends_nothing_and_shows_no_secret(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
 ):
-    """Its batch takes a minute, so that there is a job to end; one of Spark's own settings holds a secret too."""
+    """A stream whose batch takes a minute, so that there is a job to kill; a Spark setting also holds a secret."""
     topic.produce(make_events(5))
     (tmp_path / "kafka.properties").write_text(PROPERTIES)
     config = replace(lake.config, available_now=False, kafka_config=str(tmp_path / "kafka.properties"))
     settings = f"--conf spark.executorEnv.KAFKA_KEYSTORE={SECRET} --conf spark.redaction.regex=billing pyspark-shell"
     with socket.socket() as taken:
-        with suppress(OSError):  # by somebody else
+        with suppress(OSError):  # as somebody else might do
             taken.bind(("127.0.0.1", 4040))
             taken.listen()
         stream = start(config, *SLOW, PYSPARK_SUBMIT_ARGS=settings, SPARK_LOCAL_IP="0.0.0.0").wait_for("Slow: ")
@@ -90,7 +90,7 @@ def test_a_stream_has_a_ui_on_this_machine_that_ends_nothing_and_shows_no_secret
 
 
 def test_a_session_that_is_there_already_is_left_alone(spark: SparkSession, bronze_log: pytest.LogCaptureFixture):
-    """Here one that was made for short runs: it has none."""
+    """Here, a session that was created for short runs, which has no UI."""
     assert get_session(show_ui=True) is spark
     assert spark.sparkContext.uiWebUrl is None
     assert spark.sparkContext.getConf().get("spark.ui.enabled") == "false"

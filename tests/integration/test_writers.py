@@ -1,4 +1,4 @@
-"""What a writer appends, and what it does where others append to or alter the tables at the same time."""
+"""What a writer appends, and what it does if others append to or alter the tables at the same time."""
 
 import time
 from functools import partial
@@ -102,8 +102,8 @@ BOTH = [DirectWriter, SparkWriter]
 @pytest.mark.parametrize("second_writer", BOTH)
 @pytest.mark.parametrize("first_writer", BOTH)
 def test_two_writers_of_the_same_records_write_them_once(topic: Topic, lake: Lake, first_writer, second_writer):
-    """Whatever they are: both looked up before either wrote."""
-    lake.ingest()  # makes the tables
+    """Any two writers: both look up the tables before either one writes."""
+    lake.ingest()  # creates the tables
     topic.produce(make_events(20) + BAD, partition=0)
     paths = (lake.config.output_path, lake.config.dlq_path)
     first, second = first_writer(*paths), second_writer(*paths)
@@ -129,7 +129,7 @@ def test_an_append_of_another_application_is_noticed(topic: Topic, lake: Lake):
 
 @pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])
 def test_a_batch_that_another_process_on_the_checkpoint_wrote_is_left_out(topic: Topic, lake: Lake, make_writer):
-    """Both looked before either wrote; the second finds the batch's number in the tables."""
+    """Both look up the tables before either one writes; the second finds the batch's number in the tables."""
     lake.ingest()
     topic.produce(make_events(20) + BAD, partition=0)
     tables = [lake.config.output_path, lake.config.dlq_path]
@@ -157,7 +157,7 @@ def test_counts_after_a_lost_race_are_those_of_what_was_committed(topic: Topic, 
 def test_a_commit_that_lost_the_race_is_written_again_without_what_the_winner_wrote(
     topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, make_loser
 ):
-    """The version check passes, then another commits: only Delta's own conflict of the transactions is left."""
+    """The version check passes, and then another writer commits: only Delta's own transaction conflict remains."""
     lake.ingest()
     topic.produce(make_events(20) + BAD, partition=0)
     paths = (lake.config.output_path, lake.config.dlq_path)

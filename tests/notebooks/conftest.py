@@ -1,4 +1,4 @@
-"""What all tests of notebooks share: kernels whose Spark starts fast."""
+"""Shared by all notebook tests: kernels whose Spark starts fast."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from tests.support.commands import SHORT_LIVED
 
 @pytest.fixture(autouse=True)
 def short_lived(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels get it from the environment."""
+    """Kernels get the option from the environment."""
     for name, value in SHORT_LIVED.items():
         monkeypatch.setenv(name, value)

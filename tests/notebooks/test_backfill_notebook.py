@@ -1,4 +1,4 @@
-"""The backfill notebook as it is scheduled: it shows the plan, adds what is missing, and records what it did."""
+"""The backfill notebook as it is scheduled: it shows the plan, adds the missing records, and records the result."""
 
 from pathlib import Path
 from typing import Any

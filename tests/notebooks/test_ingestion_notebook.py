@@ -1,4 +1,4 @@
-"""The ingestion notebook as it is scheduled, by papermill, and what it records."""
+"""The ingestion notebook as it is scheduled, with papermill, and its recorded result."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ NOTEBOOK = ROOT / "notebooks" / "ingestion.ipynb"
 
 @pytest.fixture
 def parameters(kafka: KafkaSandbox, tmp_path: Path) -> dict[str, Any]:
-    """The notebook's parameters for a topic and a lake of its own, on the tests' broker."""
+    """The notebook's parameters for a separate topic and lake, on the tests' broker."""
     paths = {name: str(tmp_path / name) for name in ("checkpoint_path", "output_path", "dlq_path")}
     topic = f"notebook-{tmp_path.name}"
     return {**paths, "use_sandbox": False, "kafka_brokers": kafka.brokers, "kafka_topic": topic}
@@ -41,7 +41,7 @@ def run_papermill(*arguments: str, **environment: str) -> subprocess.CompletedPr
 def test_small_and_large_runs_record_what_was_produced_and_nothing_twice(
     parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path
 ):
-    """The small one by papermill's own command, with the production parameter file filled in."""
+    """The small run, with papermill's own command and the production parameter file filled in."""
     produce(kafka.brokers, parameters["kafka_topic"], 200, 0.05)
     production = yaml.safe_load((ROOT / "notebooks" / "params" / "production.yaml").read_text())
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**production, **parameters}))
@@ -59,7 +59,7 @@ def test_small_and_large_runs_record_what_was_produced_and_nothing_twice(
 
 
 def assert_shows_all(executed: Path) -> None:
-    """Its tables and plots are there, and no warnings."""
+    """The notebook shows its tables and plots, and no warnings."""
     outputs = [o for cell in nbformat.read(executed, 4).cells for o in cell.get("outputs", [])]
     kinds = [kind for output in outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") == 4

@@ -1,4 +1,4 @@
-"""The monitoring notebook as it is scheduled: it records what it measured, then fails where an alert fires."""
+"""The monitoring notebook as it is scheduled: it records the measured values, then fails if an alert fires."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The notebooks as CI runs them, and a newcomer: with no change, in a checkout that has no tables and no broker yet."""
+"""The notebooks as CI and a newcomer run them: unchanged, in a checkout without tables and without a broker."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 
 def test_nbmake_runs_all_four_on_a_fresh_sandbox(tmp_path: Path):
-    """Each alone would make its tables; in the order of their names, backfill does so for all. One JVM, as the demo."""
+    """Each notebook alone would create its tables; in alphabetical order, backfill does it. One JVM, as in the demo."""
     (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     environment = {**os.environ, "SANDBOX_PORT": "0", "SANDBOX_DATA_DIR": str(tmp_path / "data" / "sandbox")}

@@ -1,4 +1,4 @@
-"""What a notebook writes, and where, when papermill itself calls it: no sample events unasked, paths as a command's."""
+"""What a notebook writes, and where, under papermill: no unrequested sample events, and paths as for a command."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ from pathlib import Path
 from bronze.notebook.cells import record_result, set_up_notebook
 set_up_notebook()
 ===
-output_path: str = "data/bronze"  # path of the bronze Delta table, created when missing
+output_path: str = "data/bronze"  # path of the bronze Delta table, created by the first ingestion
 ===
 record_result(place=str(Path(output_path).resolve()))
 """
@@ -76,7 +76,7 @@ def test_a_topic_on_the_running_sandbox_is_used_and_not_filled(
 
 @pytest.fixture
 def airflow(tmp_path: Path) -> Path:
-    """Another project, with a project file of its own."""
+    """Another project, with its own project file."""
     (tmp_path / "airflow" / "dags").mkdir(parents=True)
     (tmp_path / "airflow" / "pyproject.toml").write_text('[project]\nname = "airflow"\n')
     return tmp_path / "airflow" / "dags"
@@ -84,7 +84,7 @@ def airflow(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A notebook in a checkout's ``notebooks/`` that says where a relative path is."""
+    """A notebook in a checkout's ``notebooks/`` that records what a relative path resolves to."""
     folder = tmp_path / "checkout" / "notebooks"
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", folder.parent)
@@ -110,7 +110,7 @@ def test_a_relative_path_begins_in_the_folder_that_papermill_is_told(place: Path
 
 
 def test_in_jupyterlab_a_relative_path_begins_at_the_checkout(place: Path, tmp_path: Path):
-    """Its kernels start in the notebook's folder, and so do nbmake's."""
+    """JupyterLab starts kernels in the notebook's folder, and so does nbmake."""
     done = papermill(place, str(tmp_path / "out.ipynb"), "--cwd", str(place.parent), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_result(tmp_path / "out.ipynb")["place"] == str(tmp_path / "checkout" / "data" / "bronze")

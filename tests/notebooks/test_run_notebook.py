@@ -1,4 +1,4 @@
-"""Notebooks run by our own command: a parameter that the notebook does not have fails, and so does a wrong type."""
+"""Notebooks run with our command: it refuses a parameter that the notebook does not have, or that has a wrong type."""
 
 from pathlib import Path
 

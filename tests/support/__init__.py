@@ -1,1 +1,1 @@
-"""What more than one test file uses: one module per purpose. Fixtures are in the ``conftest.py`` files."""
+"""Code that more than one test file uses: one module per purpose. Fixtures are in the ``conftest.py`` files."""

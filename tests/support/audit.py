@@ -15,7 +15,7 @@ def describe(report: AuditReport) -> dict[int, dict[str, list[tuple[int, int]]]]
 
 
 def assert_complete(lake: Lake, records: int) -> None:
-    """Nothing is lost and nothing twice: the audit says so, and as many records are there as were produced."""
+    """Nothing is lost or duplicated: the audit is complete, and the tables have as many records as were produced."""
     report = audit(lake)
     assert report.is_complete, report.to_text()
     assert sum(p.bronze_rows + p.dlq_rows for p in report.partitions) == records

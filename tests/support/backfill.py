@@ -30,13 +30,13 @@ def run_backfill(lake: Lake, **options: Any) -> BackfillResult:
 
 
 def fill(topic: Topic, count: int = 10) -> None:
-    """As many events in each of the three partitions."""
+    """Produce the same number of events to each of the three partitions."""
     for partition in range(3):
         topic.produce(make_events(count, first=partition * count), partition)
 
 
 def let_commit_first(monkeypatch: pytest.MonkeyPatch, winner: Callable[[], Any]) -> None:
-    """Let the winner run between the writing of the next batch and its commit."""
+    """Run the winner between the write and the commit of the next batch."""
     original, waiting = writers.write_batch, [winner]
 
     def write(batch, task):

@@ -1,4 +1,4 @@
-"""What needs no Kafka and no Spark: values, Kafka records as Arrow batches, and Delta tables on disk."""
+"""Builders that need neither Kafka nor Spark: values, Kafka records as Arrow batches, and Delta tables on disk."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ REQUIRED = {"event_id": "e-1", "event_timestamp": EVENT_TIME, "tenant_id": "t-1"
 
 
 def make_fields(**changes: Any) -> dict[str, Any]:
-    """The fields of a valid event; the given ones replace its own."""
+    """The fields of a valid event, some of them replaced."""
     return {**REQUIRED, **changes}
 
 
@@ -59,7 +59,7 @@ def make_records(
     timestamps: Sequence[int | None] | None = None,
     keys: Sequence[bytes | None] | None = None,
 ) -> pa.RecordBatch:
-    """Kafka records as Spark hands them to the tasks; the row hash is 1,000 + the offset."""
+    """Kafka records as Spark passes them to the tasks; the row hash is 1,000 + the offset."""
     count = len(values)
     offsets = list(range(count)) if offsets is None else offsets
     times = pa.array([KAFKA_TIME] * count if timestamps is None else timestamps, pa.int64())

@@ -17,7 +17,7 @@ CLUSTER = ("--conf", "spark.executor.memory=700m", "--conf", "spark.driver.host=
 
 @contextmanager
 def run_cluster(folder: Path, workers: int = 1, cores: int = 2) -> Iterator[str]:
-    """A standalone cluster while the block runs; its master's URL. Executors write to ``folder/work``."""
+    """Run a standalone cluster during the block; yield the URL of its master. Executors write to ``folder/work``."""
     port = find_free_port()
     url = f"spark://127.0.0.1:{port}"
     master = ["master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]

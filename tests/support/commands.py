@@ -1,4 +1,4 @@
-"""How the product's commands are run as processes that end by themselves."""
+"""Runs the product's commands as processes that end by themselves."""
 
 import os
 import subprocess
@@ -9,17 +9,17 @@ from pathlib import Path
 from bronze.config import Config
 from tests.support.paths import ROOT
 
-# Two Sparks share two cores: the collector of one thread takes less of both than the default one's background threads.
+# Two Sparks share two cores: a single-threaded garbage collector uses less of them than the default one.
 SERIAL_GC = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -XX:+UseSerialGC"
-# A command's Spark lives for seconds, in which to compile well costs more than it saves: a start and a few queries take
-# 22 s instead of 40 on a busy machine. Not for the session that all tests share.
+# A command's Spark lives for seconds, so that full compilation costs more than it saves: a start and a few queries take
+# 22 s instead of 40 on a busy machine. The session that all tests share does not use this.
 SHORT_LIVED = {"SPARK_SUBMIT_OPTS": f"{SERIAL_GC} -XX:TieredStopAtLevel=1"}
 ON_ONE_JVM = (sys.executable, "-m", "sandbox.jvm")
 WITHOUT_JAVA = {**os.environ, "PATH": "", "JAVA_HOME": "/nonexistent"}
 
 
 def list_flags(config: Config) -> list[str]:
-    """The flags of a configuration, where they are not the defaults."""
+    """The flags of a configuration that differ from the defaults."""
     flags: list[str] = []
     for field in fields(config):
         value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
@@ -33,7 +33,7 @@ def list_flags(config: Config) -> list[str]:
 
 
 def run_command(*command: str, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the product's environment in the checkout, and keep what it prints."""
+    """Run a command of the product's environment in the checkout, and capture its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, **SHORT_LIVED, "PATH": path, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)

@@ -1,4 +1,4 @@
-"""A table's Delta log: commits that are made, listed and aged."""
+"""A table's Delta log: makes, lists and ages commits."""
 
 import os
 import time
@@ -29,20 +29,20 @@ def list_commits(path: str) -> list[int]:
 
 
 def make_old(path: str, days: float, versions: range) -> None:
-    """Let files of the log be as if they had been written days ago, a second after one another."""
+    """Make files of the log look as if they had been written days ago, one second apart."""
     for file in Path(path, "_delta_log").glob("0*"):
         if (version := int(file.name[:20])) in versions:
             os.utime(file, (time.time() - days * DAY + version,) * 2)
 
 
 def set_properties(spark: SparkSession, path: str, **properties: str) -> None:
-    """A commit of delta-spark; properties without a prefix are ours, which no running writer stops for."""
+    """Commit with delta-spark. The property has no prefix, so running writers do not stop because of it."""
     listed = ", ".join(f"'{name.replace('__', '.')}' = '{value}'" for name, value in properties.items())
     spark.sql(f"ALTER TABLE {quote_path(path)} SET TBLPROPERTIES ({listed})")
 
 
 def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:
-    """Batches of the direct writer."""
+    """Commit batches with the direct writer."""
     for _ in range(count):
         log.refresh()
         append(log)
@@ -50,18 +50,18 @@ def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:
 
 
 def tidy(spark: SparkSession, path: str) -> int:
-    """Maintain the table, as the command does; how many commits were deleted."""
+    """Maintain the table, as the command does; return the number of deleted commits."""
     return maintain(MaintainConfig(output_path=path), spark).cleaned
 
 
 def read_anew(spark: SparkSession, path: str) -> tuple[int, int]:
-    """The version that delta-spark and deltalake open from what is on disk."""
+    """The version that delta-spark and deltalake open from disk."""
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     return open_log(spark, path)[1].version(), DeltaTable(path).version()
 
 
 def check_commits_in_turn(spark: SparkSession, path: str, count: int) -> None:
-    """Let delta-spark make each 17th commit and the direct writer the others; then let three quarters expire."""
+    """Make every 17th commit with delta-spark and the others with the direct writer; let three quarters expire."""
     interval = count // 10
     set_properties(spark, path, delta__checkpointInterval=str(interval))
     log = TableLog(path)

@@ -1,4 +1,4 @@
-"""Small events as the bytes of a Kafka record, and values that are none."""
+"""Small events as the bytes of a Kafka record, and values that are not events."""
 
 import json
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ START = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def make_event(number: int = 0, **fields: Any) -> bytes:
-    """A small valid event; the given fields replace its own."""
+    """A small valid event, with some fields replaced."""
     event = {
         "event_id": f"event-{number}",
         "event_timestamp": "2026-01-31T23:30:00+01:00",

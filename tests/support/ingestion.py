@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 BRONZE = (sys.executable, "-m", "bronze.cli", "ingest")
-# ``bronze`` with a change that holds it at one moment: each script says at which.
+# Scripts that run ``bronze`` and hold it at one point; each says which one.
 _SCRIPTS = Path(__file__).parent / "scripts"
 PAUSE_SCRIPT = str(_SCRIPTS / "pause.py")
 PAUSE = (sys.executable, PAUSE_SCRIPT, "ingest")
 # Batches wait, planned but not read, for the file that GATE names.
 GATED = (sys.executable, str(_SCRIPTS / "gated.py"), "ingest")
-# Its batches take a minute in Spark.
+# Each batch takes a minute in Spark.
 SLOW = (sys.executable, str(_SCRIPTS / "slow.py"), "ingest")
 
 
 @dataclass
 class Ingestion:
-    """An ingestion that runs, and what it has logged."""
+    """A running ingestion, and its log."""
 
     process: subprocess.Popen[bytes]
     log_file: Path
@@ -33,7 +33,7 @@ class Ingestion:
         return self.log_file.read_text(errors="replace")
 
     def wait_for(self, text: str, seconds: float = 120) -> "Ingestion":
-        """Wait until it has logged something."""
+        """Wait until it has logged a text."""
         end = time.monotonic() + seconds
         while text not in self.log:
             assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log[-3000:]}"

@@ -1,4 +1,4 @@
-"""Run after run over one backlog, each killed at a random moment."""
+"""One run after another over one backlog, each killed at a random moment."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from tests.support.lake import Lake
 from tests.support.topic import Topic
 
 WRITERS = ("direct", "delta-spark")
-# Seconds; a busy machine needs some minutes for what takes seconds.
+# In seconds; a busy machine may need minutes for something that takes seconds.
 LONG = 400
 KILLS = int(os.environ.get("KILLS") or 6)  # make test-soak: 25
 SEED = int(os.environ.get("SEED") or time.time())
@@ -35,7 +35,7 @@ def wait_for_batches(ingestion: Ingestion, number: int, seconds: float = LONG) -
 
 
 def wait_at_random(ingestion: Ingestion, chance: random.Random, number: int) -> None:
-    """Until a random moment of the start-up, before the first commit, or (most) between the commits of some batches."""
+    """Wait for a random moment: during the start, before the first commit, or (mostly) between later commits."""
     if number % 5 == 0:
         time.sleep(chance.uniform(0.5, 5))
     elif number % 5 == 1:
@@ -47,7 +47,7 @@ def wait_at_random(ingestion: Ingestion, chance: random.Random, number: int) -> 
 
 
 def assert_survives_kills(lake: Lake, topic: Topic, start: Callable[..., Ingestion], kills: int) -> None:
-    """Kill run after run over one backlog, the two writers in turn; then the rest is ingested and all is there once."""
+    """Kill one run after another over one backlog, alternating the writers; then ingest the rest, and audit."""
     chance, records, batches = random.Random(SEED), 2_000 * kills, []
     print(f"\n{kills} kills, SEED={SEED}")
     topic.produce([record.value for record in generate_events(records, SEED, START, invalid_ratio=0.05)])

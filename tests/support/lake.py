@@ -27,7 +27,7 @@ class Lake:
         return run(replace(self.config, **changes), self.spark)
 
     def configure(self, kind: type[AnyConfig], **changes: Any) -> AnyConfig:
-        """Another command's configuration, with what it shares with the ingestion's."""
+        """Another command's configuration, with the values that it shares with the ingestion's."""
         shared = {field.name for field in fields(kind)} & {field.name for field in fields(self.config)}
         return kind(**{name: getattr(self.config, name) for name in shared} | changes)
 
@@ -43,18 +43,18 @@ class Lake:
         return self.read(self.config.dlq_path)
 
     def list_checkpoint(self, folder: str) -> list[Path]:
-        """Files of a folder of the checkpoint."""
+        """The files in a folder of the checkpoint."""
         return sorted(Path(self.config.checkpoint_path, folder).iterdir())
 
     def has_rows(self, count: int) -> bool:
-        """Whether bronze has that many rows; not as long as it, or a file of its newest version, is not there."""
+        """Whether bronze has that many rows; false while the table or a file of its newest version does not exist."""
         try:
             return DeltaTable(self.config.output_path).count() >= count
         except Exception:
             return False
 
     def positions(self) -> list[tuple[int, int]]:
-        """(partition, offset) of every row of both tables, sorted; a doubled one is there twice."""
+        """(partition, offset) of every row of both tables, sorted; duplicates included."""
         columns = ["_kafka_partition", "_kafka_offset"]
         paths = filter(None, (self.config.output_path, self.config.dlq_path))
         tables = [DeltaTable(path).to_pyarrow_table(columns=columns) for path in paths]
@@ -62,12 +62,12 @@ class Lake:
 
 
 def change_path(lake: Lake, name: str, path: Path) -> Lake:
-    """The lake, with one of its paths elsewhere."""
+    """The lake, with one of its paths changed."""
     return replace(lake, config=replace(lake.config, **{name: str(path)}))
 
 
 def read_end(lake: Lake) -> int:
-    """How many offsets the stream has done, by its checkpoint."""
+    """The number of offsets that the stream has completed, according to its checkpoint."""
     checkpoint = CheckpointFolder(lake.spark, lake.config.checkpoint_path, lake.config.kafka_topic).read()
     return sum(checkpoint.next_offsets.values()) if checkpoint else 0
 

@@ -1,6 +1,6 @@
-"""A state machine of all that may happen to a topic, its tables and their checkpoint; a test runs it.
+"""A state machine of everything that may happen to a topic, its tables and their checkpoint; a test runs it.
 
-Each rule is a command of the product, a fault, or what an owner of the tables does. After each, all rows are counted.
+Each rule is a command of the product, a fault, or an action of the tables' owner. After each, all rows are counted.
 """
 
 import json
@@ -43,7 +43,7 @@ AUDIT_EVERY = 3
 
 
 class Messages(logging.Handler):
-    """Keeps what is logged."""
+    """Keeps the log records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Messages(logging.Handler):
 
 @contextmanager
 def listen() -> Iterator[Messages]:
-    """Keep what the product logs."""
+    """Capture the product's log."""
     messages, logger = Messages(), logging.getLogger("bronze")
     logger.addHandler(messages)
     try:
@@ -70,7 +70,7 @@ def listen() -> Iterator[Messages]:
 
 @contextmanager
 def at_commit(number: int, act: Callable[[Callable[[], None]], None]) -> Iterator[list[str]]:
-    """Do something instead of one commit, which it is given; yields the tables that were committed to until then."""
+    """Do something instead of one commit, which is passed to it; yield the tables that were committed to until then."""
     original, seen = OwnTable.commit, []
 
     def commit(table: OwnTable, rows: Any, note: Any) -> None:
@@ -99,13 +99,13 @@ def crash(is_before: bool) -> Callable[[Callable[[], None]], None]:
 
 
 def has_changed_dlq(error: Exception) -> bool:
-    """Whether a command ended because another run had given bronze another DLQ."""
+    """Whether a command ended because another run had changed the DLQ of bronze."""
     return isinstance(error, ConfigError) and "another run has changed where the invalid records" in str(error)
 
 
 @dataclass
 class Source:
-    """The topic, and what the broker says of it."""
+    """The topic, and its state on the broker."""
 
     brokers: str
     name: str = field(default_factory=lambda: f"machine-{uuid4().hex[:8]}")
@@ -120,7 +120,7 @@ class Source:
         self._consumer.close()
 
     def produce(self, partition: int, valid: int, invalid: int, transaction: str = "") -> set[tuple[int, int]]:
-        """Produce records, also as a transaction that is committed or aborted; the positions that they got."""
+        """Produce records, optionally in a transaction that is committed or aborted; return their positions."""
         delivered: set[tuple[int, int]] = set()
         settings = {"transactional.id": f"{self.name}-{time.monotonic()}"} if transaction else {}
         producer = Producer({"bootstrap.servers": self.brokers, **settings})
@@ -163,7 +163,7 @@ class Source:
 
 
 class IngestionMachine(RuleBasedStateMachine):
-    """Sequences of commands and faults on one topic; subclasses say where Kafka, Spark and an empty folder are."""
+    """Sequences of commands and faults on one topic; subclasses provide Kafka, Spark and an empty folder."""
 
     brokers: str
     spark: SparkSession
@@ -182,13 +182,13 @@ class IngestionMachine(RuleBasedStateMachine):
             available_now=True,
             max_offsets_per_trigger=6,
         )
-        self.prepared: dict[str, int] = {}  # tables whose properties were set, and their version then
-        self.commits: dict[Path, float] = {}  # of the tables' logs, and when they were made
-        self.rolled_back: set[tuple[int, int]] = set()  # what RESTORE took, until a run has warned of it
+        self.prepared: dict[str, int] = {}  # tables whose properties were set, and their version at that time
+        self.commits: dict[Path, float] = {}  # commits of the tables' logs, and when they were made
+        self.rolled_back: set[tuple[int, int]] = set()  # removed by RESTORE, until a run has warned about it
         self.steps = 0
         self.is_sound, self.is_audited = True, False
 
-    # 1. What the rules share
+    # 1. Shared by the rules
 
     def path(self, name: str) -> str:
         return str(self.folder / name) if name else ""
@@ -211,11 +211,11 @@ class IngestionMachine(RuleBasedStateMachine):
         is_expected: Callable[[Exception], bool] = lambda _: False,
         refuses_holes: bool = False,
     ) -> Exception | None:
-        """Run a command that appends, and return what ended it.
+        """Run a command that appends; return the error that ended it, if any.
 
         Args:
-            command: It must warn of what RESTORE took away.
-            is_expected: Whether an error is one of the rule's own; else a loss that is known of may end the command.
+            command: It must warn about records that RESTORE removed.
+            is_expected: Whether the rule itself caused an error; otherwise, only a known loss may end the command.
             refuses_holes: Whether such a loss must end it.
         """
         self.look_at_kafka()
@@ -242,7 +242,7 @@ class IngestionMachine(RuleBasedStateMachine):
         ingest(replace(self.config, **changes), self.spark)
 
     def backfill(self, start: float, end: float, **changes: Any) -> None:
-        """Add what is missing in a part of what Kafka holds of each partition."""
+        """Backfill a part of the offsets that Kafka holds, in each partition."""
         held = self.look_at_kafka()
         spans = {
             p: [first + round(share * (last - first)) for share in (start, end)] for p, (first, last) in held.items()
@@ -256,7 +256,7 @@ class IngestionMachine(RuleBasedStateMachine):
         self.facts.read |= {(p, offset) for p, span in spans.items() for offset in range(*span)}
 
     def prepare_tables(self) -> None:
-        """Let new tables keep their log by a spelling that deltalake reads otherwise, and have checkpoints of it."""
+        """Give new tables a log retention in a form that deltalake parses differently, and a checkpoint interval."""
         for path in filter(None, map(self.path, ("bronze", *DLQS))):
             if path not in self.prepared and DeltaTable.is_deltatable(path):
                 self.spark.sql(
@@ -278,7 +278,7 @@ class IngestionMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """The first run, so that it is known where the ingestion begins."""
+        """The first run, so that the start of the ingestion is known."""
         self.ingest()
 
     @rule(
@@ -330,7 +330,7 @@ class IngestionMachine(RuleBasedStateMachine):
 
     @rule(hours=st.sampled_from([0, 2]), days=st.sampled_from([0, 60, 500]), share=SHARES)
     def maintain(self, hours: int, days: int, share: float) -> None:
-        """Maintenance, also of a log that has become old."""
+        """Maintenance, also of an old log."""
         if days:
             self.make_old(days, share)
         maintain(self.configure(MaintainConfig, optimize_after_hours=hours), self.spark)
@@ -397,7 +397,7 @@ class IngestionMachine(RuleBasedStateMachine):
     def run_two_at_once(
         self, writer: str, other: str, number: int, name: str | None, is_backfill: bool, share: float
     ) -> None:
-        """Just before a commit of one run another one runs from its beginning to its end."""
+        """Just before one run commits, another one runs from start to end."""
         self.facts.records |= self.source.produce(0, 3, 2) | self.source.produce(1, 3, 2)
         path = self.config.dlq_path if name is None else self.path(name)
         is_changed = path != self.config.dlq_path
@@ -448,11 +448,11 @@ class IngestionMachine(RuleBasedStateMachine):
         if asks and taken and self.has_checkpoint:
             assert report_checkpoint(self.configure(CheckpointConfig), self.spark).disagreement
 
-    # 5. What holds after each step
+    # 5. Invariants after each step
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether the checkpoint says anything."""
+        """Whether the checkpoint has a planned batch."""
         return Path(self.config.checkpoint_path, "sources", "0", "0").exists()
 
     @invariant()
@@ -473,7 +473,7 @@ class IngestionMachine(RuleBasedStateMachine):
         self.is_sound = True
 
     def check_logs(self) -> None:
-        """No commit that is younger than the retention is gone."""
+        """Commits that are younger than the retention still exist."""
         for file, made in self.commits.items():
             assert file.exists() or made < time.time() - KEPT_DAYS * DAY, f"{file} is gone"
         files = (file for path in self.prepared for file in Path(path, "_delta_log").glob("*.json"))

@@ -1,4 +1,4 @@
-"""Maintenance of a lake, and what it finds to delete."""
+"""Maintenance of a lake, and files for it to delete."""
 
 import os
 import time
@@ -16,7 +16,7 @@ def run_maintenance(lake: Lake, **changes: Any) -> MaintenanceSummary:
 
 
 def add_stray_file(lake: Lake, days: int) -> Path:
-    """Leave in bronze what a task that failed days ago leaves."""
+    """Put a file into bronze such as a task that failed days ago leaves behind."""
     file = Path(lake.config.output_path, "_event_date=2026-01-31", "_event_hour=22", "stray.zstd.parquet")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"PAR1")

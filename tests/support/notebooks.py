@@ -21,7 +21,7 @@ CONFIG_FIELDS = {
     for notebook, configs in CONFIGS.items()
 }
 PARAMETER = re.compile(r"(?P<name>\w+): (?P<type>str|int|float|bool) = (?P<value>[^#=]+)  # (?P<help>[^#=]+)")
-# `#` opens a comment for papermill wherever it stands, and `=` ends a value; hence no such signs in either.
+# For papermill, any `#` starts a comment and any `=` ends a value, so values and help texts contain neither.
 
 
 def read_cells(notebook: Path, kind: str = "code") -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def has_parameters(cell: dict[str, Any]) -> bool:
 
 
 def read_parameters(notebook: Path) -> dict[str, re.Match[str]]:
-    """The lines of the parameters cell by name; each must have the one form."""
+    """The lines of the parameters cell by name; each must have the same form."""
     (cell,) = filter(has_parameters, read_cells(notebook))
     lines = "".join(cell["source"]).splitlines()
     found = {line: PARAMETER.fullmatch(line) for line in lines}

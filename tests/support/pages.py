@@ -1,4 +1,4 @@
-"""The pages of the documentation: which there are, and what stands in a section of one."""
+"""The pages of the documentation: their list, their text and their sections."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the state machine knows without asking the product: records, offsets that were read, and all rows."""
+"""The state that the state machine computes without the product: records, offsets that were read, and all rows."""
 
 import json
 from collections import Counter
@@ -20,9 +20,9 @@ class Count:
     """Every row of bronze and of all DLQs.
 
     Attributes:
-        present: Positions that are anywhere.
+        present: Positions that are in any table.
         doubled: Positions that bronze, or the DLQs together, have more than once.
-        contradicting: Positions in bronze and in a DLQ that are no replay: that is a valid row, and the later one.
+        contradicting: Positions in bronze and in a DLQ that were not replayed; a replay's row is valid and newer.
     """
 
     present: frozenset[Position]
@@ -60,7 +60,7 @@ def _read(path: str, *columns: str) -> list[tuple]:
 
 @dataclass
 class Facts:
-    """What was produced, read and given up.
+    """The records that were produced, read and given up.
 
     Attributes:
         records: Positions that hold a record; those of markers and of aborted transactions do not.
@@ -69,7 +69,7 @@ class Facts:
         accepted: Positions that Kafka had deleted before they were read, when a run accepted such a loss.
         begins: First offset that a stream read, per partition.
         starts: First offset that Kafka still holds, per partition.
-        tolerated: Positions that a RESTORE, and no writer, made be there twice.
+        tolerated: Positions that a RESTORE, and not a writer, duplicated.
     """
 
     records: set[Position] = field(default_factory=set)
@@ -81,12 +81,12 @@ class Facts:
     tolerated: set[Position] = field(default_factory=set)
 
     def note(self, count: Count) -> None:
-        """Keep what the tables have."""
+        """Note the positions that the tables have."""
         self.seen |= count.present
         self.read |= count.bronze
 
     def note_checkpoint(self, path: Path) -> None:
-        """Keep what Spark says was done: its own files, read by hand."""
+        """Note the batches that Spark has completed, according to its own files."""
         begins, ends = read_checkpoint(path)
         for partition, end in ends.items():
             begin = begins.get(partition, 0)
@@ -94,27 +94,27 @@ class Facts:
             self.read |= {(partition, offset) for offset in range(begin, end)}
 
     def find_behind(self, checkpoint: Path) -> set[int]:
-        """Partitions of which Spark plans to read what Kafka deleted, even where a backfill has read it."""
+        """Partitions of which Spark plans to read deleted offsets, even if a backfill has read these."""
         begins, ends = read_checkpoint(checkpoint)
         return {p for p, start in self.starts.items() if begins and (ends or begins).get(p, 0) < start}
 
     def find_deleted(self, count: Count) -> set[Position]:
-        """Positions that Kafka deleted, and that nobody has read, as far as is known."""
+        """Positions that Kafka deleted, and that have not been read, as far as is known."""
         deleted = {(p, offset) for p, start in self.starts.items() for offset in range(start)}
         return deleted - self.read - self.accepted - count.present
 
     def find_holes(self, count: Count) -> set[Position]:
-        """Those that the ingestion should have read: records, and not before where it began."""
+        """The lost positions that the ingestion should have read: records at or after its start."""
         return {(p, o) for p, o in self.find_deleted(count) & self.records if o >= self.begins.get(p, o + 1)}
 
     def find_missing(self, count: Count) -> set[Position]:
-        """Records that are in no table, and should be, whatever is read from now on."""
+        """Records that should be in a table and are not, whatever is read from now on."""
         return self.find_holes(count) | ((self.records & self.read) - count.present - self.accepted)
 
     def find_suspicious(self, count: Count, has_checkpoint: bool) -> set[Position]:
-        """Positions that an audit may name as missing: it may know of more that was read than the model does."""
+        """Positions that an audit may name as missing: it may know of more read offsets than the model."""
         found = self.find_missing(count) | self.find_deleted(count) | (self.seen - count.present)
-        if not has_checkpoint:  # then all before the last row should be there
+        if not has_checkpoint:  # then all records before the last row should be in the tables
             known = self.read | count.present
             last = {p: max(o for q, o in known if q == p) for p in {p for p, _ in known}}
             found |= {(p, o) for p, o in self.records - count.present if o <= last.get(p, -1)}
@@ -122,7 +122,7 @@ class Facts:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[int, int], dict[int, int]]:
-    """Where the first batch of a checkpoint began and the newest one that is done ended; empty before the first."""
+    """The start of a checkpoint's first batch and the end of its newest completed one; empty before the first."""
     done = max((int(f.name) for f in (path / "commits").glob("*") if f.name.isdecimal()), default=None)
     source = path / "sources" / "0" / "0"
     begins = _read_offsets(source) if source.exists() else {}
@@ -135,7 +135,7 @@ def _read_offsets(file: Path) -> dict[int, int]:
 
 
 def assert_agrees(report: AuditReport, facts: Facts, count: Count, has_checkpoint: bool) -> None:
-    """The audit's verdict is that of the plain count."""
+    """The audit agrees with the plain count."""
     missing, suspicious = facts.find_missing(count), facts.find_suspicious(count, has_checkpoint)
     text = report.to_text()
     assert _list(report, "doubled") == count.doubled, text

@@ -1,4 +1,4 @@
-"""Plots: drawing those of a status, and the bars in them."""
+"""Plots: draw those of a status, and read their bars."""
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle

@@ -1,4 +1,4 @@
-"""A schema change: ``response.status_code`` was an int and comes as a string now."""
+"""A schema change: ``response.status_code`` was an int and is a string now."""
 
 import json
 import re
@@ -17,7 +17,7 @@ SCRIPT = "import sys, json; from bronze.cli import main; print(json.dumps(list(m
 
 
 def change_schema(tmp_path: Path) -> dict[str, str]:
-    """A copy of the package in which the status code is a string, and the environment that runs it."""
+    """A copy of the package in which the status code is a string, and the environment to run it."""
     copy = tmp_path / "changed" / "bronze"
     shutil.copytree(ROOT / "lib" / "bronze", copy, ignore=shutil.ignore_patterns("__pycache__"))
     schema = copy / "schema.py"
@@ -28,7 +28,7 @@ def change_schema(tmp_path: Path) -> dict[str, str]:
 
 
 def migrate_bronze(lake: Lake) -> None:
-    """What the schema change asks of the table: its column gets the new type."""
+    """Change the table as the schema change requires: its column gets the new type."""
     changed = F.col("response").withField("status_code", F.col("response.status_code").cast("string"))
     rows = lake.bronze.withColumn("response", changed)
     writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")

@@ -1,4 +1,4 @@
-"""A topic of one test: records, transactions, and what retention deletes."""
+"""A topic of one test: records, transactions, and deletion by retention."""
 
 import time
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def produce_transaction(topic: Topic, values: list[bytes], partition: int, commi
 
 
 def delete_records(topic: Topic, partition: int, before: int) -> None:
-    """What retention does: the partition now starts at an offset."""
+    """Delete records, as retention does: the partition then starts at an offset."""
     admin = AdminClient({"bootstrap.servers": topic.brokers})
     for future in admin.delete_records([TopicPartition(topic.name, partition, before)]).values():
         future.result()

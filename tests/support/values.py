@@ -1,4 +1,4 @@
-"""Values of every kind, and what the decoder calls each: one line per kind of value."""
+"""Values of every kind, and the decoder's result for each: one line per kind of value."""
 
 import gzip
 import json
@@ -91,7 +91,7 @@ BROKEN = [
     ("bytes that close a wrapper", OK + b'}]}, {"other": [{', JSON, "trailing"),
     ("a quote that closes a wrapper", b'"}, {"' + OK, OBJECT, "got `str`"),
     ("100,000 levels never closed", b'{"a":' * 100_000, JSON, "deeper than 100"),
-    # JSON, but no object
+    # JSON, but not an object
     ("JSON null", b"null", OBJECT, "Expected `object`, got `null`"),
     ("an array", b"[]", OBJECT, "got `array`"),
     ("an array of events", b"[" + OK + b"]", OBJECT, "got `array`"),
@@ -152,7 +152,7 @@ BROKEN = [
     ("keys in another case", encode({k.upper(): v for k, v in REQUIRED.items()}), MISSING, "`$.event_id`"),
     ("last of two duplicates null", with_member('"event_id": null'), MISSING, "but is null"),
     ("last of two duplicates empty", with_member('"tenant_id": ""'), MISSING, "`$.tenant_id`"),
-    # no usable time
+    # without a usable time
     ("words for a time", make_value(event_timestamp="yesterday"), TIME, "RFC 3339"),
     # the first rule that applies names the error
     ("bad byte before bad type", with_member(b'"event_version": 1, "other": "\xff"'), UTF8, "(0xff)"),

@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does, and acting beside it."""
+"""Waits for another thread or process, or acts at the same time."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def wait_until(is_reached: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait for what another thread or process does."""
+    """Wait for another thread or process."""
     end = time.monotonic() + seconds
     while not is_reached():
         assert time.monotonic() < end, "not reached in time"
@@ -15,7 +15,7 @@ def wait_until(is_reached: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def when(is_reached: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
-    """Do something as soon as a condition holds, beside what the test does."""
+    """Do something as soon as a condition holds, while the test continues."""
 
     def wait() -> None:
         wait_until(is_reached, 120)
@@ -27,7 +27,7 @@ def when(is_reached: Callable[[], bool], act: Callable[[], Any]) -> threading.Th
 
 
 def run_twice_at_once(action: Callable[[], object]) -> list[Exception]:
-    """Run it in two threads that begin together; what they raised."""
+    """Run a function in two threads that start together; return the exceptions that they raised."""
     barrier, failed = threading.Barrier(2), []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Hypothesis: the same examples on every run; HYPOTHESIS_EXAMPLES asks for more of them."""
+"""Configures Hypothesis: the same examples on every run; HYPOTHESIS_EXAMPLES sets a larger number."""
 
 import os
 

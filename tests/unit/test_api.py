@@ -1,4 +1,4 @@
-"""The public API: each name is there, and an executor that imports the tasks loads nothing for it."""
+"""The public API: every name can be imported, and an executor that imports the tasks does not load it."""
 
 import subprocess
 import sys

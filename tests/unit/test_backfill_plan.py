@@ -1,4 +1,4 @@
-"""The plan of a backfill: each offset that is asked for is in one place, and batches cover what is missing, bounded."""
+"""The plan of a backfill: each requested offset has exactly one state, and bounded batches cover the missing ones."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command line: its flags are the configuration's fields, and it answers without Spark where it can."""
+"""The command line: its flags are the configuration's fields, and it responds without Spark where possible."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ REQUIRED = ["--kafka-brokers", "localhost:9092", *PATHS]
 
 
 def squeeze(text: str) -> str:
-    """Without white space: help texts are wrapped, also after a hyphen."""
+    """Remove white space, because help texts are wrapped, also after a hyphen."""
     return "".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""The rule for Kafka timestamps that no clock could mean, and how times are shown that Python cannot hold."""
+"""The rule for implausible Kafka timestamps, and how times that Python cannot represent are shown."""
 
 import pytest
 

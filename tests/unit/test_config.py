@@ -1,4 +1,4 @@
-"""The parameters of an ingestion are checked when they are given, and the message says what to change."""
+"""The parameters of an ingestion are checked immediately, and the message says what to change."""
 
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path

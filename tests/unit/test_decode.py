@@ -1,4 +1,4 @@
-"""What is a valid event, and what each other value is called: one line per kind of value."""
+"""Which values are valid events, and which error type each other value gets: one line per kind of value."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""What holds of decoding and splitting for every value there is."""
+"""Properties of decoding and splitting that hold for every possible value."""
 
 import copy
 import json
@@ -14,12 +14,12 @@ from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, split_records
 from tests.support.builders import EVENT_TIME, INGESTED_AT, decode_value, encode, make_records
 from tests.support.strategies import ANY_JSON, LEAVES, odd_events, valid_events
 
-# For what takes milliseconds rather than microseconds.
+# For tests whose examples take milliseconds rather than microseconds.
 FEWER = settings(max_examples=max(settings.default.max_examples // 5, 1))
 
 
 def expect_fields(event: dict[str, Any], ascii_only: bool = True) -> dict[str, Any]:
-    """The event with the map that bronze has a column for as pairs of key and text, without the other map."""
+    """The event with the map of a bronze column as pairs of key and text, and without the other map."""
     expected = copy.deepcopy(event)
     expected.pop("custom_attributes", None)
     client = expected.get("client") or {}

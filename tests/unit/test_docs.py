@@ -1,4 +1,4 @@
-"""The pages: every link leads somewhere, and lists of modules, codes, variables and alerts are those of the code."""
+"""The pages: every link has a target, and the lists of modules, codes, variables and alerts match the code."""
 
 import ast
 import importlib
@@ -122,7 +122,7 @@ def list_codes(kind: type[BronzeError] = BronzeError) -> set[int]:
 def test_each_exit_code_is_in_the_operations():
     section = read_section(read_page("docs/operations.md"), "## Exit codes")
     codes = [int(code) for code in re.findall(r"^\| (\d+) \| \w", section, re.MULTILINE)]
-    # 0 is success; 5 is the audit's, 130 and 143 are those of signals.
+    # 0 is success, 5 belongs to the audit, 130 and 143 to signals.
     assert codes == sorted({0, 5, 130, 143, *list_codes()})
 
 
@@ -163,7 +163,7 @@ def test_each_alert_is_in_the_operations_with_its_threshold():
 
 
 def render_text(node: ast.AST | None) -> str | None:
-    """A text of the code with … in the place of what varies; None for what is no text."""
+    """A string in the code, with … in place of the parts that vary; None if the node is not a string."""
     match node:
         case ast.Constant(value=str(text)):
             return re.sub(r"%[sdg]|%\(\w+\)s", "…", text)
@@ -181,7 +181,7 @@ TEXTS = sorted({text for tree in TREES.values() for node in ast.walk(tree) if (t
 
 
 def list_errors() -> dict[str, ast.ClassDef]:
-    """The classes of the conditions that users are told about, by what they derive from."""
+    """The error classes whose messages users see, found by their base classes."""
     classes = {n.name: n for tree in TREES.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
     found = {"BronzeError"}
     while more := {n for n, c in classes.items() if {getattr(b, "id", "") for b in c.bases} & found} - found:
@@ -190,7 +190,7 @@ def list_errors() -> dict[str, ast.ClassDef]:
 
 
 def list_messages() -> Iterator[str]:
-    """The texts that errors are made with: in a class whose initializer has one, else where the error is raised."""
+    """The texts of the errors: from the initializer of the class if it has one, otherwise from the raise."""
     errors = list_errors()
     made = {name: list(filter(None, map(render_message, _list_super_calls(kind)))) for name, kind in errors.items()}
     yield from (text for texts in made.values() for text in texts)
@@ -199,7 +199,7 @@ def list_messages() -> Iterator[str]:
     yield from filter(None, map(render_message, calls))
 
 
-# Errors whose initializer joins lines to a text.
+# Errors whose initializer joins lines into a text.
 _COMPOSED = {"BrokerNotStarted", "BrokerNotStartedError"}
 
 
@@ -227,7 +227,7 @@ def _name(node: ast.AST) -> str:
 
 
 def is_quoted(message: str, text: str, *, from_start: bool = False) -> bool:
-    """Whether what a page shows of a message, with … for what varies, is in a text of the code."""
+    """Whether a message on a page, with … for the parts that vary, is part of a text in the code."""
     if len(message.replace("…", "")) < 12:
         return message == text
     pattern = ".*".join(re.escape(piece.strip()) for piece in message.split("…"))

@@ -1,4 +1,4 @@
-"""Drift: what the decoder refuses is a conflict, what the schema lacks is named, and any bytes are survived."""
+"""Drift: a value that the decoder refuses is a conflict, unknown fields are named, and no bytes cause an error."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""One error class per exit code; below them only what the code catches by type."""
+"""One error class per exit code; the only subclasses are those that the code catches by type."""
 
 import ast
 from collections.abc import Iterator
@@ -54,4 +54,4 @@ def test_below_those_is_only_what_is_caught_by_type():
     trees = [ast.parse(file.read_text()) for file in (ROOT / "lib").rglob("*.py")]
     caught = {name for tree in trees for name in list_caught(tree)}
     below = {name for name, kind in CLASSES.items() if "exit_code" not in vars(kind)}
-    assert below - caught == {"InvalidOptionError"}  # raised at dozens of places, and hides secrets
+    assert below - caught == {"InvalidOptionError"}  # raised in dozens of places, and hides secrets

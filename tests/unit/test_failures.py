@@ -1,4 +1,4 @@
-"""Each failure is one line that a person understands; the texts are real ones, with most of Java's frames left out."""
+"""Each failure becomes one readable line; the texts are real ones, without most of Java's stack frames."""
 
 import logging
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_a_row_that_breaks_a_rule_of_the_table_is_not_tried_again(rule: str):
 def test_an_outage_of_kafka_is_called_one(name: str, reason: str):
     error = explain(name)
     assert type(error) is BronzeError
-    assert str(error).startswith(f"Kafka did not answer for longer than its clients wait: {reason}; nothing was lost")
+    assert str(error).startswith(f"Kafka did not answer within the timeouts of its clients: {reason}; nothing was lost")
 
 
 def test_a_topic_that_kafka_does_not_know_any_more_is_looked_for_again():

@@ -1,4 +1,4 @@
-"""Files written from Arrow rows are, once committed, a Delta table with those rows."""
+"""Files written from Arrow rows become, once committed, a Delta table with those rows."""
 
 import gc
 import json
@@ -94,7 +94,7 @@ def test_each_partition_value_has_one_file(tmp_path: Path):
 
 def test_5000_hours_in_one_call_are_5000_files_of_one_readable_table(tmp_path: Path):
     names = ["event_timestamp", "_kafka_offset", "_event_date", "_event_hour"]
-    few = T.StructType([BRONZE.schema[name] for name in names])  # of 24 columns it would take half a minute
+    few = T.StructType([BRONZE.schema[name] for name in names])  # with 24 columns it would take half a minute
     spec = replace(BRONZE, schema=few, stats_columns=("_kafka_offset",))
     rows = make_bronze(make_hours(list(range(5_000)))).select(names)
     table = commit_files(create_table(tmp_path, spec), write_parquet(rows, str(tmp_path), spec, 3))
@@ -290,7 +290,7 @@ def test_a_task_holds_no_more_than_a_few_times_its_limit(
     default, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
     pa.set_memory_pool(pool)
     try:
-        write_partition(make_batches(100, size=200), make_task(tmp_path))  # 40 MB of paths, and as much of raw values
+        write_partition(make_batches(100, size=200), make_task(tmp_path))  # 40 MB of paths, and 40 MB of raw values
     finally:
         pa.set_memory_pool(default)
     assert least <= pool.max_memory() <= 20 * MIB

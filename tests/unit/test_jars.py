@@ -1,4 +1,4 @@
-"""Java and the jars: found where they may be, and one line where they are not."""
+"""Java and the jars: where they are found, and the one-line message if they are missing."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What Kafka answers about a topic."""
+"""Kafka's answers about a topic."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is shown of Kafka's refusals: the property, and of its value neither the whole nor a part."""
+"""Messages about properties that Kafka refuses: they name the property, and contain no part of its value."""
 
 import pytest
 from hypothesis import given
@@ -21,10 +21,11 @@ GIVEN = {
     ("reason", "shown"),
     [
         ("ConfigException: Invalid value s3cret for configuration a.b: Class s3cret could not be found.",
-         "ConfigException: it does not take the value of a.b: Class … could not be found."),
+         "ConfigException: it does not accept the value of a.b: Class … could not be found."),
         ("ConfigException: Invalid value 5 for configuration a.b",
-         "ConfigException: it does not take the value of a.b"),
-        ("ConfigException: Invalid value  for configuration a.b", "ConfigException: it does not take the value of a.b"),
+         "ConfigException: it does not accept the value of a.b"),
+        ("ConfigException: Invalid value  for configuration a.b",
+         "ConfigException: it does not accept the value of a.b"),
         ("ConfigException: No resolvable bootstrap urls given in bootstrap.servers", None),
         ("NoSuchFileException: /etc/keys.jks", "NoSuchFileException: <ssl.keystore.location>"),
         ("SaslAuthenticationException: Authentication failed: Invalid username or password",

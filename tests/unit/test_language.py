@@ -1,4 +1,4 @@
-"""Phrases that made readers stop are in no text: those of the pages, and of each folder that is named here."""
+"""No page and no file that is listed here has one of the phrases that made readers stop."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def list_files() -> list[Path]:
 
 
 def read_text(file: Path) -> str:
-    """What a reader reads as prose: without code, and without the help texts of flags, which are those of lib."""
+    """The prose of a file: without code, and without the help texts of flags, which come from lib."""
     if file.suffix != ".md":
         return file.read_text(encoding="utf-8")
     text = re.sub(r"(`+).*?\1", "", read_prose(file), flags=re.DOTALL)
@@ -43,7 +43,7 @@ def read_text(file: Path) -> str:
 
 
 def find_phrases(text: str) -> Iterator[str]:
-    """The phrases in a text, each with the words around it and a proposal."""
+    """The phrases in a text, each with its context and a suggestion."""
     flat = " ".join(text.split())
     for pattern, instead in PHRASES.items():
         for found in re.finditer(pattern, flat, re.IGNORECASE):

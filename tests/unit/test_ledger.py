@@ -1,4 +1,4 @@
-"""What our commits say: read from any log, carried on, and added up."""
+"""The notes in our commits: read from any log, carried over to the next commit, and added up."""
 
 import json
 

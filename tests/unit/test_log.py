@@ -1,4 +1,4 @@
-"""A table's Delta log: who deletes from it, when a checkpoint is due, and what its retention no longer keeps."""
+"""A table's Delta log: which code deletes from it, when a checkpoint is due, and which commits have expired."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ from tests.support.delta_log import append, list_commits, make_old
 
 
 def set_properties(path: str, **properties: str) -> None:
-    """Commit properties in any spelling, as ALTER TABLE writes them; deltalake refuses some."""
+    """Commit properties exactly as given, as ALTER TABLE does; deltalake refuses some forms."""
     folder, version = Path(path, "_delta_log"), DeltaTable(path).version()
     first = (folder / f"{0:020}.json").read_text().splitlines()
     (metadata,) = [json.loads(line)["metaData"] for line in first if "metaData" in json.loads(line)]
@@ -84,7 +84,7 @@ def test_a_table_that_is_gone_ends_the_run(path: str):
 
 
 class Written(list[int]):
-    """Versions at which a checkpoint was written; a stand-in for delta-spark's."""
+    """The versions at which a checkpoint was written, with a stand-in for delta-spark's function."""
 
     def __init__(self, path: str, monkeypatch: pytest.MonkeyPatch):
         self.path, self.version, self.error = path, 0, ""
@@ -189,7 +189,7 @@ def test_a_listing_of_any_file_system_is_understood():
 
 
 def describe(*modified: int, checkpoints: tuple[int, ...] = ()) -> TableHistory:
-    """A log of commits written at some times, each checkpoint as late as its commit."""
+    """A log of commits with the given times; each checkpoint has the time of its commit."""
     files = [LogFile(version, "json", time) for version, time in enumerate(modified)]
     files += [LogFile(version, "checkpoint.parquet", modified[version]) for version in checkpoints]
     return TableHistory(tuple(sorted(files)), max(checkpoints, default=-1), 10, 30, is_kept=False)

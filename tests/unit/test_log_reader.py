@@ -1,4 +1,4 @@
-"""Reading a log on from a position: each appended file once, and never an incomplete answer."""
+"""Reads a log from a position on: each appended file once, and never an incomplete result."""
 
 import json
 from pathlib import Path

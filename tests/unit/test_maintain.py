@@ -1,4 +1,4 @@
-"""Which partitions are compacted, what is refused, and what is tried again."""
+"""Which partitions are compacted, which settings are refused, and which steps are retried."""
 
 from datetime import datetime
 
@@ -53,7 +53,7 @@ def test_vacuum_keeps_seven_days_unless_it_is_forced():
     with pytest.raises(InvalidOptionError, match=r"--retention-hours: expected at least 168 .*--force.* got 24"):
         MaintainConfig(output_path="/lake/b", retention_hours=24)
     assert MaintainConfig(output_path="/lake/b", retention_hours=24, force=True).retention_hours == 24
-    assert MaintainConfig(output_path="/lake/b").retention_hours == 0  # the table's own
+    assert MaintainConfig(output_path="/lake/b").retention_hours == 0  # the table's own setting
 
 
 def test_a_step_is_tried_again_when_others_committed_first(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""What people are shown of values: hidden fields never leak, whatever the bytes."""
+"""How values are shown to people: hidden fields never leak, whatever the bytes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Where a notebook's relative paths begin, whose parameters are checked, and where sample events may go."""
+"""Notebooks: how relative paths are resolved, which parameters are checked, and where sample events may be written."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ PATHS = ("output_path", "dlq_path", "checkpoint_path")
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout as the working directory, and no sandbox that could be started."""
+    """A checkout as the working directory, and a sandbox that cannot be started."""
     folder = make_checkout(tmp_path / "checkout")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("SANDBOX_TABLES_DIR", raising=False)

@@ -1,4 +1,4 @@
-"""Which tables the direct writer is right with, by their columns, properties and features."""
+"""Which tables the direct writer can append to correctly, by their columns, properties and features."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def with_property(name: str, value: str = "true") -> TableState:
 
 
 def change_column(name: str, **changes: object) -> T.StructType:
-    """Bronze's schema where one column is another; ``request.path`` is a column within a struct."""
+    """Bronze's schema with one column replaced; ``request.path`` is a column within a struct."""
 
     def change(schema: T.StructType, path: list[str]) -> T.StructType:
         fields = []

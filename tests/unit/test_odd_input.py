@@ -101,7 +101,7 @@ values = texts | st.sampled_from([*NUMBERS, *FLOATS, *THINGS]) | st.integers() |
 
 
 def make(kind: type[Config], given: dict[str, Any]) -> Config | None:
-    """The configuration; None where it is refused in the one way that there is."""
+    """The configuration; None if it is refused with the expected error."""
     base = {field.name: GIVEN[field.name] for field in fields(kind) if field.name in GIVEN}
     if kind is BackfillConfig and not {"start_timestamp", "end_timestamp"} & set(given):
         base["starting_offsets"] = "earliest"
@@ -115,7 +115,7 @@ def make(kind: type[Config], given: dict[str, Any]) -> Config | None:
 
 
 def check_usable(config: Config) -> None:
-    """What is derived of an accepted configuration works, and Java can take it."""
+    """The values derived from an accepted configuration are usable, also by Java."""
     for field in fields(config):
         value = getattr(config, field.name)
         assert not isinstance(value, int | float) or abs(value) <= JAVA_LONG

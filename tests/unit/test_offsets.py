@@ -1,4 +1,4 @@
-"""Sets of offsets: the algebra of ranges, and bitmaps, say what Python's sets say."""
+"""Sets of offsets: the algebra of ranges and the bitmaps agree with Python's sets."""
 
 import pickle
 from itertools import pairwise
@@ -25,7 +25,7 @@ def expand(offsets: OffsetSet) -> Positions:
 
 
 def is_normal(offsets: OffsetSet) -> bool:
-    """Ascending partitions with ascending ranges, which are not empty and do not touch one another."""
+    """Ascending partitions with ascending ranges, which are not empty and not adjacent."""
     apart = all(last + 1 < first for ranges in offsets.values() for (_, last), (first, _) in pairwise(ranges))
     return apart and list(offsets) == sorted(offsets) and all(offsets.values())
 

@@ -1,4 +1,4 @@
-"""The filters of the DLQ commands: what they mean, and that anything else is refused by name."""
+"""The filters of the DLQ commands: their meaning, and that invalid ones are refused with the name of the option."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""No plot hides data: bars that touch, are thin, lie at the edge or before it, and values that a scale leaves out."""
+"""No plot hides data: bars that touch, are thin or lie at or beyond the edge, and values that a scale cannot show."""
 
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -20,7 +20,7 @@ CONFIG = StatusConfig(kafka_brokers="broker:9092", output_path="bronze", report_
 
 
 def make_status(**changes: Any) -> Status:
-    """A status of three times: just within the report's hours, three hours ago, and after it was measured."""
+    """A status with rows of three times: just within the report's hours, three hours ago, and after the measurement."""
     times = pd.Series([NOW - timedelta(hours=24, minutes=3), NOW - timedelta(hours=3), NOW + timedelta(minutes=70)])
     rows = {"valid": [9_999, 1, 1], "invalid": [1, 0, 0], "p50": [0.0, 0.5, 2], "p95": [1, 1, 3], "p99": [2, 20, 3e5]}
     files = pd.MultiIndex.from_product([["bronze"], [f"2026-11-26 {n:02}" for n in range(50)]], names=["table", "at"])
@@ -92,7 +92,7 @@ def test_without_rows_the_plots_show_the_report_s_hours():
 
 
 def test_a_delay_of_nothing_is_drawn_beside_long_ones():
-    """A logarithm would leave it out."""
+    """A logarithmic scale cannot show it."""
     (axes,) = monitoring.plot_delays(make_status()).axes
     p50 = axes.lines[0]
     y = axes.transData.transform([(0, value) for value in (0, 0.5, 2, 3e5)])[:, 1]

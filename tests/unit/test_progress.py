@@ -1,4 +1,4 @@
-"""How far a run over a backlog says that it has come."""
+"""The progress that a run over a backlog logs."""
 
 import json
 import re
@@ -110,7 +110,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def run(query: Query, clock: list[float], seconds: int = 3) -> None:
-    """Look each second, as the stream does, while each batch takes some seconds."""
+    """Check the progress every second, as the stream does, while each batch takes some seconds."""
     backlog = Backlog(query)  # type: ignore[arg-type]
     while len(query.done) < query.batches:
         for _ in range(seconds):

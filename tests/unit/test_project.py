@@ -1,4 +1,4 @@
-"""The rules that the project keeps: pins that agree, small modules, notebooks without logic or outputs."""
+"""The rules of the project: consistent version pins, small modules, notebooks without logic or outputs."""
 
 import ast
 import json
@@ -118,7 +118,7 @@ def test_bronze_never_imports_the_sandbox():
 
 
 def list_foreign_imports(module: Path) -> list[str]:
-    """What a file of the tests imports from other files of the tests, but for those of ``tests/support``."""
+    """The imports of a test file from other test files, except those from ``tests/support``."""
     foreign = []
     for node in ast.walk(ast.parse(module.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -1,4 +1,4 @@
-"""What the pages say of arguments, packages, columns and error types is what the code has."""
+"""Arguments, packages, columns and error types on the pages match the code."""
 
 import dataclasses
 

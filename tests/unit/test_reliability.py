@@ -1,4 +1,4 @@
-"""The page of faults names every fault test, and no test that is not there."""
+"""The page of faults names every fault test, and no test that does not exist."""
 
 import ast
 import re

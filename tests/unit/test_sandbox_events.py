@@ -1,4 +1,4 @@
-"""The sample events: deterministic, complete, and invalid exactly where they say so."""
+"""The sample events: deterministic, complete, and invalid exactly where they are marked as invalid."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -179,7 +179,7 @@ def test_errors_carry_a_code_and_successes_none(events: list[dict[str, Any]]) ->
 
 
 def test_booked_usage_is_invalid_until_the_clock_of_its_producer_is_reached() -> None:
-    """And from then on valid, as long as its Kafka timestamp is kept: so a replay takes it."""
+    """From then on it is valid if its Kafka timestamp is used, so a replay takes it."""
     records = list(generate_booked(20, seed=7, clock=START))
     clock = round(START.timestamp() * 1_000_000)
     assert len({record.value for record in records}) == 20

@@ -1,4 +1,4 @@
-"""The settings of a session: what plans hide, whatever the session hid before."""
+"""The settings of a session: which values plans hide, whatever the session hid before."""
 
 import re
 

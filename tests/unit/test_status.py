@@ -1,4 +1,4 @@
-"""Lag, headroom and batch durations, from what Kafka and the Delta log say."""
+"""Lag, headroom and batch durations, computed from Kafka's offsets and the Delta log."""
 
 import math
 from datetime import UTC, datetime
@@ -46,7 +46,7 @@ def test_headroom_is_not_known_where_kafka_does_not_tell_the_retention():
 
 
 def test_a_next_record_with_a_timestamp_in_the_future_has_the_whole_retention_before_it():
-    """Kafka keeps it for longer."""
+    """Kafka keeps such a record longer."""
     for timestamp in (hours_ago(-0.5), hours_ago(-30), 253_402_300_800_000, 1_796_083_200_000_000, 2**63 - 1):
         assert measure(40, (0, 100), timestamp)["headroom"] == 24
 

@@ -1,4 +1,4 @@
-"""The server that takes HTTP calls to stop: where it listens, and which tokens it can be given."""
+"""The HTTP server that stops a query: where it listens, and which tokens it accepts."""
 
 import socket
 import urllib.error

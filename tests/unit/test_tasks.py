@@ -1,4 +1,4 @@
-"""What Spark runs on executors needs no package there that ``make env-archive`` does not pack."""
+"""The code that Spark runs on executors needs only the packages that ``make env-archive`` packs."""
 
 import pickle
 import re
@@ -18,7 +18,7 @@ from bronze.tasks import BatchTask, _run_task, diagnose_records, split_partition
 from tests.support.builders import INGESTED_AT, create_table, make_records, make_value
 from tests.support.paths import ROOT
 
-# Task: with what arguments, and how many rows it makes of two valid records and one that is not.
+# Task: its arguments, and the number of rows that it returns for two valid records and an invalid one.
 TASKS = {
     _run_task: (("task",), 1),
     split_partition: (("task",), 4),
@@ -30,7 +30,7 @@ _EXECUTE = "import pickle, sys; task, batch = pickle.load(sys.stdin.buffer); pri
 
 @pytest.fixture(scope="module")
 def executor_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with what an executor can import: what is packed, what Spark brings, and this package."""
+    """A folder with the modules that an executor can import: the packed ones, those of Spark, and this package."""
     folder = tmp_path_factory.mktemp("env")
     for name in (*list_executor_packages(), "pyspark", "py4j"):
         for found in Path(sysconfig.get_path("purelib")).glob(f"{name.partition('-')[0]}*"):  # also numpy.libs

@@ -107,8 +107,8 @@ class DlqBinding:
 def find_dlqs(spark: SparkSession, bronze: CheckedTable, dlq: CheckedTable | None, topic: str) -> DlqBinding:
     """Find the DLQs that bronze names for a topic.
 
-    The table id identifies a DLQ. The configured path comes first, even if a copy is at the last known path. Then
-    follow the place relative to bronze, in case the whole lake was moved, and the last known path.
+    The table id identifies a DLQ. The configured path comes first, even if a copy is at the last known path. The
+    place relative to bronze comes second, in case the whole lake was moved, and the last known path third.
     """
     ledger = read_topic_ledger(spark, bronze, topic)
     given = {dlq.state.table_id: dlq.path} if dlq and dlq.state else {}
@@ -214,7 +214,7 @@ def missing_dlq_error(dlq_path: str, output_path: str) -> ConfigError:
 
 
 def other_dlq_error(output_path: str, topic: str, known: Sequence[str], given: str) -> ConfigError:
-    """Make the error for a run that has another DLQ than bronze names for the topic, or none."""
+    """Make the error for a run whose DLQ is not the one that bronze names for the topic, or that has none."""
     names = " or ".join(known)
     where = f"in the DLQ {names}" if known else "in itself, without a DLQ"
     return ConfigError(

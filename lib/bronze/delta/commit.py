@@ -1,8 +1,8 @@
 """The commit rule of all appends of this package (ingestion, backfill, replay), for both writers.
 
-Each commit advances the table's version of SHARED_APP_ID from the one that its writer read before it looked up the
-tables. So of two writers that saw the same state, only one commits. The other one looks up again, skips the records
-that are there now, and retries. The DLQ is committed before bronze. After a crash between the two commits, Spark runs
+Each commit advances the table's version of SHARED_APP_ID from the version that its writer read before it looked up the
+tables. So of two writers that saw the same state, only one can commit. The other one looks up again, skips the records
+that exist by now, and retries. The DLQ is committed before bronze. After a crash between the two commits, Spark runs
 the batch again at the next start, and the overlap guard skips the records that are already in the tables.
 """
 
@@ -81,7 +81,7 @@ class TableWriter:
         """
         self._tables, self.write = dict(tables), write
         self._bound: tuple[str, Place | None, Place] | None = None
-        self._has_missed = False  # whether a retry saw commits of others that has_changed has not yet reported
+        self._has_missed = False  # whether a retry saw other writers' commits that has_changed has not reported yet
 
     @property
     def ledger(self) -> dict[str, TopicLedger]:
@@ -89,7 +89,7 @@ class TableWriter:
         return self._tables["bronze"].note.ledger
 
     def has_changed(self) -> bool:
-        """Whether anybody committed to a table since the last call, other than through this object.
+        """Whether a table has commits since the last call that this object did not make.
 
         Raises:
             BronzeError: A table was replaced or altered.
@@ -115,7 +115,7 @@ class TableWriter:
 
         Args:
             written: The batch.
-            committed: Counts per table that has the batch; filled here, and kept for the attempt after a conflict.
+            committed: Counts of each table that has the batch; filled here, and kept for the attempt after a conflict.
             source: Origin of the batch, for the commits.
             batch_id: Batch of the query.
 

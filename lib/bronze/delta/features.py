@@ -2,7 +2,7 @@
 
 The direct writer is correct if readers see the same as after an append of delta-spark. The layout of files
 (``delta.autoOptimize``) and the retention of old files and commits do not matter, because the direct writer removes
-none. A property or feature without a row requires delta-spark, so a newer Delta cannot make the direct writer wrong.
+none. A property or feature without a row requires delta-spark, so the direct writer stays correct with a newer Delta.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 
 _PREFIX = "delta."
 _CONSTRAINT, _FEATURE = f"{_PREFIX}constraints.", f"{_PREFIX}feature."
-# Values of a property that mean the same as none.
+# Values that mean the same as if the property were not set.
 _OFF = {"", "false", "none", "0", "classic"}
 
 
@@ -29,7 +29,7 @@ _DIRECT = Row("direct")
 _DIRECT_PROPERTIES = [
     # It allows appends.
     "delta.appendOnly",
-    # Retention of files, commits and checkpoints, and the form of checkpoints: they do not affect an append.
+    # Retention of files, commits and checkpoints, and the form of checkpoints: they do not affect appends.
     "delta.checkpoint.writeStatsAsJson",
     "delta.checkpoint.writeStatsAsStruct",
     "delta.checkpointInterval",
@@ -47,7 +47,7 @@ _DIRECT_PROPERTIES = [
     "delta.parquet.format.version",
     "delta.randomPrefixLength",
     "delta.randomizeFilePrefixes",
-    # Statistics are bounds; more or fewer of them change no query result.
+    # Statistics are bounds; having more or fewer of them does not change any query result.
     "delta.dataSkippingNumIndexedCols",
     "delta.dataSkippingStatsColumns",
     "delta.dataSkippingStringPrefixLength",
@@ -63,7 +63,7 @@ _DIRECT_PROPERTIES = [
     "delta.ignoreProtocolDefaults",
     "delta.minReaderVersion",
     "delta.minWriterVersion",
-    # Details of a feature or another property, which has the row that decides.
+    # Details of a feature or of another property, whose row decides.
     "delta.columnMapping.maxColumnId",
     "delta.coordinatedCommits.commitCoordinatorConf-preview",
     "delta.coordinatedCommits.tableConf-preview",
@@ -74,8 +74,8 @@ _DIRECT_PROPERTIES = [
     "delta.rowTracking.materializedRowIdColumnName",
     "delta.rowTrackingSuspended",
 ]
-_ICEBERG = Row("delta-spark", "Iceberg readers need files and metadata of another form")
-_REDIRECTED = Row("none", "the table is redirected to another; give that one's path")
+_ICEBERG = Row("delta-spark", "Iceberg readers need files and metadata in another form")
+_REDIRECTED = Row("none", "the table is redirected to another one; give the path of that table")
 
 PROPERTIES: dict[str, Row] = {
     **dict.fromkeys(_DIRECT_PROPERTIES, _DIRECT),
@@ -87,7 +87,7 @@ PROPERTIES: dict[str, Row] = {
     "delta.enableIcebergCompatV3": _ICEBERG,
     "delta.universalFormat.enabledFormats": _ICEBERG,
     "delta.universalFormat.iceberg.atomicConversion.supported": _ICEBERG,
-    "delta.enableInCommitTimestamps": Row("delta-spark", "commits carry their time"),
+    "delta.enableInCommitTimestamps": Row("delta-spark", "commits contain their own timestamp"),
     "delta.enableMaterializePartitionColumnsFeature": Row("delta-spark", "files hold the partition columns"),
     "delta.writePartitionColumnsToParquet": Row("delta-spark", "files hold the partition columns"),
     "delta.enableRowTracking": Row("delta-spark", "rows have ids"),
@@ -105,7 +105,7 @@ _BY_CATALOG = Row("none", "a catalog keeps the table's commits")
 _SPARK = Row("delta-spark")
 
 FEATURES: dict[str, Row] = {
-    # Properties and columns have what they require of an append: constraints, generated and mapped columns.
+    # Properties and columns say what these features require of an append: constraints, generated and mapped columns.
     "appendOnly": _DIRECT,
     "changeDataFeed": _DIRECT,
     "checkConstraints": _DIRECT,
@@ -157,7 +157,7 @@ def find_feature(name: str) -> Row:
 
 
 def find_property(name: str, value: str) -> Row:
-    """Return the row of a table property with its value; direct for a property that is off, or not Delta's."""
+    """Return the row of a table property with its value; direct if it is off, or not one of Delta's."""
     key = name.lower()
     if not key.startswith(_PREFIX):
         return _DIRECT

@@ -1,7 +1,7 @@
 """The note that both writers put into each commit, as JSON in ``commitInfo.userMetadata``.
 
 A note names the batch and carries the table's ledger: the offsets of each topic that were read so far, the number of
-their records, the offsets whose loss was accepted, and the DLQ. All commits of this package in a table are serialized
+their records, the offsets whose loss was accepted, and the DLQ. All commits of this package to a table are serialized
 (SHARED_APP_ID), so the newest note has the complete ledger. RESTORE does not revert it, because it is not part of the
 table's state. Only ``bronze maintain`` cleans the log, and it keeps the newest commit of this package.
 
@@ -36,7 +36,7 @@ class TopicLedger(msgspec.Struct, frozen=True, omit_defaults=True):
         topic_id: Kafka's id of the topic.
         begins: First offset that a stream had to read, per partition; earlier ones need not be in the tables.
         read: Offsets that were read, with or without a record. One without a row had no record in Kafka.
-        records: Number of records at the read offsets, per partition; as many positions must be in the tables.
+        records: Number of records at the read offsets, per partition; the tables must have as many positions.
         lost: Offsets that Kafka deleted before they were read, and whose loss was accepted.
         dlq: The DLQ of the topic; None if invalid records stay in bronze.
         earlier: Previous DLQs; their positions still count.

@@ -16,9 +16,9 @@ from pyspark.sql import SparkSession
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, decode_note
 from bronze.runtime.paths import find_class, read_text, to_local_path
 
-# Commits to search for a ledger, before commits of an older version of this package, which have none.
+# Number of commits to search for a ledger; commits of an older version of this package have none.
 _LOOK_BACK = 1_000
-# Commits to search for a RESTORE; the audit finds the records that an older RESTORE removed.
+# Number of commits to search for a RESTORE; the audit finds records that an older RESTORE removed.
 _LOOK_BACK_RESTORE = 200
 
 
@@ -110,7 +110,7 @@ class Commit:
 
 def parse_commit(text: str) -> Commit:
     """Parse a commit's JSON lines."""
-    # Only a line feed ends an action: JSON may hold other characters that Python treats as line ends.
+    # Only a line feed ends an action: JSON may contain other characters that Python treats as line ends.
     actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
     info = next((a.commit_info for a in actions if a.commit_info), _CommitInfo())
     added = [action.add for action in actions if action.add]
@@ -133,7 +133,7 @@ class FoundNote:
 
 
 def find_note(read: Callable[[int], str | None], version: int, shared: int) -> FoundNote:
-    """Find this package's newest commit with a note, before commits of others and of older versions.
+    """Find this package's newest commit with a note, ignoring commits of others and of older versions.
 
     Args:
         read: Returns the text of a commit by its version; None if the commit does not exist.
@@ -167,7 +167,7 @@ class NotAppendsError(Exception):
 
 
 class LogReader:
-    """Reads the log of a local table commit by commit; starts before the first one."""
+    """Reads the log of a local table commit by commit, starting with the first one."""
 
     def __init__(self, path: str):
         self._path = path
@@ -175,7 +175,7 @@ class LogReader:
         self._identity: tuple[int, int] | None = None
 
     def read_appended(self, limit: int) -> Iterator[Path]:
-        """Yield the files that were appended since the position; ends after the commit that exceeds the limit.
+        """Yield the files that were appended since the position; end after the commit that exceeds the limit.
 
         Raises:
             NotAppendsError: Rows were deleted, commits no longer exist, or the table was replaced.

@@ -1,11 +1,11 @@
 """Writes checkpoints of a table's Delta log, and deletes its expired commits.
 
-delta-spark writes the checkpoints. deltalake's checkpoints do not fit: it parses some retentions differently, so that
-tombstones are missing, and it does not update Hadoop's checksum of ``_last_checkpoint``. Delta's own ``checkpoint``
-also cleans the log; this module only writes the checkpoint.
+delta-spark writes the checkpoints. deltalake's checkpoints cannot be used: it parses some retentions differently, so
+that tombstones are missing, and it does not update Hadoop's checksum of ``_last_checkpoint``. Delta's own
+``checkpoint`` also cleans the log; this module only writes the checkpoint.
 
 The audit needs the notes in the log. So this package's newest commit and all later ones stay, however old they are.
-Delta's own code deletes the expired ones before.
+Delta's own code deletes the expired commits before them.
 """
 
 import json
@@ -137,7 +137,7 @@ def _fits(checksum: bytes, content: bytes) -> bool:
 _DAY = 86_400_000
 _HOUR = 3_600_000
 _FILE = re.compile(r"/(\d{20})\.([^;/]+); isDirectory=false; [^}]*?modification_time=(\d+)")
-# So many intervals without a checkpoint mean more than one failed attempt.
+# This many intervals without a checkpoint mean more than one failed attempt.
 _LATE = 3
 
 
@@ -170,7 +170,7 @@ class TableHistory:
 
     def find_retention(self, kept: int | None, now: int) -> int:
         """Return the retention in milliseconds that also keeps the commits from a version on."""
-        # Delta stops before the first file that is not older. The hour covers the time until Delta reads the log.
+        # Delta stops before the first file that is not older. The extra hour covers the time until Delta reads the log.
         oldest = min((file.modified for file in self.files if kept is not None and file.version >= kept), default=now)
         return max(self.retention, now - oldest + _HOUR)
 
@@ -180,9 +180,9 @@ class TableHistory:
         return self.files[-1].version - self.checkpoint if self.files else 0
 
     def find_end(self, cutoff: int) -> int:
-        """Find the newest checkpoint before which all files are older than a time (ms); they can be deleted.
+        """Find the newest checkpoint such that all files before it are older than a time (ms) and can be deleted.
 
-        Follows Delta's rule: a version counts as younger than the one before, and files that a checkpoint needs stay.
+        Follows Delta's rule: a version counts as younger than the previous one, and files that a checkpoint needs stay.
         """
         last, end = LogFile(-1, "", -1), 0
         for file in self.files:
@@ -328,7 +328,7 @@ def _count_expired(spark: SparkSession, path: str, history: TableHistory) -> int
 
 
 def _find_cutoff(history: TableHistory, kept: int | None) -> int:
-    """Return the time before which commits can go: in whole days, as Delta cleans, plus a day for maintain to run."""
+    """Return the time before which commits can be deleted: in whole days, like Delta, plus a day for maintain."""
     now = _now()
     return (now - history.find_retention(kept, now)) // _DAY * _DAY - _DAY
 

@@ -1,4 +1,4 @@
-"""Looks up the offsets that the tables hold: once with Spark, afterwards only in the commits since.
+"""Looks up the offsets that the tables hold: once with Spark, and then only in the commits since.
 
 A look-up with Spark takes seconds. Next to a writer that commits every second, its result would always be outdated
 before the next commit. So the driver reads the files of a few new commits itself, and all files of a small new table.
@@ -19,7 +19,7 @@ from bronze.delta.positions import find_ingested
 from bronze.offsets import EMPTY, Bounds, OffsetSet, list_ranges
 
 log = logging.getLogger(__name__)
-# With more new files, a look-up with Spark is faster.
+# If there are more new files, a look-up with Spark is faster.
 _MAX_FILES = 100
 
 
@@ -36,7 +36,8 @@ class Lookup:
         self.tables = tuple(tables)
         self._spark, self._topic = spark, topic
         self._readers = [LogReader(table) for table in tables]
-        self._bounds: Bounds | None = None  # bounds of Spark's look-up; None before one, when the logs have all
+        # Bounds of Spark's look-up; None until there is one, because the logs then have all commits.
+        self._bounds: Bounds | None = None
         self._ingested = EMPTY
 
     def find(self, bounds: Bounds) -> OffsetSet:
@@ -46,13 +47,13 @@ class Lookup:
         except (NotAppendsError, OSError, ValueError, KeyError, pa.ArrowException) as reason:
             log.debug("Looking up with Spark: %s: %s", type(reason).__name__, reason)
             self._readers = [LogReader(table) for table in self.tables]
-            for reader in self._readers:  # before Spark's look-up: commits during it are read twice, and none is missed
+            for reader in self._readers:  # before Spark's look-up: commits during it are read twice, but none is missed
                 reader.skip_to_end()
             self._bounds, self._ingested = bounds, find_ingested(self._spark, self.tables, self._topic, bounds)
         return self._ingested.clip(bounds)
 
     def _add_committed(self, bounds: Bounds) -> None:
-        """Add the commits since the last look-up, which must have covered the bounds."""
+        """Add the commits since the last look-up, which must have included the bounds."""
         for partition, (first, end) in bounds.items():
             known = (0, end) if self._bounds is None else self._bounds.get(partition, (0, -1))
             if first < end and not known[0] <= first <= end <= known[1]:

@@ -81,7 +81,7 @@ class OwnTable(ABC):
         """Write a checkpoint of the log if it is due; a failure must not end the run. Spark's writer does it itself."""
 
     def refresh(self) -> bool:
-        """Read the table's newest state; return whether anybody committed since, other than through this object."""
+        """Read the table's newest state; return whether there are commits that this object did not make."""
         before, self._state = self._state, self._read_state()
         if self._state == before:
             return False
@@ -124,10 +124,10 @@ class OwnTable(ABC):
 
 log = logging.getLogger(__name__)
 
-# Spark sets it for its own appends. Then an UPDATE that started before need not conflict, if the isolation level of its
-# engine allows that (WriteSerializable).
+# Spark sets it for its own appends. An UPDATE that started earlier then need not conflict, if the isolation level of
+# its engine allows that (WriteSerializable).
 _BLIND_APPEND = {"isBlindAppend": True}
-# deltalake parses some retentions differently from Delta, and would delete commits that the table's owner keeps.
+# deltalake parses some retentions differently from Delta, and would delete commits that the owner wants to keep.
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
@@ -271,7 +271,7 @@ def _to_dict(scala_map: Any) -> dict[str, str]:
 
 
 def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
-    # By name, because an append to a path recreates a table that somebody dropped (tried).
+    # By name, because an append to a path was seen to recreate a table that had been dropped.
     writer = rows.writeTo(f"spark_catalog.{quote_path(path)}").options(**options)
     with explain_failures(path):
         try:

@@ -1,6 +1,7 @@
 """Looks up which positions (partition, offset) of a topic are in the tables, for the overlap guard and the audit.
 
-Spark collects offsets as bitmaps with one bit per offset: a hundred million take 13 MB, and Spark shuffles only these.
+Spark collects offsets as bitmaps with one bit per offset: a hundred million offsets take 13 MB, and Spark shuffles only
+the bitmaps.
 """
 
 from collections import defaultdict

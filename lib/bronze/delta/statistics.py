@@ -82,7 +82,7 @@ def read_commits(spark: SparkSession, path: str, since: datetime) -> pd.DataFram
         spark.read.schema(_ACTIONS)
         .option("modifiedAfter", f"{since:%Y-%m-%dT%H:%M:%S}")
         .option("pathGlobFilter", "*.json")
-        .option("__globPaths__", "false")  # a path is not a pattern, and Hadoop cannot escape one that has a colon
+        .option("__globPaths__", "false")  # a path is not a glob pattern; Hadoop cannot escape one that has a colon
         .json(f"{path}/_delta_log")
         .withColumn("version", F.regexp_extract("_metadata.file_name", r"^(\d+)", 1).cast("long"))
         .withColumn("stats", F.from_json("add.stats", _STATS))

@@ -110,7 +110,7 @@ def _read_local(path: str) -> TableState:
 
 
 def _list_features(protocol: ProtocolVersions) -> tuple[str, ...]:
-    """Return the features that a writer must support; also the version if it is above 7, which neither writer knows."""
+    """Return the features that a writer must support; also the version if it is above 7, and thus unknown."""
     version = protocol.min_writer_version
     newer = [f"of writer version {version}"] if version > _MAX_WRITER_VERSION else []
     return (*(protocol.writer_features or ()), *newer)
@@ -174,7 +174,7 @@ def _list_leaves(schema: T.StructType, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _format_type(kind: T.DataType) -> str:
-    """Format a column's type; notes maps without null values, because Spark cannot read a null there."""
+    """Format a column's type; mark maps without null values, because Spark cannot read a null there."""
     holds_none = isinstance(kind, T.MapType) and not kind.valueContainsNull
     return kind.simpleString() + (" without null values" if holds_none else "")
 
@@ -264,5 +264,5 @@ def _not_a_table_error(option: str, path: str) -> NotADeltaTableError:
 
 
 def no_table_error(option: str, path: str) -> ConfigError:
-    """Make the error for a command that needs a table when the path has none."""
+    """Make the error for a command that needs a table, but finds none at the path."""
     return ConfigError(f"--{option}: there is no table at {path}", hint="ingest first, or correct the path")

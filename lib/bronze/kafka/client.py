@@ -48,14 +48,14 @@ class KafkaClient:
         self.admin = _create_admin(self.jvm, config, self.properties)
 
     def close(self) -> None:
-        """Close the admin client; a JVM that is about to end may refuse, and closing it again changes nothing."""
+        """Close the admin client; a JVM that is shutting down may refuse this. Closing it twice does no harm."""
         if not self._is_closed:
             self._is_closed = True
             with suppress(Py4JError):
                 self.admin.close(self.jvm.java.time.Duration.ofSeconds(1))
 
     def call_with_retry(self, question: Callable[[Any], Answer], timeout: float | None = None) -> Answer:
-        """Call the admin client until Kafka answers; errors that waiting cannot fix are raised at once.
+        """Call the admin client until Kafka answers; errors that waiting cannot fix are raised immediately.
 
         Args:
             question: Takes the admin client.
@@ -108,7 +108,7 @@ def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
     properties, bytes_reader = jvm.java.util.Properties(), "org.apache.kafka.common.serialization.ByteArrayDeserializer"
     for key, value in given.items():
         properties.setProperty(key, value)
-    # One attempt lasts at most as long as all of them; by default it lasts a minute.
+    # One attempt may take as long as all attempts together; the default is a minute.
     attempt = str(min(_ATTEMPT_MS, config.startup_timeout * 1000))
     own = {"default.api.timeout.ms": attempt, "request.timeout.ms": attempt}
     try:
@@ -123,11 +123,11 @@ def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
         raise missing_jars_error() from None
     except Py4JJavaError as error:
         reason = hide_values(read_reason(error), {n: v for n, v in given.items() if n != "bootstrap.servers"})
-    raise client_config_error(config, reason)  # outside of the except block, so that Java's error is not its context
+    raise client_config_error(config, reason)  # outside the except block, so that Java's error is not its context
 
 
 def is_final(reason: str) -> bool:
-    """Whether waiting cannot change this answer of Kafka or its client."""
+    """Whether this answer of Kafka or its client stays the same, however long one waits."""
     return reason.startswith(_NO_TOPIC) or reason.partition(":")[0].endswith(_REFUSALS)
 
 
@@ -169,9 +169,9 @@ def _load_file(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
     return properties
 
 
-# Values that are not secret, and that messages contain for other reasons.
+# Values that are not secret, and that occur in messages for other reasons.
 _PLAIN = {"true", "false", "plaintext", "sasl_plaintext", "sasl_ssl", "gssapi", "oauthbearer", "https", "none", "kafka"}
-_SHORTEST = 3  # shorter parts of a value occur in any text
+_SHORTEST = 3  # shorter parts of a value may occur in any text
 _INVALID_VALUE = re.compile(r"Invalid value (?P<value>.*) for configuration (?P<name>[\w.-]+)(?P<why>.*)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+|acks|retries", re.ASCII)
 _LONGEST_NAME = 100
@@ -185,7 +185,8 @@ def find_stray_names(properties: Mapping[str, str]) -> list[str]:
 def hide_values(reason: str, properties: Mapping[str, str]) -> str:
     """Replace the values of properties by their names in a reason of Kafka's client.
 
-    A message that may quote a part of a value is replaced by the property's name: JAAS quotes words of a password.
+    A message that may quote a part of a value is replaced by the property's name, because JAAS quotes parts of a
+    password.
 
     Args:
         reason: The reason as ``Class: message``.
@@ -194,7 +195,7 @@ def hide_values(reason: str, properties: Mapping[str, str]) -> str:
     kind, _, message = reason.partition(": ")
     if invalid := _INVALID_VALUE.search(message):
         why = invalid["why"].replace(invalid["value"], "…") if invalid["value"] else invalid["why"]
-        message = f"it does not take the value of {invalid['name']}{why}"
+        message = f"it does not accept the value of {invalid['name']}{why}"
     values = {n: v for n, v in properties.items() if len(v) >= _SHORTEST and v.lower() not in _PLAIN}
     for name, value in values.items():
         message = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", f"<{name}>", message)
@@ -217,7 +218,7 @@ def client_config_error(config: KafkaConfig, reason: str) -> ConfigError:
 
 
 def no_answer_error(config: KafkaConfig, seconds: float, reason: str) -> BronzeError:
-    """Make the error for a Kafka that does not answer at a start."""
+    """Make the error for brokers that do not answer at a start."""
     return BronzeError(
         f"Kafka at {config.kafka_brokers} did not answer within {seconds:g} s (--startup-timeout): {reason}",
         hint="start the broker or correct --kafka-brokers, then run the same command again",

@@ -1,7 +1,7 @@
 """Finds Kafka timestamps of offsets and offsets of timestamps; skips records with an implausible timestamp.
 
-Kafka finds a time in its index. If it answers with an implausible record, this module reads the neighbours. So one
-record of the year 58872 neither cuts off the records after it, nor decides how old the records are.
+Kafka looks up a time in its index. If it answers with an implausible record, this module reads the neighbouring
+records. So a single record of the year 58872 neither hides the records after it, nor decides how old the records are.
 """
 
 import time
@@ -28,8 +28,8 @@ _LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1
 def find_offsets_at(client: KafkaClient, timestamp_ms: int, available: Bounds, *, is_end: bool) -> dict[int, int]:
     """Return the first offset whose Kafka timestamp is at or after a time, per partition; -1 if none is.
 
-    A record with a timestamp in the future gets the time of the next record with a usable one. If none is near, an end
-    moves later and a start earlier: a backfill skips the records that the tables already have.
+    A record with a timestamp in the future gets the time of the next record with a usable one. If there is none nearby,
+    the end of a range moves later and its start earlier; a backfill skips the records that the tables already have.
 
     Raises:
         BronzeError: Kafka does not answer.
@@ -64,7 +64,7 @@ def _find_usable(reader: "_Reader", partition: int, start: int, end: int) -> tup
 
 
 def find_timestamps(client: KafkaClient, available: Bounds) -> dict[int, tuple[int, int]]:
-    """Return the timestamps of the earliest record and the newest one, in ms since 1970; -1 without a record.
+    """Return the timestamps of the earliest and the newest record, in ms since 1970; -1 if there is no record.
 
     Raises:
         BronzeError: Kafka does not answer.
@@ -88,8 +88,8 @@ def find_timestamps(client: KafkaClient, available: Bounds) -> dict[int, tuple[i
 def read_next_timestamps(client: KafkaClient, next_offsets: dict[int, int], available: Bounds) -> dict[int, int]:
     """Return the Kafka timestamp (milliseconds since 1970) of the next unread record, per partition that has one.
 
-    If it is implausible, the first plausible one after it counts, else the last plausible one before it, else the
-    implausible one itself. Reads one record of each partition that lags, and commits no offset.
+    If it is implausible, return the first plausible one after it, otherwise the last plausible one before it, otherwise
+    the implausible one itself. Reads one record of each partition that lags, and commits no offset.
 
     Raises:
         BronzeError: Kafka did not deliver them in time.
@@ -139,7 +139,7 @@ class _Reader:
     def read(self, spans: Bounds, whole: bool = False) -> dict[int, list[Stamp]]:
         """Read stamps from the first offset of each span up to the first usable one, or of the whole span.
 
-        Reads at most _NEIGHBOURS stamps per span. Fewer stamps without a usable one are all of the span.
+        Reads at most _NEIGHBOURS stamps per span. If fewer stamps come back and none is usable, the span has no more.
         """
         jvm, config = self.client.jvm, self.client.config
         requested = {p: jvm.org.apache.kafka.common.TopicPartition(config.kafka_topic, p) for p in spans}

@@ -18,7 +18,7 @@ from bronze.offsets import Bounds
 from bronze.parsing import parse_starting_offsets
 
 log = logging.getLogger(__name__)
-_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID: the answer of old brokers
+_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID, which old brokers return
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def list_offsets(
 
 
 def fetch_settings(client: KafkaClient) -> dict[str, str]:
-    """Return the topic's settings, such as ``retention.ms``; empty if this client may not read them."""
+    """Return the topic's settings, such as ``retention.ms``; empty if this client is not allowed to read them."""
     jvm, name = client.jvm, client.config.kafka_topic
     kind = jvm.org.apache.kafka.common.config.ConfigResource.Type.TOPIC
     resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, name)
@@ -97,7 +97,7 @@ def check_starting_offsets(config: IngestConfig, topic: Topic, available: Bounds
     """Refuse JSON offsets that do not name exactly the topic's partitions, with offsets that Kafka holds.
 
     Raises:
-        ConfigError: A partition is not named or does not exist. Kafka has deleted an offset, or not reached it.
+        ConfigError: A partition is not named or does not exist. Kafka has deleted an offset, or has not reached it yet.
     """
     offsets = parse_starting_offsets(config.starting_offsets, topic.name)
     if offsets is None:
@@ -136,9 +136,9 @@ def unknown_partitions_error(name: str, topic: str, unknown: Sequence[int]) -> C
 
 
 def recreated_topic_error(topic: str, path: str, known: str, found: str) -> ConfigError:
-    """Make the error for a topic that was deleted and recreated after its table: its offsets mean other records."""
+    """Make the error for a topic that was deleted and recreated: its offsets refer to different records."""
     return ConfigError(
         f"topic {topic} was deleted and recreated since {path} was created (topic id {found}, the table has {known}); "
-        "its offsets now mean other records.",
+        "its offsets now refer to different records.",
         hint="Use new --output-path, --dlq-path and --checkpoint-path.",
     )

@@ -1,4 +1,4 @@
-"""Checks of a running query, over one client: does Kafka answer, and is the topic still the same?"""
+"""Checks a running query with one client: does Kafka answer, and is the topic still the same?"""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from bronze.kafka.topic import Topic, recreated_topic_error, request_topic
 
 log = logging.getLogger(__name__)
 
-# Spark requests the offsets of a batch three times, and waits each time as long as Kafka's client does by default.
+# Spark requests the offsets of a batch three times, and each time waits as long as Kafka's client does by default.
 _TRIES = 3
 _CLIENT_TIMEOUT_MS = "60000"
 # A broker answers within milliseconds, or not at all.
@@ -34,8 +34,8 @@ class TopicWatch:
     def check_topic(self) -> None:
         """Check that the topic was not recreated, after a batch was read and before it is committed.
 
-        The offsets of a recreated topic mean other records. Kafka never reuses an id, so with an unchanged id all
-        records until now came from the same topic. Waits for Kafka as long as Spark does.
+        The offsets of a recreated topic refer to different records. Kafka never reuses an id, so with an unchanged id
+        all records until now came from the same topic. Waits for Kafka as long as Spark does.
 
         Raises:
             ConfigError: The topic was recreated.

@@ -20,7 +20,7 @@ def plot_plan(plan: BackfillPlan) -> Figure:
 
 
 def summarize_backfill(result: BackfillResult, dry_run: bool) -> dict[str, int | float | bool]:
-    """The requested offsets, those in the tables, and those that this run added."""
+    """The number of offsets that were requested, that the tables had, and that this run added."""
     return {
         "planned": result.plan.planned,
         "present": result.plan.present,

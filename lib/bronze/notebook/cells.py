@@ -16,7 +16,7 @@ from bronze.runtime.logs import configure_logging
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 RESULT_MIME = "application/vnd.bronze.result+json"
-# Parameters that no configuration has, so that none checks them.
+# Parameters that belong to no configuration, and that a configuration therefore does not check.
 OWN_PARAMETERS = {"use_sandbox": bool, "report_hours": int}
 _PROJECT = "bronze-ingestion"
 _MAX_HOURS = 1_000_000
@@ -31,13 +31,13 @@ def set_up_notebook() -> None:
     """
     leave_notebooks()
     configure_logging(sys.stdout)
-    pd.set_option("display.max_colwidth", 120)  # an error's detail ends with the field's name
+    pd.set_option("display.max_colwidth", 120)  # so that an error's detail shows the field's name at its end
 
 
 def leave_notebooks() -> None:
-    """Resolve relative paths from where the notebook was started; in the checkout's ``notebooks/``, from the checkout.
+    """Resolve relative paths against the folder of the start, or against the checkout if started in its ``notebooks/``.
 
-    JupyterLab and nbmake start a kernel in the notebook's own folder, papermill in the caller's.
+    JupyterLab and nbmake start a kernel in the notebook's own folder, papermill in the caller's working directory.
     """
     here = Path.cwd()
     if here.name == "notebooks" and is_checkout(here.parent):
@@ -133,7 +133,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 def find_result(path: str | Path) -> dict[str, Any]:
     """The recorded result of an executed notebook by MIME type, for programs and as text; empty if there is none."""
-    import nbformat  # here, because loading it takes a second and a kernel never needs it
+    import nbformat  # imported here, because it takes a second and a kernel never needs it
 
     cells = nbformat.read(path, as_version=4).cells
     for output in (o for cell in reversed(cells) for o in cell.get("outputs", [])):

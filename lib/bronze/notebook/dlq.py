@@ -45,11 +45,11 @@ def plot_over_time(rows: DataFrame) -> Figure:
     counted = collect_frame(rows.groupBy(time, F.coalesce("_error_type", F.lit("none")).alias("type")).count())
     by_time = counted.pivot_table(index="time", columns="type", values="count", fill_value=0)
     if len(by_time):
-        # A DLQ of a different version may have other types.
+        # A DLQ that another version of this package wrote may have other types.
         names = [*(name for name in ERROR_TYPES if name in by_time), *sorted(set(by_time) - set(ERROR_TYPES))]
         parts = {name: by_time[name] for name in names}
         colours = dict.fromkeys(names, _OTHER) | dict(zip(ERROR_TYPES, _PALETTE, strict=True))
-        # Narrower than the unit, because bars that touch look like one.
+        # Narrower than the unit, because adjacent bars would look like one.
         stack_bars(axes, by_time.index, parts, colours=colours, width=width / timedelta(days=1.1), align="edge")
         show_time(axes, ticks=8)
         axes.set_xlim(by_time.index[0] - 2 * width, by_time.index[-1] + 3 * width)
@@ -139,7 +139,7 @@ def collect_drift(samples: dict[str, DataFrame], mask: Sequence[Path], length: i
         length: Maximum number of characters of an example.
 
     Returns:
-        Columns ``field``, ``the schema has``, ``came as``, one column of counts per sample, and ``example``.
+        Columns ``field``, ``type in the schema``, ``type found``, one column of counts per sample, and ``example``.
     """
     counted = [
         values.mapInArrow(partial(count_drift, mask=mask, length=length), COUNTED_DDL).withColumn("sample", F.lit(name))
@@ -151,4 +151,4 @@ def collect_drift(samples: dict[str, DataFrame], mask: Sequence[Path], length: i
     frame = collect_frame(named.orderBy(F.desc("n"), "field").limit(_SHOWN_FIELDS + 1)).drop(columns="n")
     frame["field"] = frame["field"].map(lambda name: cut_text(name, 120))
     frame["expected"] = frame["expected"].replace("", "no such field")
-    return cut_rows(frame.rename(columns={"expected": "the schema has", "found": "came as"}), _SHOWN_FIELDS)
+    return cut_rows(frame.rename(columns={"expected": "type in the schema", "found": "type found"}), _SHOWN_FIELDS)

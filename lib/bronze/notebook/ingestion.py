@@ -17,7 +17,7 @@ from bronze.notebook.plots import INVALID, VALID, choose_unit, show_thin_bars, s
 from bronze.runtime.frames import collect_frame
 
 _SHOWN_BATCHES = 40
-_SHORTEST = timedelta(days=1)  # the partitions know no minutes
+_SHORTEST = timedelta(days=1)  # the partitions have no minutes
 _BRONZE_PREVIEW = (
     "event_timestamp",
     "tenant_id",

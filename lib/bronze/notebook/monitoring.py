@@ -122,7 +122,7 @@ def _show_threshold(axes: Axes, value: float, label: str) -> None:
 
 
 def _show_report(axes: Axes, status: Status, times: pd.Series, unit: str = "min") -> None:
-    """Show the time from the first value until now, or until the last value: a stopped stream shows as a gap."""
+    """Show the time from the first value until now, or until the last value: a stopped stream is visible as a gap."""
     end = pd.Timestamp(status.measured_at).ceil(unit)
     first = end - pd.Timedelta(hours=status.report_hours)
     if len(times):

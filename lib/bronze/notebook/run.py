@@ -94,7 +94,7 @@ def _read_file(file: Path) -> Mapping[str, Any]:
         OSError,
         ValueError,
         RecursionError,
-    ) as error:  # also a date or a number that Python does not support
+    ) as error:  # also for a date or a number that Python does not support
         raise _unreadable_error(file, _PARAMETERS, type(error).__name__) from None
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
         raise _unreadable_error(file, _PARAMETERS, "it does not map names to values")

@@ -1,1 +1,1 @@
-"""What a run says of itself while it runs."""
+"""Progress reports of a running ingestion."""

@@ -10,7 +10,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 from pyspark.sql.streaming.query import StreamingQuery
 
 log = logging.getLogger(__name__)
-# Seconds: the shortest time between two lines, and the window over which the rate is measured.
+# Seconds: the minimum time between two lines, and the window over which the rate is measured.
 _INTERVAL = 10
 _WINDOW = 60
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -92,7 +92,7 @@ def _read_offsets(text: str) -> dict[tuple[str, str], int]:
 
 
 def format_progress(first: Point, recent: Point, now: Point) -> str:
-    """The progress in one line, without rate and time left if nothing was read since ``recent``.
+    """The progress in one line; without the rate and the time left if nothing was read since ``recent``.
 
     Args:
         first: The start of the run.

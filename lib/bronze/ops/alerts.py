@@ -49,7 +49,7 @@ _RULES = {
     ),
     "min_headroom_hours": (
         "headroom (h)",
-        "Kafka soon deletes unread records: start the ingestion, or raise the topic's retention.ms now",
+        "Kafka will soon delete unread records: start the ingestion, or raise the topic's retention.ms now",
     ),
 }
 

@@ -79,8 +79,8 @@ def audit(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport
 
 
 def _audit(pipeline: Pipeline, config: AuditConfig) -> AuditReport:
-    # The order matters while a stream runs: what the checkpoint and the commits say is in the tables by the time they
-    # are read, and what the tables have is in Kafka.
+    # The order matters while a stream runs: offsets that the checkpoint and the commits name are in the tables by the
+    # time that these are read, and the tables' offsets are in Kafka by the time that Kafka is asked.
     checkpoint = _read_checkpoint(pipeline, config)
     ledger = _read_ledger(pipeline, checkpoint)
     log.info("Audit: counting the positions of %s in the tables", pipeline.topic.name)
@@ -187,7 +187,7 @@ def _find_expected(
             start = checkpoint.first_offsets.get(p, 0)
         if ledger.begins:
             start = ledger.begins.get(p, 0)  # a partition that was added later starts at its first record
-            end = max(end, earliest)  # deleted records are not lag: nobody can read them
+            end = max(end, earliest)  # deleted records are not lag, because they cannot be read any more
         elif p in ingested:
             start = min(start, ingested.bounds[p][0])
         promised[p] = (start, end)
@@ -207,7 +207,7 @@ def _find_doubled(pipeline: Pipeline, bronze: Positions, dlq: Positions) -> Offs
 
 
 def _find_not_replayed(pipeline: Pipeline, shared: Bounds) -> OffsetSet:
-    """Positions in both tables that were not replayed. A replay's row in bronze is valid and later than the DLQ's."""
+    """Positions in both tables that were not replayed. A replay's row in bronze is valid and newer than the DLQ's."""
 
     def read(path: str, name: str, *columns: str) -> DataFrame:
         rows = pipeline.spark.read.format("delta").load(path).where(F.col("_kafka_topic") == pipeline.topic.name)
@@ -222,7 +222,7 @@ def _find_not_replayed(pipeline: Pipeline, shared: Bounds) -> OffsetSet:
 
 
 def _look_again(pipeline: Pipeline, gaps: Gaps) -> Gaps:
-    """Drop findings that a stream has committed since then: the tables are not read at one moment."""
+    """Drop findings that a stream has committed meanwhile, because the tables are not read at the same moment."""
     tables = [pipeline.bronze.path, *pipeline.known.dlq_paths]
     since = find_ingested(pipeline.spark, tables, pipeline.topic.name, (gaps.missing | gaps.unread).bounds)
     return replace(gaps, missing=gaps.missing - since, unread=gaps.unread - since)

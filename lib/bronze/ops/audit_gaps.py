@@ -19,7 +19,7 @@ from bronze.runtime.spark_errors import explain_failure
 
 log = logging.getLogger(__name__)
 
-# Gaps closer together than this are read as one, because a separate Kafka read costs more.
+# Gaps that are closer together than this are read as one, because each separate read of Kafka costs more.
 _NEAR = 100_000
 # Maximum number of Kafka reads per audit.
 _READS = 20
@@ -32,7 +32,7 @@ class Gaps:
     Attributes:
         missing: Finding: Kafka has a record there.
         unread: Finding: no commit has read them, and Kafka no longer holds them.
-        removed: Finding: some of them held a record that was committed and is now in no table.
+        removed: Finding: some of them held a record that was committed and is no longer in any table.
         removed_records: Number of such records, per partition.
         explained: The other offsets, by reason.
     """
@@ -54,7 +54,7 @@ def explain_gaps(client: KafkaClient, gaps: OffsetSet, ledger: TopicLedger, avai
         available: The offsets that Kafka holds.
     """
     held = (gaps - ledger.lost) & OffsetSet.between(available)
-    gone = gaps - ledger.lost - held  # only the commits say whether they were read
+    gone = gaps - ledger.lost - held  # only the commits tell whether they were read
     missing = held & _read_within(client, held, "read_committed")
     absent = held - missing
     written = _read_within(client, absent, "read_uncommitted")
@@ -122,7 +122,7 @@ def select_offsets(records: DataFrame) -> DataFrame:
 
 
 def plan_reads(gaps: OffsetSet, near: int = _NEAR, reads: int = _READS) -> list[Bounds]:
-    """Cover gaps with a few reads, each of one span per partition. Gaps that are close share a span.
+    """Cover gaps with a few reads, each of one span per partition. Gaps that are close together share a span.
 
     Args:
         gaps: The offsets.
@@ -137,7 +137,7 @@ def plan_reads(gaps: OffsetSet, near: int = _NEAR, reads: int = _READS) -> list[
 
 
 def _join_near(ranges: Sequence[Range], near: int) -> list[tuple[int, int]]:
-    """Join ranges that are close, as first and end (exclusive) offsets."""
+    """Join ranges that are close together; return first and end (exclusive) offsets."""
     joined: list[tuple[int, int]] = []
     for first, last in ranges:
         if joined and first - joined[-1][1] <= near:

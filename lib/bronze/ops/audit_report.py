@@ -9,7 +9,7 @@ import pandas as pd
 from bronze.offsets import Range, format_ranges
 
 # Why an offset has no row.
-ACCEPTED = "deleted in Kafka before they were read, which --accept-data-loss took"
+ACCEPTED = "deleted in Kafka before they were read, accepted with --accept-data-loss"
 READ = "where Kafka had no record when they were read"
 ABORTED = "of aborted transactions"
 NO_RECORD = "where Kafka has no record (transaction marker, or compacted)"
@@ -44,7 +44,7 @@ class PartitionAudit:
         contradicting: Finding: offsets in both tables that were not replayed from the DLQ.
         missing: Finding: offsets where Kafka has a record and the tables have none.
         unread: Finding: offsets that no commit has read and Kafka no longer holds.
-        removed: Finding: offsets of which ``removed_records`` held a record that was committed and is now in no table.
+        removed: Finding: offsets of which ``removed_records`` held a committed record that no table has.
         removed_records: Number of such records.
         explained: Offsets without a row, by reason.
     """
@@ -78,7 +78,7 @@ class PartitionAudit:
             "in both tables": self.contradicting,
             "missing": self.missing,
             "never read, and deleted in Kafka": self.unread,
-            f"with {self.removed_records:,} records that were committed and are in no table any more": self.removed,
+            f"with {self.removed_records:,} records that were committed and are no longer in any table": self.removed,
         }
         return {name: ranges for name, ranges in named.items() if ranges}
 
@@ -133,12 +133,14 @@ class AuditReport:
         rows = sum(a.bronze_rows for a in self.partitions), sum(a.dlq_rows for a in self.partitions)
         counted = f"{rows[0]:,} in bronze, {rows[1]:,} in the DLQ"
         if replayed := sum(count_offsets(a.in_both) - count_offsets(a.contradicting) for a in self.partitions):
-            counted += f" of which {replayed:,} are replayed"
+            counted += f", of which {replayed:,} have been replayed"
         if self.is_complete:
             lag = sum(a.lag for a in self.partitions)
-            return f"Complete: every record of {self.topic} that was read is there once ({counted}); lag {lag:,}"
+            return (
+                f"Complete: every record read from {self.topic} is in the tables exactly once ({counted}); lag {lag:,}"
+            )
         offsets = sum(a.finding_count for a in self.partitions)
-        return f"NOT complete: {offsets:,} offsets of {self.topic} are missing or doubled ({counted})"
+        return f"NOT complete: {offsets:,} offsets of {self.topic} are missing or duplicated ({counted})"
 
     def _list_explained(self) -> list[str]:
         return [

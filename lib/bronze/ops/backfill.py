@@ -37,7 +37,7 @@ from bronze.runtime.spark_errors import drop_connection, explain_failures
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-# Attempts at a batch while other writers commit first; each uses all attempts of the writer.
+# Attempts at a batch if other writers commit first; each of them uses all attempts of the writer.
 _ROUNDS = 5
 
 
@@ -105,7 +105,7 @@ def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> Backf
             _check_plan(config, _make_plan(pipeline, config))  # before tables are created
         ledger = build_ledger(pipeline, _read_checkpoint(pipeline, config))
         pipeline, writer = bind_tables(pipeline, config, ledger, OffsetSet())
-        writer.has_changed()  # before the look-up, so that it notices later appends of others
+        writer.has_changed()  # before the look-up, so that it notices later appends by others
         plan = _make_plan(pipeline, config)
         _check_plan(config, plan)
         for line in (*plan.outside, *plan.notes, plan.describe()):
@@ -241,9 +241,9 @@ def _append_batch(
 ) -> Counts | None:
     """Append the missing records of a batch, and retry if other writers commit first; None if they added all of it."""
     bounds = source.covered.bounds
-    cores = str(pipeline.spark.sparkContext.defaultParallelism)  # so that a range of one partition also uses all cores
+    cores = str(pipeline.spark.sparkContext.defaultParallelism)  # so that even a range of one partition uses all cores
     for attempt in range(1, _ROUNDS + 1):
-        writer.has_changed()  # first, so that later appends of others are a conflict
+        writer.has_changed()  # first, so that later appends by others are a conflict
         ingested = pipeline.find_ingested(bounds)
         if not source.covered - ingested:
             return None

@@ -1,4 +1,4 @@
-"""The plan of a backfill: which offsets of the range the tables have, Kafka lost, or are to do. Pure.
+"""The plan of a backfill: which offsets of the range exist, are lost in Kafka, or are to be added. No I/O.
 
 The plan counts offsets, not records: only a read shows which offsets are transaction markers or were compacted.
 """
@@ -128,7 +128,7 @@ class BackfillPlan:
 def plan_partition(
     partition: int, requested: tuple[int, int], available: tuple[int, int], ingested: OffsetSet
 ) -> PartitionPlan:
-    """Divide the requested offsets by where they are.
+    """Split the requested offsets by where they are: in the tables, in Kafka, or in neither.
 
     Args:
         partition: Kafka partition.
@@ -187,7 +187,7 @@ def plan_batches(missing: OffsetSet, max_offsets: int, near: int = _NEAR) -> lis
 
 
 def _take_span(ranges: deque[Range], limit: int, near: int) -> tuple[tuple[int, int], int]:
-    """Take a span off the front of ranges: its first and end (exclusive) offset, and how many it has of them."""
+    """Take a span off the front of ranges: its first and end (exclusive) offset, and how many offsets it takes."""
     first = end = ranges[0][0]
     taken = 0
     while ranges and ranges[0][0] < first + limit and ranges[0][0] - end <= near:
@@ -226,8 +226,8 @@ def resolve_offsets(config: BackfillConfig, available: Bounds) -> Bounds:
 def resolve_times(client: KafkaClient, config: BackfillConfig, available: Bounds) -> Bounds:
     """The offsets from the first record at or after the start time to the first at or after the end time.
 
-    Kafka finds them per partition. If a producer's timestamps do not ascend, the range may include or miss records
-    near its borders. A record with an implausible timestamp is included if it lies within the range.
+    Kafka finds them per partition. If timestamps do not ascend, the range may include or miss records near its
+    bounds. A record with an implausible timestamp is included if it lies within the range.
     """
     names = ("start_timestamp", "end_timestamp")
     starts, ends = (
@@ -243,14 +243,14 @@ def resolve_times(client: KafkaClient, config: BackfillConfig, available: Bounds
 
 
 def explain_other_times(client: KafkaClient, config: BackfillConfig, requested: Bounds, available: Bounds) -> str:
-    """Why a time range is empty, if all of Kafka's records are earlier or all are later; otherwise empty."""
+    """Why a time range has no records, if all of Kafka's records are earlier or all are later; otherwise empty."""
     is_after = bool(config.start_timestamp) and all(requested[p][0] == available[p][1] for p in requested)
     is_before = bool(config.end_timestamp) and all(requested[p][1] == available[p][0] for p in requested)
     return f"its records are from {_format_times(client, available)}" if is_after or is_before else ""
 
 
 def find_cut_off(client: KafkaClient, config: BackfillConfig, requested: Bounds, available: Bounds) -> dict[int, str]:
-    """Partitions whose earliest record in Kafka is later than the start time, and that had earlier, deleted records.
+    """Partitions whose earliest record in Kafka is later than the start time, and whose earlier records were deleted.
 
     How many of the deleted records were in the time range is unknown.
     """

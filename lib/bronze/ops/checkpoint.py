@@ -37,7 +37,7 @@ class CheckpointReport:
                 "began at": self.checkpoint.first_offsets.get(partition, 0),
                 "next batch starts at": start,
                 "planned to": self.checkpoint.end_offsets.get(partition, start),
-                "in the tables from there": self.ahead.counts.get(partition, 0),
+                "already in the tables": self.ahead.counts.get(partition, 0),
             }
             for partition, start in sorted(self.checkpoint.next_offsets.items())
         ]

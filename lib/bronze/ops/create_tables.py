@@ -48,7 +48,7 @@ def list_statements(config: CreateTablesConfig) -> list[str]:
     if config.dlq_path:
         named.append((get_dlq_spec(), config.dlq_path, config.dlq_table))
     statements = [create_table_statement(spec, _make_absolute(path), name) for spec, path, name in named]
-    # They run in another session, which would read ${…} in a path as a variable.
+    # The statements run in another session, which would read ${…} in a path as a variable.
     return [f"SET {SUBSTITUTION}=false" for _ in statements[:1] if "${" in "".join(statements)] + statements
 
 

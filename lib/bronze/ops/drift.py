@@ -18,12 +18,12 @@ from bronze.decode import to_python_type
 from bronze.ops.masking import MASK, Path, cut_text, is_masked
 from bronze.schema import get_event_schema
 
-# For each field its type in the schema, and a decoder of that type; for an object, the fields in it.
+# For each field: its type in the schema and a decoder for that type or, for an object, its fields.
 Fields = dict[str, tuple[str, Any]]
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KINDS = {'"': "string", "{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "null"}
-_MAX_KINDS = 1_000  # in one task: names may be random
+_MAX_KINDS = 1_000  # limit in one task, because names may be random
 NOT_AN_OBJECT = "(the whole value)"
 
 

@@ -1,9 +1,9 @@
 """Lag, and the headroom before data loss: the time until Kafka deletes a record that was not read yet.
 
-Kafka deletes a log segment once its newest record is older than ``retention.ms``, but never the active segment. So
-the next unread record is deleted at its Kafka timestamp plus ``retention.ms`` at the earliest, and later by up to a
-segment (``segment.ms``, ``segment.bytes``). ``retention.bytes`` may delete earlier and is not modelled. A timestamp in
-the future counts as now, because Kafka keeps that record longer. One before 2000 is ignored (``is_plausible``).
+Kafka deletes a log segment once its newest record is older than ``retention.ms``, but never the active segment. So the
+next unread record is deleted at its Kafka timestamp plus ``retention.ms`` at the earliest, and later by up to a segment
+(``segment.ms``, ``segment.bytes``). ``retention.bytes`` may delete it earlier, and is not considered. A timestamp in
+the future counts as now, because Kafka keeps such a record longer. One before 2000 is ignored (``is_plausible``).
 """
 
 import math

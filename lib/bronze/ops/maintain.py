@@ -40,7 +40,7 @@ from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
-_RENEW_SECONDS = 24 * 3600  # well within any retention of a log
+_RENEW_SECONDS = 24 * 3600  # well within the retention of any log
 _MB = 1024 * 1024
 _Result = TypeVar("_Result")
 _CONFLICTS = (  # they have no common base class
@@ -170,7 +170,7 @@ def select_closed(partitions: pd.DataFrame, before: datetime) -> pd.DataFrame:
 
 
 def format_partition(values: dict[str, str | None]) -> str:
-    """The condition of a partition, ``_event_date = '2026-01-31' AND _event_hour = '23'``."""
+    """The condition that selects a partition, ``_event_date = '2026-01-31' AND _event_hour = '23'``."""
     return " AND ".join(f"{n} IS NULL" if v is None or pd.isna(v) else f"{n} = '{v}'" for n, v in values.items())
 
 
@@ -270,7 +270,7 @@ def _read_sizes(spark: SparkSession, paths: list[str]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for path in paths:
         hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-        with suppress(Py4JJavaError):  # it was deleted since the listing
+        with suppress(Py4JJavaError):  # the file was deleted since the listing
             status = hadoop_path.getFileSystem(conf).getFileStatus(hadoop_path)
             if status.isFile():
                 sizes[path] = status.getLen()

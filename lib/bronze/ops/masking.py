@@ -1,4 +1,4 @@
-"""Show raw values to people: cut to a length, with fields masked.
+"""Shows raw values to people: cut to a length, with fields masked.
 
 A value that is not JSON cannot be masked, so only its length is shown.
 """

@@ -1,4 +1,4 @@
-"""Measure the tables' rows in Spark: counts and delays over time, the newest records, and the next offsets.
+"""Measures the tables' rows in Spark: counts and delays over time, the newest records, and the next offsets.
 
 Counts and delays read only rows ingested within the report's hours, and only the columns that they need.
 """
@@ -18,7 +18,7 @@ from bronze.offsets import Bounds
 from bronze.runtime.frames import collect_frame
 
 _PERCENTILES = (0.5, 0.95, 0.99)
-# Maximum number of points in a plot over time.
+# Maximum number of points of a plot over time.
 _POINTS = 300
 
 
@@ -76,8 +76,8 @@ def find_newest_record(
 ) -> tuple[datetime | None, datetime | None]:
     """The newest record's time and the newest ingestion, naive UTC, of the batches that started between two times.
 
-    It reads rows, for batches whose file statistics are not usable: with one record of the year 58872, the maximum of
-    a file is in that year.
+    Reads rows, because file statistics may not be usable: with one record of the year 58872, the maximum of a file is
+    in that year.
 
     Args:
         spark: Session.
@@ -116,7 +116,7 @@ def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) 
         return None
     date, hour = max(hours)
     rows = _read(spark, path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
-    # Spark accepts capital letters only, and no zone beyond 18 hours. Its upper() would first load the rules of all
+    # Spark accepts only capital letters, and zones up to 18 hours. Its upper() would first load the rules of all
     # languages, which takes 1.3 s.
     newest = rows.select(F.max(F.translate("event_timestamp", "tz", "TZ").try_cast("timestamp")).alias("newest"))
     return _to_python(collect_frame(newest)["newest"].max())

@@ -104,7 +104,7 @@ def replay(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayRep
         pipeline.check_exists("output-path", "dlq-path")
         pipeline.known.check_is_named()
         writer = choose_writer(config.writer, [pipeline.bronze])
-        warn_of_rollback(pipeline)  # after its commits, a start would no longer notice a RESTORE
+        warn_of_rollback(pipeline)  # now: after the replay's commits, a start would no longer notice a RESTORE
         report = make_plan(pipeline, config)
         if not config.dry_run:
             _append_all(pipeline, config, report, writer)
@@ -140,7 +140,7 @@ def make_plan(pipeline: Pipeline, config: ReplayConfig) -> ReplayReport:
 
 
 def _drop_blocked(rows: DataFrame, config: ReplayConfig) -> DataFrame:
-    """Skip positions that bronze has as invalid rows: a second row of the position would duplicate the record."""
+    """Skip positions that bronze has as invalid rows, because a second row would duplicate the record."""
     bronze = rows.sparkSession.read.format("delta").load(config.output_path)
     invalid = bronze.where(F.col("_kafka_topic") == config.kafka_topic).where(~F.col("_is_valid"))
     blocked = invalid.select("_kafka_partition", "_kafka_offset")
@@ -202,7 +202,7 @@ def append_positions(
         return OffsetSet.between(bounds) - (source.covered - present)
 
     rows = select_dlq(pipeline.spark, config).where(is_within(bounds))
-    writer.has_changed()  # later appends of others are a conflict
+    writer.has_changed()  # later appends by others are a conflict
     # With a DLQ path, the tasks never write an invalid record to bronze; the plan contains none anyway.
     task = make_task(number, ingested_at, pipeline.paths, find_left_out())
     return append_batch(writer, rows.transform(_to_records), task, source, find_left_out)

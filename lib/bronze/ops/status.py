@@ -131,7 +131,7 @@ def _find_newest(
     """The newest record and ingestion, from file statistics, and from rows if the statistics do not suffice."""
     kafka, ingested, odd = (_find_max(files[name]) for name in ("newest_kafka", "newest_ingested", "odd_ingested"))
     if odd and (kafka is None or odd > kafka):
-        # Read the last batch separately: if its records have no usable time, its start is newer than all before it.
+        # Read the last batch separately: if its records have no usable time, its start is the newest time of all.
         kafka = _choose_newest(kafka, find_newest_record(spark, paths, odd, odd)[0])
     if files["unmeasured"].any() or (odd and kafka and odd > kafka):
         read = find_newest_record(spark, paths, kafka)
@@ -171,7 +171,7 @@ def _select_measured(
         "alert_invalid_ratio": totals["invalid"] / records if records else math.nan,
         "max_lag": lag["lag"].sum(),
         "max_staleness_minutes": freshness["age"]["Kafka timestamp"],
-        # An unknown headroom may be the shortest, unless a known one is short enough to alert.
+        # An unknown headroom may be the shortest one, unless a known one is short enough to fire the alert.
         "min_headroom_hours": lag["headroom"].min(skipna=bool(shortest < config.min_headroom_hours or shortest == 0)),
     }
     return {name: None if pd.isna(value) else float(value) for name, value in measured.items()}

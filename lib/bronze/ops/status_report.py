@@ -16,7 +16,7 @@ _MB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Status:
-    """The measured values. All times are naive UTC; rows are selected by time of ingestion.
+    """The measured values. All times are naive UTC; rows are selected by their time of ingestion.
 
     Attributes:
         topic: Kafka topic.
@@ -31,7 +31,7 @@ class Status:
         commits: Commits of both tables, from ``read_commits``, by ``table``.
         batches: Duration of each batch, from ``measure_batches``.
         alerts: The state of each alert.
-        notes: Remarks on the figures.
+        notes: Remarks on the values.
     """
 
     topic: str
@@ -119,7 +119,7 @@ def list_commits(status: Status, shown: int = _SHOWN) -> pd.DataFrame:
 
 
 def list_notes(status: Status) -> pd.DataFrame:
-    """The remarks on the figures."""
+    """The remarks on the values."""
     return pd.DataFrame({"note": status.notes or ["none"]})
 
 

@@ -1,7 +1,7 @@
 """The jars that no Python package ships, resolved once by the Ivy inside pyspark and cached.
 
-Spark's own ``spark.jars.packages`` resolves them again at every start of a session, and prints a page to standard
-error, which notebooks would show. Versions derive from the installed packages, so each is pinned only once.
+Spark's own ``spark.jars.packages`` resolves them again at every start of a session, and prints a page of text to
+standard error, which notebooks would show. Versions derive from the installed packages, so each is pinned only once.
 """
 
 import argparse

@@ -30,19 +30,20 @@ _RUNTIME = {
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
     "spark.databricks.delta.stalenessLimit": "0",
-    # For a batch that does not end although its query is stopped; by default Spark waits forever.
+    # Limits the wait for a batch that does not end when its query is stopped; by default Spark waits forever.
     "spark.sql.streaming.stopTimeout": "30s",
     # Paths are used in SQL literally: ``${HOME}`` in a path is the name of a folder.
     SUBSTITUTION: "false",
 }
-# If it is true, our escapes in quotes would stay escaped. Spark warns when it is set, so it is only reset if true.
+# If it is true, the backslashes that we use as escapes in quotes stay. Spark warns if it is set, so reset it only if
+# true.
 _RAW_STRINGS = "spark.sql.parser.escapedStringLiterals"
 # Kafka's client properties are options of the source; query plans, Spark's UI and the event log print options.
 _REDACTION = "spark.sql.redaction.options.regex"
 _SECRETS = (
     r"(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore|kafka\.(sasl|ssl)\.|user\.info"
 )
-# The same for the settings that Spark's UI lists, and what it hides of them by default.
+# The same for the settings that Spark's UI lists, and the pattern that hides some of them by default.
 _SETTINGS_REDACTION = "spark.redaction.regex"
 _HIDDEN_SETTINGS = "(?i)secret|password|token|access[.]?key"
 _LOCAL = {
@@ -54,13 +55,13 @@ _LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "4",
-    # VACUUM and listings start this many tasks, 10,000 by default.
+    # The number of tasks that VACUUM and listings start; the default is 10,000.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
-    # Delta reads its log with 50 tasks by default, more than a laptop's table has entries.
+    # The number of tasks that read the Delta log; the default is 50, more than the entries of a small table.
     "spark.databricks.delta.snapshotPartitions": "2",
 }
-# For a local session that streams. The UI takes the first free port from 4040 on; if Spark finds none, the session does
-# not start, so it may try more ports than by default.
+# For a local session that streams. The UI takes the first free port from 4040 on. If Spark finds none, the session does
+# not start; so it tries more ports than by default.
 _UI = {"spark.ui.enabled": "true", "spark.ui.killEnabled": "false", "spark.port.maxRetries": "200"}
 
 _shipped: set[str] = set()  # ids of the Spark contexts that have the package
@@ -74,7 +75,7 @@ def has_jvm() -> bool:
 def get_session(app_name: str = "bronze-ingestion", show_ui: bool = False) -> SparkSession:
     """The running session, or a new one: in the JVM of spark-submit with its flags, otherwise a local one on all cores.
 
-    Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set in any case.
+    Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set in every session.
 
     Args:
         app_name: Name of the Spark application.
@@ -101,7 +102,7 @@ def get_session(app_name: str = "bronze-ingestion", show_ui: bool = False) -> Sp
 def _open_ui(spark: SparkSession) -> None:
     """Hide Kafka's secrets in the settings that the UI of a new session lists, and log its address.
 
-    This follows the start, so that the user's own pattern, which only the session knows, stays in force.
+    This happens after the start, so that the user's own pattern, which only the session knows, still applies.
     """
     conf = spark.sparkContext._jsc.sc().conf()
     conf.set(_SETTINGS_REDACTION, extend_redaction(conf.get(_SETTINGS_REDACTION, _HIDDEN_SETTINGS)))
@@ -109,7 +110,7 @@ def _open_ui(spark: SparkSession) -> None:
 
 
 def apply_settings(spark: SparkSession) -> None:
-    """Apply the settings that a batch needs to a session that may come from elsewhere; all can change at run time."""
+    """Apply the settings that a batch needs, also to a session from elsewhere; all can be changed at run time."""
     for key, value in _RUNTIME.items():
         spark.conf.set(key, value)
     if spark.conf.get(_RAW_STRINGS) == "true":

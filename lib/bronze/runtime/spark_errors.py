@@ -1,4 +1,4 @@
-"""Turn errors of Spark, its tasks or its JVM into one line that names the condition and the cure.
+"""Turns errors of Spark, its tasks or its JVM into one line that names the condition and says what to do.
 
 Spark errors nest Java and Python tracebacks; the innermost message is the one to show.
 """
@@ -41,7 +41,7 @@ def explain_failures(path: str = "") -> Iterator[None]:
     """Turn errors of Spark, Delta or the file system into one clear line.
 
     Args:
-        path: The path that is written to, if it is only one; the error itself often does not name it.
+        path: The path that is written to, if there is only one; the error itself often does not name it.
 
     Raises:
         BronzeError: The condition, with its cure.
@@ -65,8 +65,8 @@ def is_interrupt(error: BaseException) -> bool:
 def drop_connection() -> None:
     """Close this thread's connection to the JVM after an interrupt; the next call opens another.
 
-    py4j closes the connection itself, except for a call that has only started; the next call would then read the
-    answer to that one.
+    py4j closes the connection itself, unless the call has only just started; the next call would then read the answer
+    to this one.
     """
     client: Any = SparkContext._gateway._gateway_client  # type: ignore[union-attr]
     if connection := client.get_thread_connection():
@@ -100,7 +100,7 @@ def explain_failure(error: BaseException, path: str = "") -> BronzeError:
 
 
 def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
-    """A condition of tables or checkpoint; None if it is another one."""
+    """The error, if its condition concerns the tables or the checkpoint; otherwise None."""
     if path and re.search("CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using", text):
         return BronzeError(
             f"another process uses the checkpoint {path}, so this one has ended; nothing was lost or duplicated.",
@@ -136,17 +136,17 @@ def failed_query_error(reason: str) -> BronzeError:
 
 
 def lost_kafka_error(reason: str) -> BronzeError:
-    """Build the error for a Kafka that does not answer a running query within its clients' timeouts."""
+    """Build the error for brokers that do not answer a running query within the timeouts of its clients."""
     return BronzeError(
-        f"Kafka did not answer for longer than its clients wait: {reason}",
-        hint="nothing was lost, run the same command again to continue, once it answers",
+        f"Kafka did not answer within the timeouts of its clients: {reason}",
+        hint="nothing was lost, run the same command again once it answers",
     )
 
 
 def vanished_topic_error(reason: str) -> TopicVanishedError:
     """Build the error for a running query to which Kafka answered that the topic does not exist."""
     return TopicVanishedError(
-        f"Kafka did not know the topic for a moment: {reason}", hint="run the same command again to continue"
+        f"Kafka briefly reported that the topic does not exist: {reason}", hint="run the same command again to continue"
     )
 
 

@@ -1,4 +1,4 @@
-"""``bronze`` whose batches wait, planned but not read, until a file is there: for what happens at that moment."""
+"""``bronze`` whose planned batches wait until a file exists before they are read, to test faults at that moment."""
 
 import logging
 import os

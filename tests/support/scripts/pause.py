@@ -1,4 +1,4 @@
-"""``bronze`` that pauses at one moment of its first batch, PAUSE_AT: there it can be killed, or a task of it."""
+"""``bronze`` that pauses at one point of its first batch (PAUSE_AT), where it, or one of its tasks, can be killed."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ def pause() -> None:
 
 
 def pause_task() -> None:
-    """The second task of a job pauses; where it is lost, its next attempt does not."""
+    """Pause in the second task of a job; if that task is lost, its next attempt does not pause."""
     context = TaskContext.get()
     if context and (context.partitionId(), context.attemptNumber()) == (1, 0):
         pause()
@@ -47,7 +47,7 @@ def pause_before(function: Callable, number: int = 1) -> Callable:
 
 
 def pause_before_bronze(commit: Callable) -> Callable:
-    """The commit, with a pause before the first one of rows to bronze: the DLQ has the batch then."""
+    """The commit, with a pause before the first commit of rows to bronze, when the DLQ already has the batch."""
     paused: list[bool] = []
 
     def call(table: OwnTable, rows: Any, note: Any) -> None:
@@ -68,14 +68,14 @@ def pause_after(function: Callable) -> Callable:
 
 
 def write_and_pause(batches: Iterator[pa.RecordBatch], task: tasks.BatchTask) -> Iterator[pa.RecordBatch]:
-    """A task of the direct writer whose files are written, and that has not told the driver."""
+    """A task of the direct writer that has written its files, but has not reported to the driver."""
     results = list(run_task(batches, task))
     pause_task()
     yield from results
 
 
 def append_and_pause(rows: DataFrame, *arguments: Any) -> None:
-    """An append of Spark's in the middle of its files."""
+    """An append of Spark that has written some of its files."""
 
     def wait(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from batches

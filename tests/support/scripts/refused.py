@@ -1,4 +1,4 @@
-"""A process that ingests with one client properties file after the other, and prints all that an error drags along."""
+"""A process that ingests with one client properties file after another, and prints everything that an error carries."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from bronze.runtime.session import get_session
 
 
 def show(error: BaseException) -> None:
-    """The traceback, also of what it hides: a tool that reports errors may send it all."""
+    """The traceback, including suppressed exceptions: an error reporting tool may send all of it."""
     traceback.print_exception(error)
     for linked in filter(None, (error.__cause__, error.__context__)):
         show(linked)

@@ -1,4 +1,4 @@
-"""``bronze`` with batches whose tasks take a minute each: for what happens in the middle of one."""
+"""``bronze`` with batches whose tasks take a minute each, to test faults in the middle of a batch."""
 
 import logging
 import sys
