@@ -2,10 +2,9 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import msgspec
 from pyspark.sql import DataFrame, SparkSession
@@ -15,6 +14,7 @@ from bronze.delta.commit import Source, TableWriter
 from bronze.delta.ledger import TopicLedger
 from bronze.guard import OverlapGuard
 from bronze.kafka.watch import TopicWatch
+from bronze.observe.summary import Batch, IngestSummary
 from bronze.offsets import Bounds, OffsetSet
 from bronze.runtime.paths import to_local_path
 from bronze.runtime.spark_errors import failed_query_error
@@ -22,51 +22,6 @@ from bronze.tasks import BatchTask
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-_KEPT_BATCHES = 1_000
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A committed batch: its number, its counts, and how many seconds it took."""
-
-    batch_id: int
-    counts: Counts
-    seconds: float
-
-
-@dataclass
-class IngestSummary:
-    """The counts of a run, and its latest thousand batches."""
-
-    counts: Counts = field(default_factory=Counts)
-    batch_count: int = 0
-    batches: deque[Batch] = field(default_factory=lambda: deque(maxlen=_KEPT_BATCHES))
-
-    def add(self, batch: Batch) -> None:
-        """Count a committed batch."""
-        self.counts += batch.counts
-        self.batch_count += 1
-        self.batches.append(batch)
-
-    @property
-    def total(self) -> int:
-        """Records that were read: ``valid`` + ``invalid`` + ``present``."""
-        return self.counts.total
-
-    @property
-    def valid(self) -> int:
-        """Records that were appended to bronze as valid."""
-        return self.counts.valid
-
-    @property
-    def invalid(self) -> int:
-        """Records that were appended as invalid, to the DLQ or, without a DLQ, to bronze."""
-        return self.counts.invalid
-
-    @property
-    def present(self) -> int:
-        """Records that were skipped because the tables already had them."""
-        return self.counts.present
 
 
 @dataclass(frozen=True)
@@ -214,17 +169,3 @@ def select_records(batch: DataFrame) -> DataFrame:
     cores = batch.sparkSession.sparkContext.defaultParallelism
     row_hash = F.xxhash64("value").alias("row_hash")
     return batch.select("value", "key", "topic", "partition", "offset", "timestamp", row_hash).coalesce(cores)
-
-
-def log_batch(batch: Batch, with_metrics: bool) -> None:
-    """Log one line for a batch; with metrics, its counts and the records per Kafka partition."""
-    name, counts = f"Batch {batch.batch_id}", batch.counts
-    if not counts.total:
-        log.info("%s: empty", name)
-    elif with_metrics:
-        log.info("%s: total=%d, valid=%d, invalid=%d", name, counts.total, counts.valid, counts.invalid)
-        log.info("%s partition distribution: %s", name, sorted(counts.by_partition.items()))
-    else:
-        log.info("%s committed: %s records in %.1f s", name, f"{counts.total:,}", batch.seconds)
-    if counts.present:
-        log.info("%s: skipped %s records that were already in the tables", name, f"{counts.present:,}")

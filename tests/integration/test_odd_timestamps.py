@@ -73,7 +73,7 @@ def read_age(found: Status) -> float:
 def test_valid_events_of_now_are_valid_whatever_their_kafka_timestamps(topic: Topic, any_lake: Lake):
     produce_at(topic, *ODD, now())
     summary = any_lake.ingest()
-    assert (summary.valid, summary.invalid) == (6, 0)
+    assert (summary.counts.valid, summary.counts.invalid) == (6, 0)
     assert audit(any_lake.configure(AuditConfig), any_lake.spark).verdict.startswith("Complete")
 
 
@@ -170,7 +170,7 @@ def test_maintenance_leaves_tables_with_odd_timestamps_readable(topic: Topic, la
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.dlq_path}`").collect()
     produce_at(topic, YEAR_58872, 1, now())
-    assert lake.ingest().valid == 3
+    assert lake.ingest().counts.valid == 3
     assert 0 <= read_age(measure(lake)) < 5
     assert DeltaTable(lake.config.output_path).count() == 12
     assert audit(lake.configure(AuditConfig), lake.spark).verdict.startswith("Complete")

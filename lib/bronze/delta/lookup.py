@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from bronze.delta.log import LogReader, NotAppendsError
-from bronze.delta.positions import find_ingested
-from bronze.offsets import EMPTY, Bounds, OffsetSet, list_ranges
+from bronze.delta.positions import find_ingested, list_ranges
+from bronze.offsets import EMPTY, Bounds, OffsetSet
 
 log = logging.getLogger(__name__)
 # With more new files, a look-up with Spark is faster.

@@ -15,9 +15,17 @@ from pyspark.sql import functions as F
 from bronze.checkpoint import Checkpoint, no_checkpoint_error
 from bronze.config import AuditConfig
 from bronze.delta.ledger import TopicLedger
-from bronze.delta.positions import build_bitmaps, collect_offsets, find_ingested, is_within, select_positions
+from bronze.delta.positions import (
+    BUCKET_SIZE,
+    build_bitmaps,
+    collect_offsets,
+    find_ingested,
+    is_within,
+    list_runs,
+    select_positions,
+)
 from bronze.errors import ExitCode
-from bronze.offsets import BUCKET_SIZE, MAX_OFFSET, Bounds, OffsetSet, list_runs
+from bronze.offsets import MAX_OFFSET, Bounds, OffsetSet
 from bronze.ops.audit_gaps import Gaps, explain_gaps
 from bronze.ops.audit_report import AuditReport, PartitionAudit
 from bronze.pipeline import Pipeline

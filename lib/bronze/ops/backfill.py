@@ -13,13 +13,14 @@ from uuid import uuid4
 
 from pyspark.sql import SparkSession
 
-from bronze.batch import Batch, IngestSummary, append_batch, make_task
+from bronze.batch import append_batch, make_task
 from bronze.checkpoint import Checkpoint, no_checkpoint_error
 from bronze.config import BackfillConfig
 from bronze.delta.commit import Source, TableWriter
 from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
 from bronze.kafka.read import read_records
 from bronze.kafka.watch import TopicWatch
+from bronze.observe.summary import Batch, IngestSummary
 from bronze.offsets import Bounds, OffsetSet
 from bronze.ops.backfill_plan import (
     BackfillPlan,
@@ -65,9 +66,9 @@ class BackfillResult:
 
     def describe(self) -> str:
         """The result in one line."""
-        appended = self.summary.valid + self.summary.invalid
+        valid, invalid = self.summary.counts.valid, self.summary.counts.invalid
         text = (
-            f"{appended:,} records appended ({self.summary.valid:,} valid, {self.summary.invalid:,} invalid) in "
+            f"{valid + invalid:,} records appended ({valid:,} valid, {invalid:,} invalid) in "
             f"{self.seconds:.1f} s; {self.plan.present + self.added_by_others:,} were in the tables already"
         )
         if self.without_record:
@@ -270,7 +271,7 @@ def _count_batch(result: BackfillResult, missing: OffsetSet, covered: OffsetSet,
 
 
 def _log_progress(result: BackfillResult, number: int) -> None:
-    appended = result.summary.valid + result.summary.invalid
+    appended = result.summary.counts.valid + result.summary.counts.invalid
     log.info(
         "Backfill: batch %d of %d, %s of %s offsets done, %s records appended, %s records/s",
         number,
