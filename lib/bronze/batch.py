@@ -16,6 +16,7 @@ from bronze.guard import OverlapGuard
 from bronze.kafka.watch import TopicWatch
 from bronze.observe.summary import Batch, IngestSummary
 from bronze.offsets import Bounds, OffsetSet
+from bronze.pipeline import Pipeline
 from bronze.runtime.paths import to_local_path
 from bronze.runtime.spark_errors import failed_query_error
 from bronze.tasks import BatchTask
@@ -36,16 +37,15 @@ class Hooks:
 class BatchProcessor:
     """The function that Spark calls with each batch."""
 
-    def __init__(self, topic: str, paths: list[str], writer: TableWriter, guard: OverlapGuard, hooks: Hooks):
+    def __init__(self, pipeline: Pipeline, writer: TableWriter, guard: OverlapGuard, hooks: Hooks):
         """
         Args:
-            topic: Kafka topic.
-            paths: Path of bronze, and of the DLQ if one is configured.
-            writer: Commits to these tables.
+            pipeline: Topic and tables.
+            writer: Commits to the tables.
             guard: Knows which offsets are in the tables.
             hooks: Calls to the run.
         """
-        self._topic, self._paths, self._writer, self._guard, self._hooks = topic, paths, writer, guard, hooks
+        self._pipeline, self._writer, self._guard, self._hooks = pipeline, writer, guard, hooks
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 
@@ -65,7 +65,7 @@ class BatchProcessor:
         counts = append_batch(
             self._writer,
             records,
-            make_task(batch_id, started, self._paths, present),
+            make_task(batch_id, started, self._pipeline.paths, present),
             self._make_source(bounds, query_id),
             lambda: self._guard.look_up(bounds),
             self._hooks.watch.check_topic,
@@ -76,10 +76,10 @@ class BatchProcessor:
         self._hooks.end_batch(batch)
 
     def _make_source(self, bounds: Bounds, query_id: str) -> Source:
-        watch = self._hooks.watch
+        topic, watch = self._pipeline.topic.name, self._hooks.watch
         covered = self._guard.find_covered(bounds, watch.client, watch.timeout)
         begins = {p: self._guard.first_offsets.get(p, 0) for p in bounds}
-        return Source("ingest", query_id, self._topic, covered, OffsetSet.between(bounds) - covered, begins)
+        return Source("ingest", query_id, topic, covered, OffsetSet.between(bounds) - covered, begins)
 
     def _note_lost(self, source: Source) -> None:
         """Note in the ledger which offsets of the batch Kafka deleted before the read, if data loss is accepted."""

@@ -73,7 +73,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
             log.warning("invalid records went to the DLQ %s before; records that it holds are skipped", place.path)
         guard = OverlapGuard(config, folder, pipeline.lookup)
         hooks = Hooks(switch.block_if_stopping, partial(_end_batch, switch, config), watch)
-        processor = BatchProcessor(pipeline.topic.name, pipeline.paths, writer, guard, hooks)
+        processor = BatchProcessor(pipeline, writer, guard, hooks)
         query = start_query(records, processor, config, folder.path)
         try:
             await_query(query, processor, switch, config, watch)
