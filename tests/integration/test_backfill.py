@@ -275,15 +275,15 @@ def test_what_was_committed_since_is_found_without_another_query(topic: Topic, l
     fill(topic)
     lake.ingest(dlq_path="")
     lookup, everything = Lookup(lake.spark, [lake.config.output_path], topic.name), dict.fromkeys(range(3), (0, 99))
-    assert lookup.find(everything) == {0: [(0, 9)], 1: [(0, 9)], 2: [(0, 9)]}
+    assert lookup.find_ingested(everything) == {0: [(0, 9)], 1: [(0, 9)], 2: [(0, 9)]}
     topic.produce(make_events(5), partition=1)
     lake.ingest(dlq_path="")
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
     with monkeypatch.context() as without:
         without.setattr("bronze.delta.lookup.find_ingested", None)
-        assert lookup.find({0: (8, 99), 1: (8, 99)}) == {0: [(8, 9)], 1: [(8, 14)]}
+        assert lookup.find_ingested({0: (8, 99), 1: (8, 99)}) == {0: [(8, 9)], 1: [(8, 14)]}
     lake.spark.sql(f"DELETE FROM delta.`{lake.config.output_path}` WHERE _kafka_offset = 14").collect()
-    assert lookup.find(everything)[1] == [(0, 13)]
+    assert lookup.find_ingested(everything)[1] == [(0, 13)]
 
 
 def test_an_interrupt_ends_it_at_once_and_the_next_run_adds_the_rest(topic: Topic, lake: Lake):

@@ -39,7 +39,7 @@ class Lookup:
         self._bounds: Bounds | None = None  # bounds of Spark's look-up; None before one, when the logs have all
         self._ingested = EMPTY
 
-    def find(self, bounds: Bounds) -> OffsetSet:
+    def find_ingested(self, bounds: Bounds) -> OffsetSet:
         """Find which offsets within the bounds are in any table, including all commits before this call."""
         try:
             self._add_committed(bounds)
