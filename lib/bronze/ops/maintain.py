@@ -30,7 +30,7 @@ from pyspark.sql import SparkSession
 from bronze.config import MaintainConfig
 from bronze.delta.ddl import quote_path
 from bronze.delta.log import parse_commit, read_commit
-from bronze.delta.log_files import prepare_log, tidy_log
+from bronze.delta.log_cleanup import prepare_log, tidy_log
 from bronze.delta.statistics import count_files
 from bronze.delta.tables import CheckedTable
 from bronze.errors import BronzeError, ExitCode, InvalidOptionError
