@@ -34,12 +34,11 @@ from bronze.ops.backfill_plan import (
 )
 from bronze.pipeline import Pipeline, bind_tables, reopen_for_append
 from bronze.resume import build_ledger, check_tables_of, warn_of_rollback
+from bronze.runtime.retry import retry_conflicts
 from bronze.runtime.spark_errors import drop_connection, explain_failures
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-# Attempts at a batch while other writers commit first; each uses all attempts of the writer.
-_ROUNDS = 5
 
 
 @dataclass
@@ -243,20 +242,19 @@ def _append_batch(
     """Append the missing records of a batch, and retry if other writers commit first; None if they added all of it."""
     bounds = source.covered.bounds
     cores = str(pipeline.spark.sparkContext.defaultParallelism)  # so that a range of one partition also uses all cores
-    for attempt in range(1, _ROUNDS + 1):
+
+    def append_missing(attempt: int) -> Counts | None:
+        if attempt > 1:
+            log.info("Backfill: other writers committed first, retrying batch %d", number + 1)
         writer.has_changed()  # first, so that later appends of others are a conflict
         ingested = pipeline.find_ingested(bounds)
         if not source.covered - ingested:
             return None
         records = read_records(pipeline.kafka, bounds, "read_committed", minPartitions=cores)
         task = make_task(number, time.time(), pipeline.paths, ingested)
-        try:
-            return append_batch(writer, records, task, source, lambda: pipeline.find_ingested(bounds), check_topic)
-        except AppendConflictError:
-            if attempt == _ROUNDS:
-                raise
-            log.info("Backfill: other writers committed first, retrying batch %d", number + 1)
-    raise AssertionError("a batch ends in its last round")
+        return append_batch(writer, records, task, source, lambda: pipeline.find_ingested(bounds), check_topic)
+
+    return retry_conflicts(append_missing, AppendConflictError)  # each attempt uses all attempts of the writer
 
 
 def _count_batch(result: BackfillResult, missing: OffsetSet, covered: OffsetSet, counts: Counts | None) -> None:
