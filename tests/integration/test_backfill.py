@@ -89,7 +89,7 @@ def test_what_kafka_lost_and_the_tables_lack_is_refused_and_can_be_given_up(topi
         run(lake, **wanted)
     assert not Path(lake.config.output_path).exists()
     plan = run(lake, **wanted, dry_run=True).plan
-    assert (plan.lost, plan.planned, len(plan.outside)) == (2, 6, 1)
+    assert (plan.lost.count, plan.planned, len(plan.outside)) == (2, 6, 1)
     assert run(lake, **wanted, allow_partial=True).summary.counts.valid == 6
     assert lake.positions() == [(1, n) for n in range(4, 10)]
 

@@ -180,7 +180,7 @@ def plan(lake: Lake, **times: Any) -> tuple[list[tuple[int, int]], list[str]]:
     """What a dry run would add, and why Kafka may not hold all of it."""
     config = lake.configure(BackfillConfig, max_offsets_per_trigger=1000, checkpoint_path="", dry_run=True, **times)
     found = run_backfill(config, lake.spark).plan
-    return [(p.first, p.end) for p in found.partitions], found.outside
+    return list(found.requested.values()), found.outside
 
 
 def at(hours_ago: float) -> str:

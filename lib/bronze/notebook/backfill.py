@@ -24,7 +24,7 @@ def summarize_backfill(result: BackfillResult, dry_run: bool) -> dict[str, int |
     return {
         "planned": result.plan.planned,
         "present": result.plan.present,
-        "lost": result.plan.lost,
+        "lost": result.plan.lost.count,
         "valid": result.summary.counts.valid,
         "invalid": result.summary.counts.invalid,
         "added_by_others": result.added_by_others,
