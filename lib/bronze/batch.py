@@ -2,10 +2,9 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import msgspec
 from pyspark.sql import DataFrame, SparkSession
@@ -15,58 +14,15 @@ from bronze.delta.commit import Source, TableWriter
 from bronze.delta.ledger import TopicLedger
 from bronze.guard import OverlapGuard
 from bronze.kafka.watch import TopicWatch
+from bronze.observe.summary import Batch, IngestSummary
 from bronze.offsets import Bounds, OffsetSet
+from bronze.pipeline import Pipeline
 from bronze.runtime.paths import to_local_path
 from bronze.runtime.spark_errors import failed_query_error
 from bronze.tasks import BatchTask
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-_KEPT_BATCHES = 1_000
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A committed batch: its number, its counts, and how many seconds it took."""
-
-    batch_id: int
-    counts: Counts
-    seconds: float
-
-
-@dataclass
-class IngestSummary:
-    """The counts of a run, and its latest thousand batches."""
-
-    counts: Counts = field(default_factory=Counts)
-    batch_count: int = 0
-    batches: deque[Batch] = field(default_factory=lambda: deque(maxlen=_KEPT_BATCHES))
-
-    def add(self, batch: Batch) -> None:
-        """Count a committed batch."""
-        self.counts += batch.counts
-        self.batch_count += 1
-        self.batches.append(batch)
-
-    @property
-    def total(self) -> int:
-        """Records that were read: ``valid`` + ``invalid`` + ``present``."""
-        return self.counts.total
-
-    @property
-    def valid(self) -> int:
-        """Records that were appended to bronze as valid."""
-        return self.counts.valid
-
-    @property
-    def invalid(self) -> int:
-        """Records that were appended as invalid, to the DLQ or, without a DLQ, to bronze."""
-        return self.counts.invalid
-
-    @property
-    def present(self) -> int:
-        """Records that were skipped because the tables already had them."""
-        return self.counts.present
 
 
 @dataclass(frozen=True)
@@ -81,16 +37,15 @@ class Hooks:
 class BatchProcessor:
     """The function that Spark calls with each batch."""
 
-    def __init__(self, topic: str, paths: list[str], writer: TableWriter, guard: OverlapGuard, hooks: Hooks):
+    def __init__(self, pipeline: Pipeline, writer: TableWriter, guard: OverlapGuard, hooks: Hooks):
         """
         Args:
-            topic: Kafka topic.
-            paths: Path of bronze, and of the DLQ if one is configured.
-            writer: Commits to these tables.
+            pipeline: Topic and tables.
+            writer: Commits to the tables.
             guard: Knows which offsets are in the tables.
             hooks: Calls to the run.
         """
-        self._topic, self._paths, self._writer, self._guard, self._hooks = topic, paths, writer, guard, hooks
+        self._pipeline, self._writer, self._guard, self._hooks = pipeline, writer, guard, hooks
         self.summary = IngestSummary()
         self.error: BaseException | None = None
 
@@ -110,7 +65,7 @@ class BatchProcessor:
         counts = append_batch(
             self._writer,
             records,
-            make_task(batch_id, started, self._paths, present),
+            make_task(batch_id, started, self._pipeline.paths, present),
             self._make_source(bounds, query_id),
             lambda: self._guard.look_up(bounds),
             self._hooks.watch.check_topic,
@@ -121,10 +76,10 @@ class BatchProcessor:
         self._hooks.end_batch(batch)
 
     def _make_source(self, bounds: Bounds, query_id: str) -> Source:
-        watch = self._hooks.watch
+        topic, watch = self._pipeline.topic.name, self._hooks.watch
         covered = self._guard.find_covered(bounds, watch.client, watch.timeout)
         begins = {p: self._guard.first_offsets.get(p, 0) for p in bounds}
-        return Source("ingest", query_id, self._topic, covered, OffsetSet.between(bounds) - covered, begins)
+        return Source("ingest", query_id, topic, covered, OffsetSet.between(bounds) - covered, begins)
 
     def _note_lost(self, source: Source) -> None:
         """Note in the ledger which offsets of the batch Kafka deleted before the read, if data loss is accepted."""
@@ -214,17 +169,3 @@ def select_records(batch: DataFrame) -> DataFrame:
     cores = batch.sparkSession.sparkContext.defaultParallelism
     row_hash = F.xxhash64("value").alias("row_hash")
     return batch.select("value", "key", "topic", "partition", "offset", "timestamp", row_hash).coalesce(cores)
-
-
-def log_batch(batch: Batch, with_metrics: bool) -> None:
-    """Log one line for a batch; with metrics, its counts and the records per Kafka partition."""
-    name, counts = f"Batch {batch.batch_id}", batch.counts
-    if not counts.total:
-        log.info("%s: empty", name)
-    elif with_metrics:
-        log.info("%s: total=%d, valid=%d, invalid=%d", name, counts.total, counts.valid, counts.invalid)
-        log.info("%s partition distribution: %s", name, sorted(counts.by_partition.items()))
-    else:
-        log.info("%s committed: %s records in %.1f s", name, f"{counts.total:,}", batch.seconds)
-    if counts.present:
-        log.info("%s: skipped %s records that were already in the tables", name, f"{counts.present:,}")

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from bronze.errors import ConfigError
 from bronze.offsets import Bounds, OffsetSet
-from bronze.runtime.paths import find_class, open_file_system, qualify_path, read_text
+from bronze.runtime.paths import open_file_system, qualify_path, read_text, write_text
 
 _BINDING = "bronze.json"
 
@@ -100,23 +100,8 @@ class CheckpointFolder:
         return self._read_json(_BINDING) if self._read_lines(_BINDING) else {}
 
     def write_binding(self, binding: dict[str, str]) -> None:
-        """Note which tables the checkpoint belongs to, before the query that uses it starts.
-
-        The write is atomic, like Spark's own: a crash or another process on the checkpoint leaves no partial file.
-        """
-        _, path = open_file_system(self._spark, f"{self.path}/{_BINDING}")
-        managers = find_class(
-            self._spark, "org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager"
-        )
-        manager = managers.create(path.getParent(), self._spark.sparkContext._jsc.hadoopConfiguration())
-        manager.mkdirs(path.getParent())
-        stream = manager.createAtomic(path, True)
-        try:
-            stream.write(bytearray(json.dumps(binding, indent=2).encode()))
-        except Py4JJavaError:
-            stream.cancel()
-            raise
-        stream.close()  # makes the file visible
+        """Note which tables the checkpoint belongs to, before the query that uses it starts."""
+        write_text(self._spark, f"{self.path}/{_BINDING}", json.dumps(binding, indent=2))
 
     def _read_offsets(self, name: str) -> dict[int, int]:
         by_topic = self._read_json(name)

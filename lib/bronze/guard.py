@@ -65,7 +65,7 @@ class OverlapGuard:
 
     def look_up(self, bounds: Bounds) -> OffsetSet:
         """Look up what the tables have from a batch on, without an upper bound: later batches may overlap too."""
-        self._ingested = self._lookup.find({p: (first, MAX_OFFSET) for p, (first, _) in bounds.items()})
+        self._ingested = self._lookup.find_ingested({p: (first, MAX_OFFSET) for p, (first, _) in bounds.items()})
         self._known = set(bounds)
         return self._ingested.clip(bounds)
 
@@ -82,4 +82,4 @@ class OverlapGuard:
 
     def find_lost(self, uncertain: OffsetSet) -> OffsetSet:
         """Find which uncertain offsets were deleted before Spark read them: those that no table has."""
-        return uncertain - self._lookup.find(uncertain.bounds)
+        return uncertain - self._lookup.find_ingested(uncertain.bounds)

@@ -7,8 +7,6 @@ Executors import this module, so it may import only packages that ``make env-arc
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 # First and last offset, both inclusive.
 Range = tuple[int, int]
 # First and end (exclusive) offset per Kafka partition.
@@ -16,8 +14,6 @@ Bounds = dict[int, tuple[int, int]]
 
 # The end of open-ended bounds.
 MAX_OFFSET = 2**63 - 1
-# Offsets in one bitmap of Spark's bitmap functions.
-BUCKET_SIZE = 32_768
 
 
 class OffsetSet(Mapping[int, list[Range]]):
@@ -160,34 +156,3 @@ def format_ranges(ranges: Sequence[Range], shown: int = 10) -> str:
     """Format ranges for messages: ``3-7, 9, … (4 more)``."""
     texts = [f"{first}" if first == last else f"{first}-{last}" for first, last in ranges[:shown]]
     return ", ".join(texts) + (f", … ({len(ranges) - shown:,} more)" if len(ranges) > shown else "")
-
-
-def list_runs(bitmaps: Iterable[tuple[int, bytes | bytearray]]) -> list[Range]:
-    """Return the ranges of offsets whose bit is set.
-
-    Args:
-        bitmaps: Bucket and bits of one partition; bit ``b`` of bucket ``n`` is offset ``n * 32768 + b``.
-    """
-    runs = [_list_runs_of(bucket, bits) for bucket, bits in sorted(bitmaps)]
-    first, last = np.concatenate(runs or [np.empty((2, 0), np.int64)], axis=1)
-    return _to_ranges(first, last) if len(first) else []
-
-
-def _list_runs_of(bucket: int, bits: bytes | bytearray) -> np.ndarray:
-    """Return the first and last offsets of the runs in one bitmap, shape (2, runs)."""
-    is_set = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").astype(np.int8)
-    change = np.diff(is_set, prepend=0, append=0)
-    return np.stack([np.flatnonzero(change == 1), np.flatnonzero(change == -1) - 1]) + bucket * BUCKET_SIZE
-
-
-def list_ranges(offsets: np.ndarray) -> list[Range]:
-    """Return the ascending ranges of offsets that come in any order."""
-    each = np.unique(offsets)
-    return _to_ranges(each, each)
-
-
-def _to_ranges(first: np.ndarray, last: np.ndarray) -> list[Range]:
-    """Join adjacent ascending runs."""
-    is_gap = first[1:] != last[:-1] + 1
-    starts, ends = np.append(True, is_gap), np.append(is_gap, True)
-    return list(zip(first[starts].tolist(), last[ends].tolist(), strict=True))

@@ -136,7 +136,7 @@ class Pipeline:
 
     def find_ingested(self, bounds: Bounds) -> OffsetSet:
         """Look up which offsets within the bounds are in any of the tables."""
-        return self.lookup.find(bounds)
+        return self.lookup.find_ingested(bounds)
 
     def get_checkpoint(self, path: str) -> CheckpointFolder:
         """Return the folder of a checkpoint of the topic."""

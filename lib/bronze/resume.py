@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from bronze.checkpoint import Checkpoint, CheckpointFolder
+from bronze.checkpoint import Checkpoint, CheckpointFolder, no_checkpoint_error
 from bronze.config import AuditConfig, BackfillConfig, IngestConfig
 from bronze.delta.binding import missing_dlq_error, other_dlq_error, read_id
 from bronze.delta.ledger import TopicLedger
@@ -95,6 +95,21 @@ def check_tables_of(
             hint="correct --output-path, or use a new --checkpoint-path to ingest from the start (records that are "
             "already in the tables are skipped)",
         )
+
+
+def read_own_checkpoint(pipeline: Pipeline, config: AuditConfig | BackfillConfig) -> Checkpoint:
+    """Read the checkpoint of a command that needs one, which must belong to the bronze table.
+
+    Raises:
+        ConfigError: There is no checkpoint, or it has planned nothing. A file of it is missing or cut off. It has the
+            offsets of another topic. It was used with another bronze table.
+    """
+    folder = pipeline.get_checkpoint(config.checkpoint_path)
+    checkpoint = folder.read()
+    if checkpoint is None:
+        raise no_checkpoint_error(config.checkpoint_path)
+    check_tables_of(config, folder, checkpoint, pipeline.bronze.state)
+    return checkpoint
 
 
 def find_disagreement(folder: CheckpointFolder, checkpoint: Checkpoint, table: TableState | None) -> str:

@@ -9,19 +9,20 @@ from dataclasses import replace
 from functools import partial
 
 from py4j.protocol import Py4JError, Py4JJavaError
-from pyspark.errors import IllegalArgumentException, StreamingQueryException
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from bronze.batch import Batch, BatchProcessor, Hooks, IngestSummary, log_batch
+from bronze.batch import BatchProcessor, Hooks
 from bronze.checkpoint import CheckpointFolder
-from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig
+from bronze.config import IngestConfig
 from bronze.errors import DataLossError, ExitCode, TooManyInvalidError, TopicVanishedError, UnknownTopicError
 from bronze.guard import OverlapGuard
-from bronze.kafka.client import client_config_error
+from bronze.kafka.read import read_topic
 from bronze.kafka.topic import fetch_topic
 from bronze.kafka.watch import TopicWatch
 from bronze.observe.progress import Backlog
+from bronze.observe.summary import Batch, IngestSummary, log_batch
 from bronze.pipeline import Pipeline, bind_checkpoint, bind_tables, reopen_for_append
 from bronze.resume import Start, plan_start
 from bronze.runtime.spark_errors import (
@@ -61,7 +62,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
     folder = pipeline.get_checkpoint(config.checkpoint_path)
     pipeline, start = _check(pipeline, config, folder)
     check_writer(config.writer, pipeline.tables)
-    records, switch = read_topic(pipeline, config), StopSwitch()
+    records, switch = read_topic(pipeline.kafka, config), StopSwitch()
     # The client is closed before the JVM hears that the run has ended.
     with listen_for_stop(switch, pipeline.spark, config), closing(pipeline.kafka):
         watch = TopicWatch(pipeline.kafka, pipeline.topic, pipeline.bronze.path)
@@ -72,7 +73,7 @@ def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
             log.warning("invalid records previously went to the DLQ %s; records that it holds are skipped", place.path)
         guard = OverlapGuard(config, folder, pipeline.lookup)
         hooks = Hooks(switch.block_if_stopping, partial(_end_batch, switch, config), watch)
-        processor = BatchProcessor(pipeline.topic.name, pipeline.paths, writer, guard, hooks)
+        processor = BatchProcessor(pipeline, writer, guard, hooks)
         query = start_query(records, processor, config, folder.path)
         try:
             await_query(query, processor, switch, config, watch)
@@ -110,31 +111,13 @@ def _end_batch(switch: StopSwitch, config: IngestConfig, batch: Batch) -> None:
 def main(config: IngestConfig) -> int:
     """Run the command ``bronze ingest``, and print the counts."""
     summary = ingest(config)
-    present = f", {summary.present:,} already in the tables" if summary.present else ""
+    counts = summary.counts
+    present = f", {counts.present:,} already in the tables" if counts.present else ""
     print(
-        f"{summary.total:,} records in {summary.batch_count:,} batches: "
-        f"{summary.valid:,} valid, {summary.invalid:,} invalid{present}"
+        f"{counts.total:,} records in {summary.batch_count:,} batches: "
+        f"{counts.valid:,} valid, {counts.invalid:,} invalid{present}"
     )
     return ExitCode.DONE
-
-
-def read_topic(pipeline: Pipeline, config: IngestConfig) -> DataFrame:
-    """Return the topic as a stream of Kafka records, without those of aborted transactions.
-
-    Raises:
-        ConfigError: Spark does not accept one of the client properties.
-    """
-    options = pipeline.kafka.build_source_options("read_committed") | {
-        "subscribe": config.kafka_topic,
-        "startingOffsets": config.starting_offsets or DEFAULT_STARTING_OFFSETS,
-        "failOnDataLoss": str(config.fail_on_data_loss).lower(),
-    }
-    if config.max_offsets_per_trigger:
-        options["maxOffsetsPerTrigger"] = config.max_offsets_per_trigger
-    try:
-        return pipeline.spark.readStream.format("kafka").options(**options).load()
-    except IllegalArgumentException as error:
-        raise client_config_error(config, " ".join(str(error).split())) from None
 
 
 def start_query(
@@ -169,7 +152,7 @@ def await_query(
                 backlog.look()
         if switch.reason:
             stop_query(query, switch, config.stop_timeout)
-            log.info("Stopped %s", describe_newest_batch(processor.summary))
+            log.info("Stopped %s", processor.summary.describe_newest())
         if switch.error:
             raise switch.error
     except (StreamingQueryException, Py4JJavaError) as error:
@@ -181,8 +164,3 @@ def await_query(
             drop_connection()
             query.stop()
         raise
-
-
-def describe_newest_batch(summary: IngestSummary) -> str:
-    """Describe the newest batch of a run, for the log."""
-    return f"after batch {summary.batches[-1].batch_id}" if summary.batches else "before a batch was run"

@@ -19,12 +19,11 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from bronze.columns import HAS_BUILDER
-from bronze.decode import Invalid
+from bronze.columns import HAS_BUILDER, decode_records
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.parquet import NO_TABLE, DataFile, write_parquet
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
-from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, decode_all, split_records
+from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, split_records
 
 log = logging.getLogger(__name__)
 FLUSH_BYTES = 256 * 1024 * 1024
@@ -206,7 +205,8 @@ def diagnose_records(batches: Iterator[pa.RecordBatch], ingested_at: int) -> Ite
         Batches with the columns of DIAGNOSED_DDL.
     """
     for records in batches:
-        failed = [d if type(d) is Invalid else None for d in decode_all(records, ingested_at)]
+        invalid = decode_records(records["value"], records["timestamp"], ingested_at).invalid
+        failed = [invalid.get(row) for row in range(len(records))]
         yield pa.record_batch(
             {
                 "_kafka_partition": records["partition"],

@@ -18,7 +18,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from bronze.columns import NO_TIME, Decoded, Times, build_events, decode_records
-from bronze.decode import Event, Invalid, decode
+from bronze.decode import Invalid
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.schema import get_bronze_schema, get_dlq_schema
 
@@ -146,13 +146,6 @@ def drop_present(records: pa.RecordBatch, present: OffsetSet) -> pa.RecordBatch:
             index = np.searchsorted(first, offsets[mine], side="right") - 1
             found[mine] = (index >= 0) & (offsets[mine] <= last[index])
     return records.filter(pa.array(~found)) if found.any() else records
-
-
-def decode_all(records: pa.RecordBatch, ingested_at: int) -> list[Event | Invalid]:
-    """Decode the column ``value`` of the records; each decode also takes the record's ``timestamp``."""
-    values = records["value"].to_pylist()
-    timestamps = records["timestamp"].cast(pa.int64()).to_pylist()
-    return [decode(value, timestamp, ingested_at) for value, timestamp in zip(values, timestamps, strict=True)]
 
 
 def build_bronze(records: pa.RecordBatch, decoded: Decoded, rows: Times, ingested_at: int) -> pa.Table:

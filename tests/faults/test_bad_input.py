@@ -111,7 +111,7 @@ def test_a_topic_of_invalid_records_only_goes_to_the_dlq_whole(landed: Lake, tmp
         producer.produce(lake.config.kafka_topic, case.value, timestamp=KAFKA_TIME // 1_000)
     assert producer.flush(60) == 0
     summary = lake.ingest()
-    assert (summary.valid, summary.invalid) == (0, len(broken))
+    assert (summary.counts.valid, summary.counts.invalid) == (0, len(broken))
     assert_complete(lake, len(broken))
 
 

@@ -31,7 +31,7 @@ def test_a_crash_after_both_commits_doubles_nothing(topic: Topic, any_lake: Lake
     topic.produce(make_events(20) + BAD)
     any_lake.ingest()
     forget_commits(any_lake, 0)
-    assert any_lake.ingest().present == 28
+    assert any_lake.ingest().counts.present == 28
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
 
 
@@ -78,7 +78,7 @@ def test_a_lost_checkpoint_doubles_nothing_in_any_of_many_batches(topic: Topic, 
     topic.produce(make_events(10, first=20))
     shutil.rmtree(any_lake.config.checkpoint_path)
     summary = any_lake.ingest(max_offsets_per_trigger=12)
-    assert (summary.present, summary.valid) == (84, 10)
+    assert (summary.counts.present, summary.counts.valid) == (84, 10)
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 94
 
 

@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 
 from bronze import backfill
 from bronze import ingest as run
-from bronze.batch import IngestSummary
 from bronze.config import BackfillConfig
 from bronze.delta.own_table import OwnTable, TableLog
+from bronze.observe.summary import IngestSummary
 from sandbox.topics import measure_topics
 from tests.support import delta_log
 from tests.support.audit import assert_complete
@@ -181,9 +181,9 @@ def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: 
         fill(topic, 100)
         result = run_backfill(lake, max_offsets_per_trigger=150)
         wait_until(lambda: read_end(lake) == 1_200)
-    assert result.summary.valid >= 900
+    assert result.summary.counts.valid >= 900
     assert running.result().batch_count >= 3
-    assert result.summary.valid + running.result().valid == 1_200
+    assert result.summary.counts.valid + running.result().counts.valid == 1_200
     assert_complete(lake, 1_200)
 
 
@@ -206,7 +206,7 @@ def test_a_stream_that_comes_between_the_look_up_and_the_commit_of_a_backfill_do
     changes = {"starting_offsets": "earliest", "max_offsets_per_trigger": 100, "checkpoint_path": ""}
     config = lake.configure(BackfillConfig, writer=writers[1], **changes)
     result = backfill(config, lake.spark)
-    assert (result.summary.valid, result.added_by_others) == (0, 3)
+    assert (result.summary.counts.valid, result.added_by_others) == (0, 3)
     assert_complete(lake, 3)
 
 

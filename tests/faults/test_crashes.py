@@ -72,7 +72,7 @@ def test_kill_9_at_each_moment_of_a_batch(begun: Lake, start: Callable[..., Inge
     ingestion.kill()
     valid, invalid = MOMENTS[moment]
     assert count_rows(begun) == (40 + valid, 4 + invalid)
-    assert begun.ingest(writer=writer).present == valid + invalid
+    assert begun.ingest(writer=writer).counts.present == valid + invalid
     assert_complete(begun, 152)
 
 
@@ -81,7 +81,7 @@ def test_kill_9_while_the_tables_are_made(topic: Topic, lake: Lake, start: Calla
     topic.produce(make_events(20) + BAD)
     start(lake.config, *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG).kill()
     assert not Path(lake.config.checkpoint_path).exists()
-    assert lake.ingest().total == 28
+    assert lake.ingest().counts.total == 28
     assert_complete(lake, 28)
 
 

@@ -80,7 +80,7 @@ def test_what_the_dlq_before_holds_counts_after_a_change(filled: Lake, topic: To
     topic.produce(BAD)
     other.ingest(change_dlq=True)
     shutil.rmtree(other.config.checkpoint_path)
-    assert other.ingest().present == 5 + 2 * len(BAD)
+    assert other.ingest().counts.present == 5 + 2 * len(BAD)
     assert (filled.dlq.count(), other.dlq.count()) == (len(BAD), len(BAD))
     assert_complete(other, 5 + 2 * len(BAD))
     with pytest.raises(ConfigError, match="and this run has"):

@@ -153,7 +153,7 @@ def test_one_invalid_record_in_a_million(topic: Topic, lake: Lake):
     values.insert(567_890, b'{"event_id": ')
     topic.produce(values, **{"queue.buffering.max.messages": 2_000_000})
     summary = lake.ingest(max_offsets_per_trigger=250_000)
-    assert (summary.valid, summary.by_error_type) == (1_000_000, {"malformed_json": 1})
+    assert (summary.counts.valid, summary.counts.by_error_type) == (1_000_000, {"malformed_json": 1})
     assert lake.dlq.count() == 1
     assert_complete(lake, 1_000_001)
 

@@ -60,7 +60,7 @@ def assert_stopped(lake: Lake, ingestion: Ingestion, reason: str, exit_code: int
 def assert_resumed(lake: Lake, present: int | None = 0) -> None:
     """The next start repeats nothing, and the tables are then complete."""
     summary = lake.ingest(max_offsets_per_trigger=0)
-    assert present is None or summary.present == present
+    assert present is None or summary.counts.present == present
     assert_complete(lake, RECORDS)
 
 
@@ -186,5 +186,5 @@ def test_papermill_s_time_out_repeats_one_batch_at_the_most(
     assert notebook.wait(180) == 1
     assert "A cell timed out" in notebook.log
     summary = busy.ingest(max_offsets_per_trigger=0)
-    assert summary.present <= busy.config.max_offsets_per_trigger
+    assert summary.counts.present <= busy.config.max_offsets_per_trigger
     assert_complete(busy, RECORDS)

@@ -44,7 +44,7 @@ def test_a_range_of_offsets_is_added_and_again_adds_nothing(topic: Topic, any_la
     wanted = {"starting_offsets": {"0": 2, "1": 8, "2": -2}, "ending_offsets": {"0": 5, "1": -1, "2": 1}}
     result = run(any_lake, **wanted)
     assert any_lake.positions() == [(0, 2), (0, 3), (0, 4)] + [(1, n) for n in range(8, 18)] + [(2, 0)]
-    assert (result.plan.planned, result.summary.valid, result.summary.invalid) == (14, 6, 8)
+    assert (result.plan.planned, result.summary.counts.valid, result.summary.counts.invalid) == (14, 6, 8)
     again = run(any_lake, **wanted)
     assert (again.plan.planned, again.plan.present, again.summary.batch_count) == (0, 14, 0)
 
@@ -53,7 +53,7 @@ def test_only_the_holes_of_the_tables_are_added_in_bounded_batches(topic: Topic,
     fill(topic, 20)
     run(lake, starting_offsets={"0": 3, "1": 10}, ending_offsets={"0": 6, "1": 11})
     result = run(lake, max_offsets_per_trigger=8)
-    assert (result.plan.present, result.plan.planned, result.summary.valid) == (4, 56, 56)
+    assert (result.plan.present, result.plan.planned, result.summary.counts.valid) == (4, 56, 56)
     assert max(batch.counts.total for batch in result.summary.batches) <= 8
     assert is_each_once(lake, 60)
     assert audit(lake, checkpoint_path="").is_complete
@@ -89,8 +89,8 @@ def test_what_kafka_lost_and_the_tables_lack_is_refused_and_can_be_given_up(topi
         run(lake, **wanted)
     assert not Path(lake.config.output_path).exists()
     plan = run(lake, **wanted, dry_run=True).plan
-    assert (plan.lost, plan.planned, len(plan.outside)) == (2, 6, 1)
-    assert run(lake, **wanted, allow_partial=True).summary.valid == 6
+    assert (plan.lost.count, plan.planned, len(plan.outside)) == (2, 6, 1)
+    assert run(lake, **wanted, allow_partial=True).summary.counts.valid == 6
     assert lake.positions() == [(1, n) for n in range(4, 10)]
 
 
@@ -98,7 +98,7 @@ def test_what_kafka_lost_but_the_tables_have_is_no_matter(topic: Topic, lake: La
     fill(topic)
     run(lake, starting_offsets={"1": 0}, ending_offsets={"1": 6})
     delete_records(topic, 1, before=4)
-    assert run(lake, starting_offsets={"1": 0}).summary.valid == 4
+    assert run(lake, starting_offsets={"1": 0}).summary.counts.valid == 4
 
 
 def test_partitions_that_are_not_named_are_left_out_and_said_to_be(topic: Topic, lake: Lake, bronze_log):
@@ -153,7 +153,7 @@ def test_a_time_before_what_kafka_holds_is_refused_unless_the_tables_have_it(top
         ConfigError, match="whole range .*partition 0 holds 1 to 2, from 2026-01-01T00:00:20.000Z on, and records"
     ):
         run(lake, start_timestamp=at(15))
-    assert run(lake, start_timestamp=at(20)).summary.total == 2
+    assert run(lake, start_timestamp=at(20)).summary.counts.total == 2
     delete_records(topic, 0, before=2)
     assert run(lake, start_timestamp=at(15)).plan.planned == 0
 
@@ -163,11 +163,11 @@ def test_it_ends_where_the_live_query_has_planned_to(topic: Topic, lake: Lake):
     lake.ingest(starting_offsets=json.dumps({topic.name: {"0": 6, "1": -1, "2": -2}}))
     fill(topic)
     result = run(lake, checkpoint_path=lake.config.checkpoint_path)
-    assert (result.summary.valid, result.plan.notes) == (
+    assert (result.summary.counts.valid, result.plan.notes) == (
         16,
         ["30 offsets that the stream has not planned yet are left to the stream"],
     )
-    assert lake.ingest().valid == 30
+    assert lake.ingest().counts.valid == 30
     assert is_each_once(lake, 60)
 
 
@@ -184,9 +184,9 @@ def test_offsets_without_a_record_are_counted_as_such(topic: Topic, lake: Lake):
     produce_transaction(topic, make_events(4), 0, commit=True)
     produce_transaction(topic, make_events(3), 0, commit=False)
     result = run(lake)
-    assert (result.plan.planned, result.summary.valid, result.without_record) == (9, 4, 5)
+    assert (result.plan.planned, result.summary.counts.valid, result.without_record) == (9, 4, 5)
     assert "5 offsets have no record in Kafka" in result.describe()
-    assert run(lake).summary.valid == 0
+    assert run(lake).summary.counts.valid == 0
 
 
 def test_what_the_command_prints_at_its_end(topic: Topic, lake: Lake, capsys, bronze_log):
@@ -217,7 +217,7 @@ def test_records_that_kafka_deletes_after_the_plan_end_it_with_exit_code_3(topic
     with pytest.raises(DataLossError, match="^Kafka has deleted records of the range .*--allow-partial") as caught:
         run(lake)
     assert caught.value.exit_code == 3
-    assert run(lake, allow_partial=True).summary.valid == 26
+    assert run(lake, allow_partial=True).summary.counts.valid == 26
 
 
 def drop_commit_rule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_who_commits_second_adds_nothing_twice_by_the_commit_rule_alone(
     assert len(lake.positions()) == (32 if has_rule else 64)
     assert is_each_once(lake, 32) == has_rule
     if has_rule and first == "stream":
-        assert (result.added_by_others, result.summary.valid, result.without_record) == (32, 0, 0)
+        assert (result.added_by_others, result.summary.counts.valid, result.without_record) == (32, 0, 0)
 
 
 @pytest.mark.parametrize("first", ["stream", "backfill"])
@@ -275,15 +275,15 @@ def test_what_was_committed_since_is_found_without_another_query(topic: Topic, l
     fill(topic)
     lake.ingest(dlq_path="")
     lookup, everything = Lookup(lake.spark, [lake.config.output_path], topic.name), dict.fromkeys(range(3), (0, 99))
-    assert lookup.find(everything) == {0: [(0, 9)], 1: [(0, 9)], 2: [(0, 9)]}
+    assert lookup.find_ingested(everything) == {0: [(0, 9)], 1: [(0, 9)], 2: [(0, 9)]}
     topic.produce(make_events(5), partition=1)
     lake.ingest(dlq_path="")
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
     with monkeypatch.context() as without:
         without.setattr("bronze.delta.lookup.find_ingested", None)
-        assert lookup.find({0: (8, 99), 1: (8, 99)}) == {0: [(8, 9)], 1: [(8, 14)]}
+        assert lookup.find_ingested({0: (8, 99), 1: (8, 99)}) == {0: [(8, 9)], 1: [(8, 14)]}
     lake.spark.sql(f"DELETE FROM delta.`{lake.config.output_path}` WHERE _kafka_offset = 14").collect()
-    assert lookup.find(everything)[1] == [(0, 13)]
+    assert lookup.find_ingested(everything)[1] == [(0, 13)]
 
 
 def test_an_interrupt_ends_it_at_once_and_the_next_run_adds_the_rest(topic: Topic, lake: Lake):
@@ -302,5 +302,5 @@ def test_an_interrupt_ends_it_at_once_and_the_next_run_adds_the_rest(topic: Topi
     assert "Traceback" not in log
     done = len(lake.positions())
     assert 90 <= done < 1_200
-    assert run(lake).summary.valid == 1_200 - done
+    assert run(lake).summary.counts.valid == 1_200 - done
     assert is_each_once(lake, 1_200)

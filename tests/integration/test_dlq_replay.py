@@ -247,7 +247,7 @@ def test_a_stream_that_commits_during_a_replay_and_a_restart_from_scratch_double
     assert replay.replay(lake.configure(ReplayConfig), lake.spark).appended == 1
     assert lake.bronze.count() == 10
     shutil.rmtree(lake.config.checkpoint_path)
-    assert (lake.ingest().present, lake.bronze.count()) == (10, 10)
+    assert (lake.ingest().counts.present, lake.bronze.count()) == (10, 10)
 
 
 def mend_dlq(lake: Lake) -> None:

@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):
     topic.produce(make_events(50) + BAD)
     summary = any_lake.ingest()
-    assert (summary.total, summary.valid, summary.invalid) == (58, 50, 8)
+    assert (summary.counts.total, summary.counts.valid, summary.counts.invalid) == (58, 50, 8)
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 58
     assert any_lake.bronze.count() == 50
 
@@ -91,9 +91,9 @@ def test_without_a_dlq_invalid_records_stay_in_bronze(topic: Topic, any_lake: La
 def test_a_second_run_adds_only_what_is_new(topic: Topic, any_lake: Lake):
     topic.produce(make_events(10) + BAD)
     any_lake.ingest()
-    assert any_lake.ingest().total == 0
+    assert any_lake.ingest().counts.total == 0
     topic.produce(make_events(5, first=10))
-    assert any_lake.ingest().total == 5
+    assert any_lake.ingest().counts.total == 5
     assert len(set(any_lake.positions())) == len(any_lake.positions()) == 23
 
 
@@ -102,7 +102,7 @@ def test_a_deleted_checkpoint_doubles_nothing(topic: Topic, any_lake: Lake):
     any_lake.ingest()
     topic.produce(make_events(5, first=20))
     summary = any_lake.ingest(checkpoint_path=any_lake.config.checkpoint_path + "-new")
-    assert (summary.present, summary.valid) == (28, 5)
+    assert (summary.counts.present, summary.counts.valid) == (28, 5)
     assert len(set(any_lake.positions())) == len(any_lake.positions()) == 33
 
 
@@ -110,15 +110,15 @@ def test_batches_are_bounded_by_max_offsets_per_trigger(topic: Topic, any_lake: 
     topic.produce(make_events(90))
     summary = any_lake.ingest(max_offsets_per_trigger=30)
     assert max(batch.counts.total for batch in summary.batches) <= 30
-    assert summary.total == any_lake.bronze.count() == 90
+    assert summary.counts.total == any_lake.bronze.count() == 90
     assert any_lake.bronze.select("_ingested_at").distinct().count() == summary.batch_count >= 3
 
 
 def test_latest_starts_behind_what_is_there(topic: Topic, lake: Lake):
     topic.produce(make_events(10))
-    assert lake.ingest(starting_offsets="latest").total == 0
+    assert lake.ingest(starting_offsets="latest").counts.total == 0
     topic.produce(make_events(3, first=10))
-    assert lake.ingest().total == 3
+    assert lake.ingest().counts.total == 3
 
 
 def test_json_offsets_start_each_partition_where_they_say(topic: Topic, lake: Lake):
@@ -129,7 +129,7 @@ def test_json_offsets_start_each_partition_where_they_say(topic: Topic, lake: La
 
 
 def test_an_empty_topic_makes_empty_tables(lake: Lake):
-    assert lake.ingest().total == 0
+    assert lake.ingest().counts.total == 0
     assert lake.bronze.count() == lake.dlq.count() == 0
 
 
@@ -164,7 +164,7 @@ def test_single_records_of_10_megabytes_pass(make_topic: Callable[..., Topic], l
 
 def test_a_batch_of_invalid_records_only_leaves_bronze_empty(topic: Topic, any_lake: Lake):
     topic.produce(BAD * 100)
-    assert any_lake.ingest().invalid == 800
+    assert any_lake.ingest().counts.invalid == 800
     assert any_lake.bronze.count() == 0
     assert any_lake.dlq.count() == 800
 
@@ -201,7 +201,7 @@ def test_too_many_invalid_records_stop_the_run_behind_their_batch(topic: Topic, 
         any_lake.ingest(**limits)
     assert len(any_lake.positions()) == 36
     summary = any_lake.ingest(**limits)
-    assert (summary.batches[0].batch_id, summary.present, summary.valid) == (3, 0, 48)
+    assert (summary.batches[0].batch_id, summary.counts.present, summary.counts.valid) == (3, 0, 48)
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 84
 
 
@@ -244,7 +244,7 @@ def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lak
     assert process.returncode == 0
     assert "Stopping (requested by SIGINT)" in log
     assert re.search(r"50 records in \d+ batches: 50 valid, 0 invalid", printed)
-    assert lake.ingest().total == 0
+    assert lake.ingest().counts.total == 0
 
 
 def test_a_large_backlog_says_how_much_is_left_and_one_batch_nothing(

@@ -11,13 +11,8 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from bronze.delta.ddl import create_table_statement
-from bronze.delta.log_files import (
-    find_checkpoint,
-    keep_newest,
-    list_log_notes,
-    remove_stale_checksum,
-    tidy_log,
-)
+from bronze.delta.log_cleanup import keep_newest, list_log_notes, tidy_log
+from bronze.delta.log_files import find_checkpoint, remove_stale_checksum
 from bronze.delta.own_table import TableLog
 from bronze.schema import get_bronze_spec
 from tests.support.delta_log import (

@@ -73,7 +73,7 @@ def read_age(found: Status) -> float:
 def test_valid_events_of_now_are_valid_whatever_their_kafka_timestamps(topic: Topic, any_lake: Lake):
     produce_at(topic, *ODD, now())
     summary = any_lake.ingest()
-    assert (summary.valid, summary.invalid) == (6, 0)
+    assert (summary.counts.valid, summary.counts.invalid) == (6, 0)
     assert audit(any_lake.configure(AuditConfig), any_lake.spark).verdict.startswith("Complete")
 
 
@@ -170,7 +170,7 @@ def test_maintenance_leaves_tables_with_odd_timestamps_readable(topic: Topic, la
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
     lake.spark.sql(f"OPTIMIZE delta.`{lake.config.dlq_path}`").collect()
     produce_at(topic, YEAR_58872, 1, now())
-    assert lake.ingest().valid == 3
+    assert lake.ingest().counts.valid == 3
     assert 0 <= read_age(measure(lake)) < 5
     assert DeltaTable(lake.config.output_path).count() == 12
     assert audit(lake.configure(AuditConfig), lake.spark).verdict.startswith("Complete")
@@ -180,7 +180,7 @@ def plan(lake: Lake, **times: Any) -> tuple[list[tuple[int, int]], list[str]]:
     """The offsets that a dry run would add, and why Kafka may not hold all of them."""
     config = lake.configure(BackfillConfig, max_offsets_per_trigger=1000, checkpoint_path="", dry_run=True, **times)
     found = run_backfill(config, lake.spark).plan
-    return [(p.first, p.end) for p in found.partitions], found.outside
+    return list(found.requested.values()), found.outside
 
 
 def at(hours_ago: float) -> str:

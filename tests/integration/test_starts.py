@@ -48,5 +48,5 @@ def test_a_backfill_opens_each_once(topic: Topic, lake: Lake, opened: Counter[st
     lake.ingest(starting_offsets="latest")
     opened.clear()
     config = lake.configure(BackfillConfig, starting_offsets="earliest", checkpoint_path="", max_offsets_per_trigger=9)
-    assert backfill(config, lake.spark).summary.valid == 5
+    assert backfill(config, lake.spark).summary.counts.valid == 5
     assert opened == {"admin": 1, "properties": 1, "lookup": 1}

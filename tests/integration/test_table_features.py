@@ -175,7 +175,7 @@ def test_appends_of_the_direct_writer_are_right_with_all_properties_that_allow_i
     alter(lake, {f"delta.feature.{name}": "supported" for name, row in FEATURES.items() if row.writer == "direct"})
     topic.produce(make_events(20) + BAD)
     before = DeltaTable(lake.config.output_path).version()
-    assert lake.ingest().valid == 20
+    assert lake.ingest().counts.valid == 20
     assert bronze_log.messages.count("Using the direct writer (no restrictions found)") == 2
     assert_once(lake, 20, len(BAD))
     feed = lake.spark.read.option("readChangeFeed", "true").option("startingVersion", before + 1)

@@ -178,7 +178,7 @@ def test_a_check_constraint_is_left_to_delta_spark(topic: Topic, lake: Lake, bro
     table = f"delta.`{lake.config.output_path}`"
     lake.spark.sql(f"ALTER TABLE {table} ADD CONSTRAINT offset_known CHECK (_kafka_offset >= 0)")
     topic.produce(make_events(4))
-    assert lake.ingest().valid == 4
+    assert lake.ingest().counts.valid == 4
     assert any(
         "Using the delta-spark writer" in m and "CHECK constraint offset_known" in m for m in bronze_log.messages
     )

@@ -60,6 +60,6 @@ def assert_survives_kills(lake: Lake, topic: Topic, start: Callable[..., Ingesti
     print(f"batches committed before each kill: {batches}")
     assert sum(number > 0 for number in batches) >= kills / 2
     assert min(batches) == 0
-    assert lake.ingest().total > 0
+    assert lake.ingest().counts.total > 0
     assert_complete(lake, records)
     assert lake.dlq.count() == records * 0.05

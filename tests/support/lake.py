@@ -9,10 +9,10 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from bronze import ingest as run
-from bronze.batch import IngestSummary
 from bronze.checkpoint import CheckpointFolder
 from bronze.config import IngestConfig
 from bronze.notebook.cells import AnyConfig
+from bronze.observe.summary import IngestSummary
 
 
 @dataclass(frozen=True)

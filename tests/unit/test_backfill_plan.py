@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bronze.config import BackfillConfig
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError
 from bronze.offsets import OffsetSet
-from bronze.ops.backfill_plan import explain_outside, plan_batches, plan_partition, resolve_offsets
+from bronze.ops.backfill_plan import explain_outside, plan_batches, plan_range, resolve_offsets
 
 TOPIC = "api-usage-events.v1"
 offset_sets = st.sets(st.integers(0, 300), max_size=150)
@@ -29,7 +29,7 @@ def make_config(**changes: Any) -> BackfillConfig:
 @given(offset_ranges, st.integers(0, 300), st.integers(0, 200), st.integers(0, 300), st.integers(0, 200))
 def test_each_offset_is_present_or_lost_or_beyond_or_to_do(present, first, length, earliest, held):
     wanted, holds = (first, first + length), (earliest, earliest + held)
-    plan = plan_partition(0, wanted, holds, OffsetSet({0: present, 1: [(0, 500)]}))
+    plan = plan_range(TOPIC, {0: wanted}, {0: holds}, OffsetSet({0: present, 1: [(0, 500)]}), 10)
     parts = [expand(part[0]) for part in (plan.lost, plan.beyond, plan.missing)]
     assert sum(map(len, parts)) + plan.present == len(set().union(*parts)) + plan.present == length
     assert plan.present == len(expand(present) & set(range(*wanted)))
@@ -53,8 +53,8 @@ def test_all_partitions_are_read_side_by_side():
 
 
 def test_a_range_of_a_partition_in_which_kafka_holds_nothing_is_not_to_do():
-    plan = plan_partition(0, (0, 100), (50, 50), OffsetSet())
-    assert (plan.missing.count, plan_batches(plan.missing, 10)) == (0, [])
+    plan = plan_range(TOPIC, {0: (0, 100)}, {0: (50, 50)}, OffsetSet(), 10)
+    assert (plan.missing.count, plan.batches) == (0, [])
 
 
 def test_near_holes_are_read_at_once_and_far_ones_are_not():
@@ -74,7 +74,7 @@ def test_near_holes_are_read_at_once_and_far_ones_are_not():
     ],
 )
 def test_a_range_that_is_not_all_there_is_explained(wanted, held, reason):
-    assert explain_outside(plan_partition(3, wanted, held, OffsetSet())) == reason
+    assert explain_outside(plan_range(TOPIC, {3: wanted}, {3: held}, OffsetSet(), 10), 3) == reason
 
 
 @pytest.mark.parametrize(

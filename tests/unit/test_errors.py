@@ -42,10 +42,10 @@ def test_each_exit_code_of_an_error_has_one_class():
 
 
 def list_caught(tree: ast.AST) -> Iterator[str]:
-    """The names in each ``except``, ``suppress`` and ``isinstance``."""
+    """The names in each ``except``, ``isinstance``, ``retry_conflicts`` and ``suppress``."""
     for node in ast.walk(tree):
         parts = [node.type] if isinstance(node, ast.ExceptHandler) and node.type else []
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "suppress"):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "retry_conflicts", "suppress"):
             parts = node.args
         yield from (name.id for part in parts for name in ast.walk(part) if isinstance(name, ast.Name))
 

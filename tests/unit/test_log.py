@@ -10,15 +10,8 @@ import pytest
 from deltalake import DeltaTable
 
 from bronze.delta import log_files
-from bronze.delta.log_files import (
-    LogCheckpoints,
-    LogFile,
-    TableHistory,
-    find_checkpoint,
-    parse_listing,
-    read_interval,
-    remove_stale_checksum,
-)
+from bronze.delta.log_cleanup import LogFile, TableHistory, parse_listing
+from bronze.delta.log_files import LogCheckpoints, find_checkpoint, read_interval, remove_stale_checksum
 from bronze.delta.own_table import TableLog
 from bronze.errors import BronzeError
 from bronze.schema import get_bronze_spec

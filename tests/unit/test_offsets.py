@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bronze.offsets import BUCKET_SIZE, EMPTY, OffsetSet, format_ranges, list_ranges, list_runs
+from bronze.delta.positions import BUCKET_SIZE, list_ranges, list_runs
+from bronze.offsets import EMPTY, OffsetSet, format_ranges
 
 Positions = set[tuple[int, int]]
 positions = st.sets(st.tuples(st.integers(0, 3), st.integers(0, 60)), max_size=80)

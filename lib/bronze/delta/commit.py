@@ -7,12 +7,10 @@ the batch again at the next start, and the overlap guard skips the records that 
 """
 
 import logging
-import random
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from pyspark.sql import DataFrame, SparkSession
@@ -22,12 +20,12 @@ from bronze.delta.ledger import CommitNote, Place, TopicLedger, new_note
 from bronze.delta.own_table import ConflictError, OwnTable
 from bronze.errors import AppendConflictError
 from bronze.offsets import EMPTY, OffsetSet
+from bronze.runtime.retry import ATTEMPTS, Answer, retry_conflicts
 from bronze.tasks import BatchTask
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 5
-Answer = TypeVar("Answer")
+_PAUSE = (0.05, 0.2)
 
 
 @dataclass(frozen=True)
@@ -211,20 +209,23 @@ class TableWriter:
         Raises:
             AppendConflictError: Another writer committed first on every attempt.
         """
-        path = ""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return commit(attempt > 1)
-            except ConflictError as conflict:
-                path = str(conflict)
-                log.info("%s: another writer committed to %s first, attempt %d", name, path, attempt)
-            if attempt < ATTEMPTS:
-                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+
+        def look_and_commit(attempt: int) -> Answer:
+            if attempt > 1:
                 self._has_missed = self._look() or self._has_missed
-        raise AppendConflictError(
-            f"could not commit to {path} in {ATTEMPTS} attempts, because another writer committed first each time",
-            hint="nothing was lost, run the same command again",
-        )
+            return commit(attempt > 1)
+
+        def log_conflict(attempt: int, conflict: Exception) -> None:
+            log.info("%s: another writer committed to %s first, attempt %d", name, conflict, attempt)
+
+        try:
+            return retry_conflicts(look_and_commit, ConflictError, log_conflict, _PAUSE)
+        except ConflictError as conflict:
+            raise AppendConflictError(
+                f"could not commit to {conflict} in {ATTEMPTS} attempts, because another writer committed first each "
+                "time",
+                hint="nothing was lost, run the same command again",
+            ) from None
 
 
 def _make_note(before: CommitNote, source: Source, counts: Counts, batch_id: int) -> CommitNote:

@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bronze.config import DlqConfig
-from bronze.delta.positions import is_one_of, mark_replayed
+from bronze.delta.positions import build_bitmaps, is_one_of, is_within
 from bronze.delta.tables import locate_tables, no_table_error
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
 
@@ -53,6 +53,30 @@ def read_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
             raise no_table_error(option, table.path if table else "")
     rows = select_dlq(spark, config).drop("_raw_bytes", "_raw_value", "_kafka_key")
     return mark_replayed(rows, config.output_path, config.kafka_topic)
+
+
+def mark_replayed(rows: DataFrame, bronze_path: str, topic: str) -> DataFrame:
+    """Add the boolean column ``is_replayed``: whether bronze has a valid row of the position.
+
+    An invalid row in bronze (of a run without a DLQ) is not a replay. Bronze is read as bitmaps, so the join only moves
+    them and the few rows of the DLQ. Reads only files that may hold one of the positions.
+
+    Args:
+        rows: DLQ rows of one topic with ``_kafka_partition`` and ``_kafka_offset``.
+        bronze_path: Path of the bronze table.
+        topic: Kafka topic.
+    """
+    bounds = rows.groupBy("_kafka_partition").agg(F.min("_kafka_offset"), F.max("_kafka_offset") + 1)
+    requested = is_within({partition: (first, end) for partition, first, end in bounds.collect()})
+    bronze = rows.sparkSession.read.format("delta").load(bronze_path).where(F.col("_kafka_topic") == topic)
+    positions = bronze.where(requested).where("_is_valid").select("_kafka_partition", "_kafka_offset")
+    bitmaps = positions.transform(build_bitmaps).drop("count")
+    bucket = F.bitmap_bucket_number(F.col("_kafka_offset") + 1) - 1
+    bit = F.bitmap_bit_position(F.col("_kafka_offset") + 1)
+    byte = F.conv(F.hex(F.substring("bits", F.floor(bit / 8) + 1, 1)), 16, 10).cast("int")
+    is_present = F.coalesce(F.getbit(byte, bit % 8) == 1, F.lit(False))
+    joined = rows.withColumn("bucket", bucket).join(bitmaps, ["_kafka_partition", "bucket"], "left")
+    return joined.withColumn("is_replayed", is_present).drop("bucket", "bits")
 
 
 def normalize_detail(detail: Column) -> Column:

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from bronze.delta.log import LogReader, NotAppendsError
-from bronze.delta.positions import find_ingested
-from bronze.offsets import EMPTY, Bounds, OffsetSet, list_ranges
+from bronze.delta.positions import find_ingested, list_ranges
+from bronze.offsets import EMPTY, Bounds, OffsetSet
 
 log = logging.getLogger(__name__)
 # If there are more new files, a look-up with Spark is faster.
@@ -40,7 +40,7 @@ class Lookup:
         self._bounds: Bounds | None = None
         self._ingested = EMPTY
 
-    def find(self, bounds: Bounds) -> OffsetSet:
+    def find_ingested(self, bounds: Bounds) -> OffsetSet:
         """Find which offsets within the bounds are in any table, including all commits before this call."""
         try:
             self._add_committed(bounds)

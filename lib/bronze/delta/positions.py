@@ -5,13 +5,17 @@ the bitmaps.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 
+import numpy as np
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.offsets import EMPTY, Bounds, OffsetSet, list_runs
+from bronze.offsets import EMPTY, Bounds, OffsetSet, Range
+
+# Offsets in one bitmap of Spark's bitmap functions.
+BUCKET_SIZE = 32_768
 
 
 def find_ingested(spark: SparkSession, tables: Sequence[str], topic: str, bounds: Bounds) -> OffsetSet:
@@ -77,25 +81,32 @@ def collect_offsets(positions: DataFrame) -> OffsetSet:
     return OffsetSet({partition: list_runs(bitmaps) for partition, bitmaps in by_partition.items()})
 
 
-def mark_replayed(rows: DataFrame, bronze_path: str, topic: str) -> DataFrame:
-    """Add the boolean column ``is_replayed``: whether bronze has a valid row of the position.
-
-    An invalid row in bronze (of a run without a DLQ) is not a replay. Bronze is read as bitmaps, so the join only moves
-    them and the few rows of the DLQ. Reads only files that may hold one of the positions.
+def list_runs(bitmaps: Iterable[tuple[int, bytes | bytearray]]) -> list[Range]:
+    """Return the ranges of offsets whose bit is set.
 
     Args:
-        rows: DLQ rows of one topic with ``_kafka_partition`` and ``_kafka_offset``.
-        bronze_path: Path of the bronze table.
-        topic: Kafka topic.
+        bitmaps: Bucket and bits of one partition; bit ``b`` of bucket ``n`` is offset ``n * 32768 + b``.
     """
-    bounds = rows.groupBy("_kafka_partition").agg(F.min("_kafka_offset"), F.max("_kafka_offset") + 1)
-    requested = is_within({partition: (first, end) for partition, first, end in bounds.collect()})
-    bronze = rows.sparkSession.read.format("delta").load(bronze_path).where(F.col("_kafka_topic") == topic)
-    positions = bronze.where(requested).where("_is_valid").select("_kafka_partition", "_kafka_offset")
-    bitmaps = positions.transform(build_bitmaps).drop("count")
-    bucket = F.bitmap_bucket_number(F.col("_kafka_offset") + 1) - 1
-    bit = F.bitmap_bit_position(F.col("_kafka_offset") + 1)
-    byte = F.conv(F.hex(F.substring("bits", F.floor(bit / 8) + 1, 1)), 16, 10).cast("int")
-    is_present = F.coalesce(F.getbit(byte, bit % 8) == 1, F.lit(False))
-    joined = rows.withColumn("bucket", bucket).join(bitmaps, ["_kafka_partition", "bucket"], "left")
-    return joined.withColumn("is_replayed", is_present).drop("bucket", "bits")
+    runs = [_list_runs_of(bucket, bits) for bucket, bits in sorted(bitmaps)]
+    first, last = np.concatenate(runs or [np.empty((2, 0), np.int64)], axis=1)
+    return _to_ranges(first, last) if len(first) else []
+
+
+def _list_runs_of(bucket: int, bits: bytes | bytearray) -> np.ndarray:
+    """Return the first and last offsets of the runs in one bitmap, shape (2, runs)."""
+    is_set = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").astype(np.int8)
+    change = np.diff(is_set, prepend=0, append=0)
+    return np.stack([np.flatnonzero(change == 1), np.flatnonzero(change == -1) - 1]) + bucket * BUCKET_SIZE
+
+
+def list_ranges(offsets: np.ndarray) -> list[Range]:
+    """Return the ascending ranges of offsets that come in any order."""
+    each = np.unique(offsets)
+    return _to_ranges(each, each)
+
+
+def _to_ranges(first: np.ndarray, last: np.ndarray) -> list[Range]:
+    """Join adjacent ascending runs."""
+    is_gap = first[1:] != last[:-1] + 1
+    starts, ends = np.append(True, is_gap), np.append(is_gap, True)
+    return list(zip(first[starts].tolist(), last[ends].tolist(), strict=True))

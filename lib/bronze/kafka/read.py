@@ -1,12 +1,31 @@
-"""Reads the records of a topic once, not as a stream."""
+"""Reads a topic: as a stream, or a range of its records once."""
 
 import json
+from typing import Any
 
 from pyspark.errors import IllegalArgumentException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, DataFrameReader
+from pyspark.sql.streaming.readwriter import DataStreamReader
 
+from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig, KafkaConfig
 from bronze.kafka.client import KafkaClient, client_config_error
 from bronze.offsets import Bounds
+
+
+def read_topic(client: KafkaClient, config: IngestConfig) -> DataFrame:
+    """Return the topic as a stream of Kafka records, without those of aborted transactions.
+
+    Raises:
+        ConfigError: Spark does not accept one of the client properties.
+    """
+    options = client.build_source_options("read_committed") | {
+        "subscribe": config.kafka_topic,
+        "startingOffsets": config.starting_offsets or DEFAULT_STARTING_OFFSETS,
+        "failOnDataLoss": str(config.fail_on_data_loss).lower(),
+    }
+    if config.max_offsets_per_trigger:
+        options["maxOffsetsPerTrigger"] = config.max_offsets_per_trigger
+    return _load(client.spark.readStream, config, options)
 
 
 def read_records(client: KafkaClient, bounds: Bounds, isolation: str, **others: str) -> DataFrame:
@@ -21,7 +40,7 @@ def read_records(client: KafkaClient, bounds: Bounds, isolation: str, **others: 
     Raises:
         ConfigError: Spark does not accept one of the client properties.
     """
-    config, spark = client.config, client.spark
+    config = client.config
     starts, ends = ({str(p): span[side] for p, span in bounds.items()} for side in (0, 1))
     options = {
         **client.build_source_options(isolation),
@@ -30,7 +49,11 @@ def read_records(client: KafkaClient, bounds: Bounds, isolation: str, **others: 
         "endingOffsets": json.dumps({config.kafka_topic: ends}),
         **others,
     }
+    return _load(client.spark.read, config, options)
+
+
+def _load(reader: DataFrameReader | DataStreamReader, config: KafkaConfig, options: dict[str, Any]) -> DataFrame:
     try:
-        return spark.read.format("kafka").options(**options).load()
+        return reader.format("kafka").options(**options).load()
     except IllegalArgumentException as error:
         raise client_config_error(config, " ".join(str(error).split())) from None

@@ -24,9 +24,9 @@ def summarize_backfill(result: BackfillResult, dry_run: bool) -> dict[str, int |
     return {
         "planned": result.plan.planned,
         "present": result.plan.present,
-        "lost": result.plan.lost,
-        "valid": result.summary.valid,
-        "invalid": result.summary.invalid,
+        "lost": result.plan.lost.count,
+        "valid": result.summary.counts.valid,
+        "invalid": result.summary.counts.invalid,
         "added_by_others": result.added_by_others,
         "without_record": result.without_record,
         "batches": result.summary.batch_count,

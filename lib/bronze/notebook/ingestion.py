@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.batch import IngestSummary
 from bronze.config import IngestConfig
 from bronze.notebook.plots import INVALID, VALID, choose_unit, show_thin_bars, show_time, stack_bars, start_plot
+from bronze.observe.summary import IngestSummary
 from bronze.runtime.frames import collect_frame
 
 _SHOWN_BATCHES = 40
@@ -148,9 +148,9 @@ def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig)
     tables = {"bronze_rows": config.output_path, "dlq_rows": config.dlq_path}
     counts = {name: spark.read.format("delta").load(path).count() if path else 0 for name, path in tables.items()}
     return {
-        "records": summary.total,
-        "valid": summary.valid,
-        "invalid": summary.invalid,
+        "records": summary.counts.total,
+        "valid": summary.counts.valid,
+        "invalid": summary.counts.invalid,
         "batches": summary.batch_count,
         **counts,
         "output_path": config.output_path,

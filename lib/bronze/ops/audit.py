@@ -12,16 +12,24 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from bronze.checkpoint import Checkpoint, no_checkpoint_error
+from bronze.checkpoint import Checkpoint
 from bronze.config import AuditConfig
 from bronze.delta.ledger import TopicLedger
-from bronze.delta.positions import build_bitmaps, collect_offsets, find_ingested, is_within, select_positions
+from bronze.delta.positions import (
+    BUCKET_SIZE,
+    build_bitmaps,
+    collect_offsets,
+    find_ingested,
+    is_within,
+    list_runs,
+    select_positions,
+)
 from bronze.errors import ExitCode
-from bronze.offsets import BUCKET_SIZE, MAX_OFFSET, Bounds, OffsetSet, list_runs
+from bronze.offsets import MAX_OFFSET, Bounds, OffsetSet
 from bronze.ops.audit_gaps import Gaps, explain_gaps
 from bronze.ops.audit_report import AuditReport, PartitionAudit
 from bronze.pipeline import Pipeline
-from bronze.resume import check_tables_of
+from bronze.resume import read_own_checkpoint
 from bronze.runtime.spark_errors import explain_failures
 
 log = logging.getLogger(__name__)
@@ -127,12 +135,7 @@ def _read_checkpoint(pipeline: Pipeline, config: AuditConfig) -> Checkpoint | No
     if not config.checkpoint_path:
         log.warning("without --checkpoint-path, records that are missing after a partition's last row count as lag")
         return None
-    folder = pipeline.get_checkpoint(config.checkpoint_path)
-    checkpoint = folder.read()
-    if checkpoint is None:
-        raise no_checkpoint_error(config.checkpoint_path)
-    check_tables_of(config, folder, checkpoint, pipeline.bronze.state)
-    return checkpoint
+    return read_own_checkpoint(pipeline, config)
 
 
 def _read_ledger(pipeline: Pipeline, checkpoint: Checkpoint | None) -> TopicLedger:

@@ -8,37 +8,37 @@ again at any time.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from pyspark.sql import SparkSession
 
-from bronze.batch import Batch, IngestSummary, append_batch, make_task
-from bronze.checkpoint import Checkpoint, no_checkpoint_error
+from bronze.batch import append_batch, make_task
+from bronze.checkpoint import Checkpoint
 from bronze.config import BackfillConfig
 from bronze.delta.commit import Source, TableWriter
 from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
 from bronze.kafka.read import read_records
 from bronze.kafka.watch import TopicWatch
+from bronze.observe.summary import Batch, IngestSummary
 from bronze.offsets import Bounds, OffsetSet
 from bronze.ops.backfill_plan import (
     BackfillPlan,
     explain_other_times,
     explain_outside,
     find_cut_off,
-    plan_batches,
-    plan_partition,
+    limit_to_planned,
+    plan_range,
     resolve_offsets,
     resolve_times,
 )
 from bronze.pipeline import Pipeline, bind_tables, reopen_for_append
-from bronze.resume import build_ledger, check_tables_of, warn_of_rollback
+from bronze.resume import build_ledger, read_own_checkpoint, warn_of_rollback
+from bronze.runtime.retry import retry_conflicts
 from bronze.runtime.spark_errors import drop_connection, explain_failures
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
-# Attempts at a batch if other writers commit first; each of them uses all attempts of the writer.
-_ROUNDS = 5
 
 
 @dataclass
@@ -65,9 +65,9 @@ class BackfillResult:
 
     def describe(self) -> str:
         """The result in one line."""
-        appended = self.summary.valid + self.summary.invalid
+        valid, invalid = self.summary.counts.valid, self.summary.counts.invalid
         text = (
-            f"{appended:,} records appended ({self.summary.valid:,} valid, {self.summary.invalid:,} invalid) in "
+            f"{valid + invalid:,} records appended ({valid:,} valid, {invalid:,} invalid) in "
             f"{self.seconds:.1f} s; {self.plan.present + self.added_by_others:,} were in the tables already"
         )
         if self.without_record:
@@ -98,15 +98,14 @@ def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> Backf
         BronzeError: Something does not fit or failed; records appended by then stay.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
-        pipeline = _check(pipeline, config)
+        pipeline, checkpoint = _check(pipeline, config)
         if config.dry_run:
-            return BackfillResult(_make_plan(pipeline, config))
+            return BackfillResult(_make_plan(pipeline, config, checkpoint))
         if not all(table.state for table in pipeline.tables):
-            _check_plan(config, _make_plan(pipeline, config))  # before tables are created
-        ledger = build_ledger(pipeline, _read_checkpoint(pipeline, config))
-        pipeline, writer = bind_tables(pipeline, config, ledger, OffsetSet())
+            _check_plan(config, _make_plan(pipeline, config, checkpoint))  # before tables are created
+        pipeline, writer = bind_tables(pipeline, config, build_ledger(pipeline, checkpoint), OffsetSet())
         writer.has_changed()  # before the look-up, so that it notices later appends by others
-        plan = _make_plan(pipeline, config)
+        plan = _make_plan(pipeline, config, checkpoint)
         _check_plan(config, plan)
         for line in (*plan.outside, *plan.notes, plan.describe()):
             log.info("Backfill: %s", line)
@@ -125,23 +124,23 @@ def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> 
         BronzeError: Something does not fit. If Kafka does not hold the whole range, the plan says so.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
-        return _make_plan(_check(pipeline, config), config)
+        pipeline, checkpoint = _check(pipeline, config)
+        return _make_plan(pipeline, config, checkpoint)
 
 
-def _check(pipeline: Pipeline, config: BackfillConfig) -> Pipeline:
-    """Check Kafka and tables; nothing is written."""
+def _check(pipeline: Pipeline, config: BackfillConfig) -> tuple[Pipeline, Checkpoint | None]:
+    """Check Kafka, tables and the checkpoint, if one is given, and read it; nothing is written.
+
+    The checkpoint limits the range, and says what the stream has read into a table of an older version, whose commits
+    do not record it.
+    """
     read_records(pipeline.kafka, dict.fromkeys(pipeline.topic.partitions, (0, 0)), "read_committed")  # reads nothing
     pipeline = reopen_for_append(pipeline, config)
     warn_of_rollback(pipeline)
-    return pipeline
+    return pipeline, read_own_checkpoint(pipeline, config) if config.checkpoint_path else None
 
 
-def _read_checkpoint(pipeline: Pipeline, config: BackfillConfig) -> Checkpoint | None:
-    """Read the stream's progress for a table of an older version, whose commits do not record it."""
-    return pipeline.get_checkpoint(config.checkpoint_path).read() if config.checkpoint_path else None
-
-
-def _make_plan(pipeline: Pipeline, config: BackfillConfig) -> BackfillPlan:
+def _make_plan(pipeline: Pipeline, config: BackfillConfig, checkpoint: Checkpoint | None) -> BackfillPlan:
     """Resolve the range, and look up which of its offsets the tables have."""
     available = pipeline.fetch_available()
     by_time = bool(config.start_timestamp or config.end_timestamp)
@@ -150,33 +149,14 @@ def _make_plan(pipeline: Pipeline, config: BackfillConfig) -> BackfillPlan:
     notes = []
     if others := sorted(set(available) - set(requested)):
         notes.append(f"partitions that are not named are skipped: {', '.join(map(str, others))}")
-    if config.checkpoint_path:
-        asked, requested = requested, limit_to_planned(pipeline, config, requested)
+    if checkpoint:
+        asked, requested = requested, limit_to_planned(requested, checkpoint)
         if left := sum(asked[p][1] - requested[p][1] for p in requested):
             notes.append(f"{left:,} offsets that the stream has not planned yet are left to the stream")
-    ingested = pipeline.find_ingested(requested)
-    partitions = [plan_partition(p, span, available[p], ingested) for p, span in requested.items()]
-    outside += filter(None, map(explain_outside, partitions))
-    plan = BackfillPlan(pipeline.topic.name, partitions, [], outside, notes)
-    plan.batches.extend(plan_batches(plan.missing, config.max_offsets_per_trigger))
-    return plan
-
-
-def limit_to_planned(pipeline: Pipeline, config: BackfillConfig, requested: Bounds) -> Bounds:
-    """End each partition where the checkpoint's query has planned to; the rest is left to that query.
-
-    Raises:
-        ConfigError: There is no checkpoint, or it has planned nothing. A file of it is missing or cut off. It has the
-            offsets of another topic. It was used with another bronze table.
-    """
-    folder = pipeline.get_checkpoint(config.checkpoint_path)
-    checkpoint = folder.read()
-    if checkpoint is None:
-        raise no_checkpoint_error(config.checkpoint_path)
-    check_tables_of(config, folder, checkpoint, pipeline.bronze.state)
-    # The query reads a partition that it does not know yet from the first record.
-    ends = checkpoint.end_offsets
-    return {p: (first, max(first, min(end, ends.get(p, 0)))) for p, (first, end) in requested.items()}
+    ingested, max_offsets = pipeline.find_ingested(requested), config.max_offsets_per_trigger
+    plan = plan_range(pipeline.topic.name, requested, available, ingested, max_offsets)
+    outside += filter(None, (explain_outside(plan, p) for p in requested))
+    return replace(plan, outside=outside, notes=notes)
 
 
 def _list_outside_times(pipeline: Pipeline, config: BackfillConfig, requested: Bounds, available: Bounds) -> list[str]:
@@ -242,20 +222,19 @@ def _append_batch(
     """Append the missing records of a batch, and retry if other writers commit first; None if they added all of it."""
     bounds = source.covered.bounds
     cores = str(pipeline.spark.sparkContext.defaultParallelism)  # so that even a range of one partition uses all cores
-    for attempt in range(1, _ROUNDS + 1):
+
+    def append_missing(attempt: int) -> Counts | None:
+        if attempt > 1:
+            log.info("Backfill: other writers committed first, retrying batch %d", number + 1)
         writer.has_changed()  # first, so that later appends by others are a conflict
         ingested = pipeline.find_ingested(bounds)
         if not source.covered - ingested:
             return None
         records = read_records(pipeline.kafka, bounds, "read_committed", minPartitions=cores)
         task = make_task(number, time.time(), pipeline.paths, ingested)
-        try:
-            return append_batch(writer, records, task, source, lambda: pipeline.find_ingested(bounds), check_topic)
-        except AppendConflictError:
-            if attempt == _ROUNDS:
-                raise
-            log.info("Backfill: other writers committed first, retrying batch %d", number + 1)
-    raise AssertionError("a batch ends in its last round")
+        return append_batch(writer, records, task, source, lambda: pipeline.find_ingested(bounds), check_topic)
+
+    return retry_conflicts(append_missing, AppendConflictError)  # each attempt uses all attempts of the writer
 
 
 def _count_batch(result: BackfillResult, missing: OffsetSet, covered: OffsetSet, counts: Counts | None) -> None:
@@ -270,7 +249,7 @@ def _count_batch(result: BackfillResult, missing: OffsetSet, covered: OffsetSet,
 
 
 def _log_progress(result: BackfillResult, number: int) -> None:
-    appended = result.summary.valid + result.summary.invalid
+    appended = result.summary.counts.valid + result.summary.counts.invalid
     log.info(
         "Backfill: batch %d of %d, %s of %s offsets done, %s records appended, %s records/s",
         number,

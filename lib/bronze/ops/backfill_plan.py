@@ -5,10 +5,10 @@ The plan counts offsets, not records: only a read shows which offsets are transa
 
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import pandas as pd
 
+from bronze.checkpoint import Checkpoint
 from bronze.config import BackfillConfig
 from bronze.kafka.client import KafkaClient
 from bronze.kafka.times import find_offsets_at, find_timestamps, format_timestamp
@@ -18,63 +18,42 @@ from bronze.parsing import parse_timestamp
 
 # Missing offsets closer together than this are read as one, because a separate batch costs more.
 _NEAR = 100_000
-
-
-@dataclass(frozen=True)
-class PartitionPlan:
-    """One Kafka partition of the range.
-
-    Attributes:
-        partition: Kafka partition.
-        first: First offset that is requested.
-        end: End of the requested range, exclusive.
-        available: Earliest offset that Kafka holds, and its end, exclusive.
-        lost: Offsets that no table has and Kafka deleted.
-        beyond: Offsets that no table has and Kafka has not reached yet, or that belong to open transactions.
-        missing: Offsets that no table has and Kafka holds: to do.
-    """
-
-    partition: int
-    first: int
-    end: int
-    available: tuple[int, int]
-    lost: OffsetSet
-    beyond: OffsetSet
-    missing: OffsetSet
-
-    @property
-    def offsets(self) -> int:
-        """Number of requested offsets."""
-        return self.end - self.first
-
-    @property
-    def present(self) -> int:
-        """Number of offsets that the tables already have."""
-        return self.offsets - self.lost.count - self.beyond.count - self.missing.count
+_COLUMNS = [
+    *("partition", "first", "end", "offsets", "in the tables", "lost in Kafka", "not in Kafka yet", "to do"),
+    *("Kafka earliest", "Kafka end"),
+]
 
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """The plan of a backfill.
+    """The plan of a backfill: each requested offset is in the tables, lost, beyond or missing.
 
     Attributes:
         topic: Kafka topic.
-        partitions: The requested and the missing offsets, per partition.
+        requested: First and end (exclusive) offset per partition.
+        available: First and end (exclusive) offset that Kafka holds, per partition.
+        lost: Offsets that no table has and Kafka deleted.
+        beyond: Offsets that no table has and Kafka has not reached yet, or that belong to open transactions.
+        missing: Offsets that no table has and Kafka holds: to do.
         batches: The offsets that each batch reads; only the missing ones are added.
         outside: Why Kafka does not hold the whole range, a line per partition; empty if it does.
         notes: Other offsets that are skipped, and why.
     """
 
     topic: str
-    partitions: list[PartitionPlan]
+    requested: Bounds
+    available: Bounds
+    lost: OffsetSet
+    beyond: OffsetSet
+    missing: OffsetSet
     batches: list[Bounds]
     outside: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    @cached_property
-    def missing(self) -> OffsetSet:
-        """The offsets to add."""
-        return OffsetSet.union(p.missing for p in self.partitions)
+    @property
+    def offsets(self) -> int:
+        """Number of requested offsets."""
+        return OffsetSet.between(self.requested).count
 
     @property
     def planned(self) -> int:
@@ -83,32 +62,17 @@ class BackfillPlan:
 
     @property
     def present(self) -> int:
-        """Number of offsets of the range that the tables already have."""
-        return sum(p.present for p in self.partitions)
-
-    @property
-    def lost(self) -> int:
-        """Number of offsets of the range that Kafka deleted and no table has."""
-        return sum(p.lost.count for p in self.partitions)
+        """Number of requested offsets that the tables already have."""
+        return self.offsets - self.lost.count - self.beyond.count - self.missing.count
 
     def to_frame(self) -> pd.DataFrame:
         """A row per partition; ``end`` and ``Kafka end`` are exclusive."""
-        rows = [
-            {
-                "partition": p.partition,
-                "first": p.first,
-                "end": p.end,
-                "offsets": p.offsets,
-                "in the tables": p.present,
-                "lost in Kafka": p.lost.count,
-                "not in Kafka yet": p.beyond.count,
-                "to do": p.missing.count,
-                "Kafka earliest": p.available[0],
-                "Kafka end": p.available[1],
-            }
-            for p in self.partitions
-        ]
-        return pd.DataFrame(rows).set_index("partition")
+        lost, beyond, missing = self.lost.counts, self.beyond.counts, self.missing.counts
+        rows = []
+        for p, (first, end) in self.requested.items():
+            absent = (lost.get(p, 0), beyond.get(p, 0), missing.get(p, 0))
+            rows.append((p, first, end, end - first, end - first - sum(absent), *absent, *self.available[p]))
+        return pd.DataFrame(rows, columns=_COLUMNS).set_index("partition")
 
     def to_text(self) -> str:
         """The table, the skipped offsets, and the sum."""
@@ -118,45 +82,46 @@ class BackfillPlan:
 
     def describe(self) -> str:
         """The plan in one line."""
-        requested = sum(p.offsets for p in self.partitions)
         return (
-            f"{requested:,} offsets of {self.topic} are requested: {self.present:,} in the tables already, "
-            f"{self.lost:,} lost in Kafka, {self.planned:,} to do in {len(self.batches):,} batches"
+            f"{self.offsets:,} offsets of {self.topic} are requested: {self.present:,} in the tables already, "
+            f"{self.lost.count:,} lost in Kafka, {self.planned:,} to do in {len(self.batches):,} batches"
         )
 
 
-def plan_partition(
-    partition: int, requested: tuple[int, int], available: tuple[int, int], ingested: OffsetSet
-) -> PartitionPlan:
-    """Split the requested offsets by where they are: in the tables, in Kafka, or in neither.
+def plan_range(topic: str, requested: Bounds, available: Bounds, ingested: OffsetSet, max_offsets: int) -> BackfillPlan:
+    """Divide the requested offsets by where they are, and plan the batches of the missing ones.
 
     Args:
-        partition: Kafka partition.
-        requested: First and end (exclusive) offset.
-        available: First and end (exclusive) offset that Kafka holds.
+        topic: Kafka topic.
+        requested: First and end (exclusive) offset per partition.
+        available: First and end (exclusive) offset that Kafka holds, per partition.
         ingested: The offsets that the tables have.
+        max_offsets: Maximum number of offsets in a batch.
     """
-    absent = OffsetSet.between({partition: requested}) - ingested
-    return PartitionPlan(
-        partition,
-        *requested,
+    absent = OffsetSet.between(requested) - ingested
+    missing = absent.clip(available)
+    return BackfillPlan(
+        topic,
+        requested,
         available,
-        lost=absent.clip({partition: (0, available[0])}),
-        beyond=absent.clip({partition: (available[1], MAX_OFFSET)}),
-        missing=absent.clip({partition: available}),
+        lost=absent.clip({p: (0, earliest) for p, (earliest, _) in available.items()}),
+        beyond=absent.clip({p: (end, MAX_OFFSET) for p, (_, end) in available.items()}),
+        missing=missing,
+        batches=plan_batches(missing, max_offsets),
     )
 
 
-def explain_outside(plan: PartitionPlan) -> str:
-    """Why a part of the range is not available; empty if all of it is in the tables or in Kafka."""
-    reasons = [f"offsets {format_ranges(plan.lost[plan.partition])} are deleted"] if plan.lost else []
-    if plan.beyond or plan.first > plan.available[1]:
-        reasons.append(f"it ends before offset {max(plan.first, plan.end - 1)}")
+def explain_outside(plan: BackfillPlan, partition: int) -> str:
+    """Why a part of a partition's range is not available; empty if all of it is in the tables or in Kafka."""
+    (first, end), (earliest, latest) = plan.requested[partition], plan.available[partition]
+    lost = plan.lost[partition]
+    reasons = [f"offsets {format_ranges(lost)} are deleted"] if lost else []
+    if plan.beyond[partition] or first > latest:
+        reasons.append(f"it ends before offset {max(first, end - 1)}")
     if not reasons:
         return ""
-    first, end = plan.available
-    holds = f"holds {first} to {end - 1}" if first < end else f"holds nothing before offset {end}"
-    return f"partition {plan.partition} {holds}, {' and '.join(reasons)}"
+    holds = f"holds {earliest} to {latest - 1}" if earliest < latest else f"holds nothing before offset {latest}"
+    return f"partition {partition} {holds}, {' and '.join(reasons)}"
 
 
 def plan_batches(missing: OffsetSet, max_offsets: int, near: int = _NEAR) -> list[Bounds]:
@@ -240,6 +205,13 @@ def resolve_times(client: KafkaClient, config: BackfillConfig, available: Bounds
         first, end = latest if first < 0 else first, latest if end < 0 else end
         requested[partition] = (min(first, latest), max(min(first, latest), min(end, latest)))
     return requested
+
+
+def limit_to_planned(requested: Bounds, checkpoint: Checkpoint) -> Bounds:
+    """End each partition where the checkpoint's query has planned to; the rest is left to that query."""
+    # The query reads a partition that it does not know yet from the first record.
+    ends = checkpoint.end_offsets
+    return {p: (first, max(first, min(end, ends.get(p, 0)))) for p, (first, end) in requested.items()}
 
 
 def explain_other_times(client: KafkaClient, config: BackfillConfig, requested: Bounds, available: Bounds) -> str:

@@ -5,14 +5,13 @@ Other conflicts, such as two maintenance runs, are retried. A run can be stopped
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 from delta.exceptions import (
@@ -30,19 +29,19 @@ from pyspark.sql import SparkSession
 from bronze.config import MaintainConfig
 from bronze.delta.ddl import quote_path
 from bronze.delta.log import parse_commit, read_commit
-from bronze.delta.log_files import prepare_log, tidy_log
+from bronze.delta.log_cleanup import prepare_log, tidy_log
 from bronze.delta.statistics import count_files
 from bronze.delta.tables import CheckedTable
 from bronze.errors import BronzeError, ExitCode, InvalidOptionError
 from bronze.pipeline import Pipeline
+from bronze.runtime.retry import ATTEMPTS, Answer, retry_conflicts
 from bronze.runtime.spark_errors import explain_failures
 from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 5
+_PAUSE = (0.2, 0.5)
 _RENEW_SECONDS = 24 * 3600  # well within the retention of any log
 _MB = 1024 * 1024
-_Result = TypeVar("_Result")
 _CONFLICTS = (  # they have no common base class
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
@@ -181,22 +180,23 @@ def _optimize(spark: SparkSession, path: str, condition: str) -> tuple[int, int]
     return row["metrics"]["numFilesRemoved"], row["metrics"]["numFilesAdded"]
 
 
-def retry(path: str, step: Callable[[], _Result]) -> _Result:
+def retry(path: str, step: Callable[[], Answer]) -> Answer:
     """Run a step, and retry it if another commit conflicts.
 
     Raises:
         BronzeError: Other writers committed first in every attempt.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return step()
-        except _CONFLICTS as conflict:
-            log.info("Another writer changed %s, attempt %d: %s", path, attempt, type(conflict).__name__)
-        time.sleep(random.uniform(0.2, 0.5) * 2**attempt)
-    raise BronzeError(
-        f"could not maintain {path} in {ATTEMPTS} attempts, because other writers changed the same files",
-        hint="nothing was lost, run the same command again",
-    )
+
+    def log_conflict(attempt: int, conflict: Exception) -> None:
+        log.info("Another writer changed %s, attempt %d: %s", path, attempt, type(conflict).__name__)
+
+    try:
+        return retry_conflicts(lambda _: step(), _CONFLICTS, log_conflict, _PAUSE)
+    except _CONFLICTS:
+        raise BronzeError(
+            f"could not maintain {path} in {ATTEMPTS} attempts, because other writers changed the same files",
+            hint="nothing was lost, run the same command again",
+        ) from None
 
 
 _RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"

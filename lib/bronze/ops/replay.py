@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from bronze.batch import append_batch, make_task
 from bronze.config import ReplayConfig
 from bronze.delta.commit import Source, TableWriter
-from bronze.delta.dlq import normalize_detail, select_dlq
-from bronze.delta.positions import collect_offsets, find_ingested, is_within, mark_replayed
+from bronze.delta.dlq import mark_replayed, normalize_detail, select_dlq
+from bronze.delta.positions import collect_offsets, find_ingested, is_within
 from bronze.errors import ExitCode
 from bronze.offsets import OffsetSet
 from bronze.pipeline import Pipeline

@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from bronze.config import StatusConfig
-from bronze.delta.log_files import list_log_notes
+from bronze.delta.log_cleanup import list_log_notes
 from bronze.delta.statistics import count_files, measure_batches, read_commits
 from bronze.delta.tables import CheckedTable
 from bronze.errors import ExitCode

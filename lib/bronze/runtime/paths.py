@@ -63,6 +63,27 @@ def read_text(spark: SparkSession, path: str) -> str | None:
         raise
 
 
+def write_text(spark: SparkSession, path: str, text: str) -> None:
+    """Write a file and its folder, or replace the file.
+
+    The write is atomic, like that of Spark's checkpoints: a crash or another process leaves no partial file.
+
+    Raises:
+        Py4JJavaError: It cannot be written.
+    """
+    _, hadoop_path = open_file_system(spark, path)
+    managers = find_class(spark, "org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager")
+    manager = managers.create(hadoop_path.getParent(), spark.sparkContext._jsc.hadoopConfiguration())
+    manager.mkdirs(hadoop_path.getParent())
+    stream = manager.createAtomic(hadoop_path, True)
+    try:
+        stream.write(bytearray(text.encode()))
+    except Py4JJavaError:
+        stream.cancel()
+        raise
+    stream.close()  # makes the file visible
+
+
 # The modules with Hadoop's own file systems; their version is that of Hadoop.
 _MODULES = {"s3a": "hadoop-aws", "abfs": "hadoop-azure", "abfss": "hadoop-azure"}
 

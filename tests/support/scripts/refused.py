@@ -31,7 +31,7 @@ def main(folder: Path, config: IngestConfig, good: Path) -> None:
         except BronzeError as error:
             show(error)
             print(f"{file.name}: {error.exit_code}")
-    records = run(replace(config, kafka_config=str(good)), spark).total
+    records = run(replace(config, kafka_config=str(good)), spark).counts.total
     print(f"good: {records}")
     spark.stop()
 
