@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import msgspec
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from bronze.delta.commit import Source, TableWriter
 from bronze.delta.ledger import TopicLedger
@@ -20,7 +19,7 @@ from bronze.pipeline import Pipeline
 from bronze.runtime.paths import to_local_path
 from bronze.runtime.spark_errors import failed_query_error
 from bronze.tasks import BatchTask
-from bronze.transforms import Counts
+from bronze.transforms import RECORD_COLUMNS, Counts
 
 log = logging.getLogger(__name__)
 
@@ -167,5 +166,5 @@ def read_query_id(batch: DataFrame) -> str:
 def select_records(batch: DataFrame) -> DataFrame:
     """Select the columns that the tasks take (RECORD_COLUMNS), with one Spark partition per core."""
     cores = batch.sparkSession.sparkContext.defaultParallelism
-    row_hash = F.xxhash64("value").alias("row_hash")
-    return batch.select("value", "key", "topic", "partition", "offset", "timestamp", row_hash).coalesce(cores)
+    columns = [*RECORD_COLUMNS[:-1], f"xxhash64(value) AS {RECORD_COLUMNS[-1]}"]
+    return batch.selectExpr(*columns).coalesce(cores)

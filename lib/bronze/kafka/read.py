@@ -11,6 +11,9 @@ from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig, KafkaConfig
 from bronze.kafka.client import KafkaClient, client_config_error
 from bronze.offsets import Bounds
 
+# A batch's ranges of offsets are cut into parts of at most this many, so that its tasks get equal numbers of records.
+_SPLIT_RECORDS = 5_000
+
 
 def read_topic(client: KafkaClient, config: IngestConfig) -> DataFrame:
     """Return the topic as a stream of Kafka records, without those of aborted transactions.
@@ -22,6 +25,7 @@ def read_topic(client: KafkaClient, config: IngestConfig) -> DataFrame:
         "subscribe": config.kafka_topic,
         "startingOffsets": config.starting_offsets or DEFAULT_STARTING_OFFSETS,
         "failOnDataLoss": str(config.fail_on_data_loss).lower(),
+        "maxRecordsPerPartition": _SPLIT_RECORDS,
     }
     if config.max_offsets_per_trigger:
         options["maxOffsetsPerTrigger"] = config.max_offsets_per_trigger
