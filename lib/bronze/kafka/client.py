@@ -24,9 +24,9 @@ _NO_TOPIC = ("UnknownTopicOrPartitionException", "InvalidTopicException")
 _REFUSALS = ("AuthenticationException", "AuthorizationException", "ConfigException")
 Answer = TypeVar("Answer")
 
-# For the consumers of Spark's source. They wait 20 ms at the end of a range: with Kafka's half second, 16 partitions with
-# 30 records each took 2.4 s instead of 0.5 s. Spark asks Kafka for the available offsets at each poll, so with fewer and
-# larger polls a read takes 0.7 of the time. Even larger ones would fill the heap: Spark keeps each partition's last poll.
+# For the consumers of Spark's source. They wait 20 ms at the end of a range: with Kafka's half second, 16 partitions
+# with 30 records each took 2.4 s instead of 0.5 s. Spark asks Kafka for the available offsets at each poll, so a read
+# with fewer and larger polls takes 0.7 of the time. Spark keeps the last poll of each partition in the heap.
 _CONSUMER = {"fetch.max.wait.ms": "20", "max.poll.records": "2000", "max.partition.fetch.bytes": str(4 * 1024 * 1024)}
 
 
