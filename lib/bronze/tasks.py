@@ -27,11 +27,12 @@ from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, split_reco
 
 log = logging.getLogger(__name__)
 FLUSH_BYTES = 256 * 1024 * 1024
+_RESULT_SCHEMA = T.StructType([T.StructField("result", T.BinaryType())])
 ROWS_SCHEMA = T.StructType(
     [
         T.StructField("bronze", get_bronze_schema()),
         T.StructField("dlq", get_dlq_schema()),
-        T.StructField("result", T.BinaryType()),
+        *_RESULT_SCHEMA,
     ]
 )
 _ROWS_ARROW = pa.schema(
@@ -80,12 +81,12 @@ def write_batch(batch: DataFrame, task: BatchTask) -> BatchResult:
         batch: Kafka records with the columns of ``RECORD_COLUMNS``.
         task: Parameters of the tasks.
     """
-    return add_results(batch.mapInArrow(partial(_run_task, task=task), "result binary"))
+    return add_results(batch.mapInArrow(partial(_run_task, task=task), _RESULT_SCHEMA))
 
 
 def add_results(encoded: DataFrame) -> BatchResult:
     """Run the tasks, and add up their results (column ``result``)."""
-    results = (msgspec.json.decode(row["result"], type=BatchResult) for row in encoded.select("result").collect())
+    results = (msgspec.json.decode(row["result"], type=BatchResult) for row in encoded.collect())
     total = sum(results, BatchResult(has_builder=True))
     if not total.has_builder:
         _warn_of_slow_decoding()

@@ -46,7 +46,7 @@ def _write_rows(batch: DataFrame, task: BatchTask) -> Iterator[Written]:
     """Decode a batch once, and persist its rows until both tables are written."""
     rows = batch.mapInArrow(partial(split_partition, task=task), ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        counts = add_results(rows.where(F.col("result").isNotNull())).counts
+        counts = add_results(rows.select("result").where(F.col("result").isNotNull())).counts
         selected = {
             name: rows.where(F.col(name).isNotNull()).select(f"{name}.*") if count else None
             for name, count in count_rows(counts, bool(task.dlq_path)).items()
