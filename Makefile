@@ -176,6 +176,11 @@ test-faults: setup $(CLASSES) ## Fault tests: crashes, stops, concurrent writers
 test-soak: setup $(CLASSES) ## Long fault tests: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
 	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
 
+##@ Benchmarks
+
+bench: setup ## Compare the ingestion with other ways: benchmarks/results.json and results.png (ARGS=--quick: a trial)
+	$(BIN)/python benchmarks/ingest.py $(ARGS)
+
 ##@ Code
 
 lint: setup ## Run ruff, mypy, import-linter and codespell, and check that notebooks have no outputs
@@ -197,4 +202,4 @@ clean: ## Stop the sandbox; remove tables, runs and caches, but keep .venv
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak lint format strip clean
+.PHONY: help setup fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak bench lint format strip clean

@@ -1,152 +1,195 @@
-"""Seconds per batch of both writers, compared in one run with a plain from_json and append of the same records.
+"""Seconds, bytes and memory of the ingestion, compared in one run with other ways to ingest the same records.
 
-    python benchmarks/ingest.py [--batches 3] [--records 100000] [--rounds 2]
+    python benchmarks/ingest.py [--quick] [--rounds 2]        make bench
 
-Each method reads the same topic of sample events (1 % invalid) from a local broker, batch by batch; the last one reads
-the same number of invalid records. The first batch of each run is a warm-up and is not counted. The plain method parses
-with from_json and appends to a partitioned Delta table; it checks nothing, has no DLQ, and stores no Kafka positions,
-only the raw value. The usual method adds counts and a DLQ for records without a required field; it persists the parsed
-rows so that it parses them only once.
+All ways run in one process and one Spark session on two cores, in turn, for some rounds; every second round runs them
+in reverse order. A run of a way is one stream that reads a whole topic of sample events in batches. Round 0, which
+reads a small topic, and the first batches of each run are a warm-up and are not counted. README.md describes the ways.
+
+It writes results.json and results.png next to this file, or with --quick to build/bench: tiny sizes show that
+everything works, and their figures mean nothing.
 """
 
 import argparse
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql.streaming import StreamingQueryListener
-from ratios import print_ratios
+from memory import START
+from report import Row, derive, draw_plot, print_table, write_json
+from ways import BatchTimes, Run, Source, drop_consumers, run_ours, run_plain, run_raw_copy, run_usual, start_session
 
-from bronze import ingest as run
-from bronze.config import IngestConfig
-from bronze.runtime.session import get_session
-from bronze.schema import get_event_schema
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
 
-TOPIC, INVALID_TOPIC = "benchmark", "benchmark-invalid"
+HERE = Path(__file__).parent
 
 
-class BatchTimes(StreamingQueryListener):
-    """Collects the duration of each batch as Spark reports it, including planning and the offset log."""
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of records and repetitions; each is an option of the command."""
 
-    def __init__(self, records: int):
-        self.seconds: list[float] = []
-        self.records = records
-
-    def onQueryStarted(self, event):  # noqa: N802
-        pass
-
-    def onQueryProgress(self, event):  # noqa: N802
-        # Partitions of unequal size leave a small last batch, which is not representative.
-        if event.progress.numInputRows >= self.records / 2:
-            self.seconds.append(event.progress.durationMs["triggerExecution"] / 1000)
-
-    def onQueryIdle(self, event):  # noqa: N802
-        pass
-
-    def onQueryTerminated(self, event):  # noqa: N802
-        pass
+    rounds: int = 2
+    records: int = 100_000  # per batch
+    batches: int = 3  # per run, the warm-up included
+    small_records: int = 1_000
+    small_batches: int = 16
+    tiny_records: int = 12
+    tiny_batches: int = 35
+    memory_records: int = 140_000
+    cold_records: int = 10_000
 
 
-def run_ours(
-    spark: SparkSession, brokers: str, folder: Path, limit: int, writer: str = "direct", topic: str = TOPIC
-) -> int:
-    """Run the product with DLQ and metrics; return the number of records in the tables, each position once."""
-    paths = {name: str(folder / name) for name in ("checkpoint_path", "output_path", "dlq_path")}
-    config = IngestConfig(
-        kafka_brokers=brokers,
-        kafka_topic=topic,
-        max_offsets_per_trigger=limit,
-        available_now=True,
-        with_metrics=True,
-        writer=writer,
-        **paths,
-    )
-    run(config, spark)
-    tables = [spark.read.format("delta").load(paths[name]) for name in ("output_path", "dlq_path")]
-    positions = [table.select("_kafka_partition", "_kafka_offset") for table in tables]
-    both = positions[0].unionAll(positions[1])
-    assert both.count() == both.distinct().count()
-    return both.count()
+QUICK = Sizes(1, 2_000, 2, 100, 3, 12, 8, 2_000, 500)
 
 
-def read_topic(spark: SparkSession, brokers: str, limit: int) -> DataFrame:
-    """The topic as a stream."""
-    options = {"kafka.bootstrap.servers": brokers, "subscribe": TOPIC, "startingOffsets": "earliest"}
-    return spark.readStream.format("kafka").options(**options, maxOffsetsPerTrigger=limit).load()
+@dataclass(frozen=True)
+class Topic:
+    """A topic to produce; topics of the same size have the same records."""
+
+    name: str
+    limit: int
+    batches: int
+    invalid_ratio: float = 0.01
+    partitions: int = 8
+
+    @property
+    def records(self) -> int:
+        return self.limit * self.batches
 
 
-def parse_events(records: DataFrame) -> DataFrame:
-    """Parse with from_json, and add the partition columns."""
-    text, time_of_event = F.col("value").cast("string"), F.try_to_timestamp("event_timestamp")
-    parsed = records.select(F.from_json(text, get_event_schema()).alias("event"), text.alias("_raw_value"))
-    return parsed.select("event.*", "_raw_value").withColumns(
-        {"_event_date": F.to_date(time_of_event), "_event_hour": F.hour(time_of_event)}
-    )
+@dataclass(frozen=True)
+class Way:
+    """A way, the topic that it reads, and the number of batches at the start of each run that are not counted."""
+
+    name: str
+    run: Run
+    topic: Topic
+    warm_up: int = 1
 
 
-def run_plain(spark: SparkSession, brokers: str, folder: Path, limit: int) -> int:
-    """Run from_json and a partitioned append; return the number of rows."""
-    rows = read_topic(spark, brokers, limit).transform(parse_events)
-    writer = rows.writeStream.format("delta").partitionBy("_event_date", "_event_hour").trigger(availableNow=True)
-    writer.option("checkpointLocation", str(folder / "ck")).start(str(folder / "plain")).awaitTermination()
-    return spark.read.format("delta").load(str(folder / "plain")).count()
+def list_ways(sizes: Sizes) -> tuple[list[Way], list[Way]]:
+    """The ways that read large batches, and those that read small ones."""
+    usual = Topic("usual", sizes.records, sizes.batches)
+    large = [
+        Way("direct", run_ours, usual),
+        Way("delta-spark", partial(run_ours, writer="delta-spark"), usual),
+        Way("plain from_json", run_plain, usual),
+        Way("from_json with DLQ", run_usual, usual),
+        Way("raw copy", run_raw_copy, usual),
+        Way("direct, all invalid", run_ours, replace(usual, name="invalid", invalid_ratio=1.0)),
+        Way("direct, 64 partitions", run_ours, replace(usual, name="wide", partitions=64)),
+    ]
+    small = Topic("small", sizes.small_records, sizes.small_batches)
+    tiny = Topic("tiny", sizes.tiny_records, sizes.tiny_batches)
+    return large, [
+        Way("direct, small batches", run_ours, small),
+        Way("plain, small batches", run_plain, small),
+        Way("direct, tiny batches", run_ours, tiny, warm_up=5),
+    ]
 
 
-def run_usual(spark: SparkSession, brokers: str, folder: Path, limit: int) -> int:
-    """Run from_json with counts and a DLQ for records without a required field; return the number of rows."""
-    is_valid = F.col("event_id").isNotNull() & F.col("tenant_id").isNotNull() & F.col("_event_date").isNotNull()
-
-    def append(batch: DataFrame, batch_id: int) -> None:
-        rows = batch.transform(parse_events).persist()
-        valid, invalid = rows.where(is_valid), rows.where(~is_valid)
-        print(f"batch {batch_id}: {rows.groupBy(is_valid.alias('is_valid')).count().collect()}")
-        invalid.select("_raw_value").write.format("delta").mode("append").save(str(folder / "dlq"))
-        writer = valid.write.format("delta").mode("append").partitionBy("_event_date", "_event_hour")
-        writer.save(str(folder / "bronze"))
-        rows.unpersist()
-
-    writer = read_topic(spark, brokers, limit).writeStream.foreachBatch(append).trigger(availableNow=True)
-    writer.option("checkpointLocation", str(folder / "ck")).start().awaitTermination()
-    return sum(spark.read.format("delta").load(str(folder / name)).count() for name in ("bronze", "dlq"))
+def fill_topics(brokers: str, topics: set[Topic]) -> None:
+    for topic in sorted(topics, key=lambda topic: topic.name):
+        ratio, partitions = topic.invalid_ratio, topic.partitions
+        print(produce(brokers, topic.name, topic.records, ratio, partitions=partitions, seed=0, start_time=START))
 
 
-WAYS: dict[str, Callable[[SparkSession, str, Path, int], int]] = {
-    "direct": run_ours,
-    "delta-spark": partial(run_ours, writer="delta-spark"),
-    "plain from_json": run_plain,
-    "from_json with DLQ": run_usual,
-    "direct, all invalid": partial(run_ours, topic=INVALID_TOPIC),
-}
+def measure_bytes(folder: Path, records: int) -> float:
+    """Bytes per record of the Parquet files in a folder, without the checkpoints of the Delta logs."""
+    files = [file for file in folder.rglob("*.parquet") if "_delta_log" not in file.parts]
+    return sum(file.stat().st_size for file in files) / records
+
+
+def run_process(*command: str) -> str:
+    """Run Python with a command; return its output. Stored classes are not used, so that all machines start alike."""
+    environment = {**os.environ, "SPARK_SUBMIT_OPTS": ""}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def measure_cold_start(brokers: str, topic: Topic, folder: Path) -> float:
+    """Seconds of a process that ingests a topic, from its start to its end."""
+    paths = {f"--{name}-path": str(folder / name) for name in ("checkpoint", "output", "dlq")}
+    options = {"--kafka-brokers": brokers, "--kafka-topic": topic.name, **paths}
+    started = time.monotonic()
+    run_process("-m", "bronze", "ingest", "--available-now", *(text for pair in options.items() for text in pair))
+    return time.monotonic() - started
+
+
+def measure_ways(
+    ways: list[Way], first: Topic, brokers: str, folder: Path, rounds: int
+) -> Iterator[tuple[str, str, list[float]]]:
+    """Run the ways in turn; yield figure, unit and samples of each run. In round 0, each way reads the first topic."""
+    spark, times, tables = start_session(), BatchTimes(), folder / "tables"
+    spark.streams.addListener(times)
+    for number in range(rounds + 1):
+        for way in ways[:: 1 if number % 2 else -1]:
+            topic = way.topic if number else first
+            source = Source(brokers, topic.name, topic.limit)
+            count, seconds = times.measure(partial(way.run, spark, source, tables), topic.limit)
+            assert count == topic.records, f"{way.name}: {count:,} of {topic.records:,} records"
+            print(f"round {number} {way.name}: {count:,} records, batches {[round(s, 2) for s in seconds]}", flush=True)
+            if number:
+                yield way.name, "s", seconds[way.warm_up :]
+            if number and way.name in ("direct", "plain from_json"):
+                yield f"bytes on disk, {way.name.split()[0]}", "bytes per record", [measure_bytes(tables, count)]
+            drop_consumers(spark)
+            shutil.rmtree(tables)
+    spark.stop()
+
+
+def measure_processes(brokers: str, topic: Topic, folder: Path, sizes: Sizes) -> Iterator[tuple[str, str, list[float]]]:
+    """Figures of separate processes, which run alone."""
+    for number in range(sizes.rounds + 1):
+        yield "cold start", "s", [measure_cold_start(brokers, topic, folder / f"cold-{number}")]
+        memory = run_process(str(HERE / "memory.py"), str(sizes.memory_records))
+        yield "peak memory of a task", "MiB", [float(memory)]
+
+
+def read_arguments() -> tuple[Sizes, Path]:
+    """The sizes, and the folder of the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, results in build/bench")
+    for name, value in asdict(Sizes()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"default {value:,}")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    is_quick = given.pop("quick")
+    return replace(QUICK if is_quick else Sizes(), **given), HERE.parent / "build/bench" if is_quick else HERE
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=3)
-    parser.add_argument("--records", type=int, default=100_000, help="per batch")
-    parser.add_argument("--rounds", type=int, default=2)
-    given = parser.parse_args()
-    times, listener, spark = defaultdict(list), BatchTimes(given.records), get_session("benchmark")
-    spark.streams.addListener(listener)
-    with tempfile.TemporaryDirectory() as folder, KafkaSandbox(Path(folder, "kafka"), port=0) as kafka:
-        for topic, invalid_ratio in ((TOPIC, 0.01), (INVALID_TOPIC, 1.0)):
-            print(produce(kafka.brokers, topic, given.batches * given.records, invalid_ratio))
-        for number in range(given.rounds):
-            for name, way in WAYS.items():
-                listener.seconds.clear()
-                target = Path(folder, f"{number}-{name.replace(' ', '-')}")
-                rows = way(spark, kafka.brokers, target, given.records)
-                time.sleep(1)  # the listener gets the event a moment later
-                times[name] += listener.seconds[1:]
-                print(f"round {number} {name}: {rows:,} rows, batches {[round(s, 1) for s in listener.seconds]}")
-        spark.stop()
-    print_ratios(times, "plain from_json")
+    sizes, results = read_arguments()
+    started, samples, units = time.monotonic(), defaultdict(list), {}
+    large, small = list_ways(sizes)
+    cold = Topic("cold", sizes.cold_records, 1)
+    with tempfile.TemporaryDirectory() as name, KafkaSandbox(Path(name, "kafka"), port=0) as kafka:
+        fill_topics(kafka.brokers, {cold, *(way.topic for way in [*large, *small])})
+        for measured in (
+            measure_processes(kafka.brokers, cold, Path(name), sizes),
+            measure_ways([*large, *small], cold, kafka.brokers, Path(name), sizes.rounds),
+        ):
+            for figure, unit, values in measured:
+                samples[figure] += values
+                units[figure] = unit
+    rows = {figure: Row(figure, units[figure], values) for figure, values in samples.items()}
+    derived = derive(rows, sizes.records, sizes.tiny_records)
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(list(rows.values()), derived, asdict(sizes), results / "results.json")
+    large_rows, small_rows = ([rows[way.name] for way in ways] for ways in (large, small))
+    xlabel = f"seconds per batch of {sizes.small_records:,} records (small) or {sizes.tiny_records:,} (tiny)"
+    draw_plot(large_rows, small_rows, sizes.records, xlabel, results / "results.png")
+    print_table(list(rows.values()), derived)
+    print(f"\n{results}/results.json and results.png, after {(time.monotonic() - started) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":
