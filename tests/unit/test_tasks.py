@@ -8,13 +8,15 @@ import sysconfig
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 
 from bronze.ops.drift import count_drift
 from bronze.runtime.jars import list_executor_packages
 from bronze.schema import get_bronze_spec, get_dlq_spec
-from bronze.tasks import BatchTask, _run_task, diagnose_records, split_partition
+from bronze.tasks import BatchResult, BatchTask, _run_task, add_results, diagnose_records, split_partition
+from bronze.transforms import Counts
 from tests.support.builders import INGESTED_AT, create_table, make_records, make_value
 from tests.support.paths import ROOT
 
@@ -70,6 +72,26 @@ def test_a_task_of_the_delta_spark_writer_writes_nothing_where_it_sees_no_table(
     task = BatchTask(0, INGESTED_AT, str(tmp_path / "bronze"), "")
     with pytest.raises(FileNotFoundError, match="No such table"):
         next(split_partition(iter([make_records([make_value()])]), task))
+
+
+class Collected:
+    """The results of two tasks, as Spark returns them."""
+
+    def __init__(self, *has_builder: bool):
+        self.results = [BatchResult(Counts(by_partition={0: 2}), has_builder=each) for each in has_builder]
+
+    def collect(self) -> list[dict[str, bytes]]:
+        return [{"result": msgspec.json.encode(result)} for result in self.results]
+
+
+def test_the_driver_warns_once_if_executors_lack_the_fast_decoder(bronze_log: pytest.LogCaptureFixture):
+    assert add_results(Collected(True, True)).counts.total == 4  # type: ignore[arg-type]
+    assert bronze_log.messages == []
+    assert add_results(Collected(True, False)).counts.total == 4  # type: ignore[arg-type]
+    warnings = bronze_log.messages
+    assert warnings[0].startswith("the executors' Python lacks arro3-io")
+    add_results(Collected(True, False))  # type: ignore[arg-type]
+    assert bronze_log.messages == warnings
 
 
 def test_there_are_no_other_tasks():
