@@ -166,5 +166,5 @@ def read_query_id(batch: DataFrame) -> str:
 def select_records(batch: DataFrame) -> DataFrame:
     """Select the columns that the tasks take (RECORD_COLUMNS), with one Spark partition per core."""
     cores = batch.sparkSession.sparkContext.defaultParallelism
-    columns = [*RECORD_COLUMNS[:-1], f"xxhash64(value) AS {RECORD_COLUMNS[-1]}"]
+    columns = [*(f"`{name}`" for name in RECORD_COLUMNS[:-1]), f"xxhash64(`value`) AS {RECORD_COLUMNS[-1]}"]
     return batch.selectExpr(*columns).coalesce(cores)

@@ -5,7 +5,7 @@
 2. arrow-rs (package arro3-io) builds the columns of the records that passed, from their bytes. It is less strict than
    msgspec and cannot say which record it refuses, so it never decides.
 3. All other records go to ``decode``, which alone names errors. So do records that arrow-rs reads differently: escaped
-   surrogates (it takes half of all pairs for other characters), NUL, and a key that occurs twice in a map.
+   surrogates (it takes half of all pairs for other characters), NUL, negative zeros, and a key that is twice in a map.
 
 If arrow-rs is missing, fails or returns other records than the judge accepted, the whole batch goes to ``decode``.
 Executors import this module.
@@ -120,9 +120,9 @@ def build_events(decoded: Decoded, rows: npt.NDArray[np.int64], values: pa.Array
     judged = _build_columns(values if is_judged.all() else values.filter(pa.array(is_judged)))
     if judged is None or not judged["event_timestamp"].equals(pa.chunked_array([decoded.texts.take(rows[is_judged])])):
         is_judged[:], judged = False, EVENT_ARROW.empty_table()
-    if (has_double := _find_double_keys(judged)).any():
-        judged = judged.filter(pa.array(~has_double))
-        is_judged[np.flatnonzero(is_judged)[has_double]] = False
+    if (is_different := _find_double_keys(judged) | _find_negative_zeros(judged)).any():
+        judged = judged.filter(pa.array(~is_different))
+        is_judged[np.flatnonzero(is_judged)[is_different]] = False
     if is_judged.all():
         return judged
     others = [decoded.others.get(row) or decoded.decode_row(row) for row in rows[~is_judged].tolist()]
@@ -188,10 +188,10 @@ def _build_columns(values: pa.Array) -> pa.Table | None:
     """Build the event's columns of judged values with arrow-rs; None if it fails."""
     if not len(values):
         return EVENT_ARROW.empty_table()
-    _, offset_buffer, data = values.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int32)[values.offset : values.offset + len(values) + 1]
-    source = memoryview(data.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))).cast("B")
     try:
+        _, offset_buffer, data = values.buffers()
+        offsets = np.frombuffer(offset_buffer, np.int32)[values.offset : values.offset + len(values) + 1]
+        source = memoryview(data.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))).cast("B")
         schema = arro3.core.Schema.from_arrow(EVENT_ARROW)
         batches = arro3.io.read_json(source, schema=schema, batch_size=_ROWS_AT_ONCE)
         return pa.Table.from_batches(map(pa.record_batch, batches)).cast(EVENT_ARROW)
@@ -212,6 +212,16 @@ def _find_double_keys(table: pa.Table) -> npt.NDArray[np.bool_]:
         rows = np.repeat(np.arange(len(maps)), np.diff(offsets))
         pairs = np.sort(rows * (len(codes) + 1) + codes)
         found[pairs[1:][pairs[1:] == pairs[:-1]] // (len(codes) + 1)] = True
+    return found
+
+
+def _find_negative_zeros(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Find the rows with a negative zero: of ``-0`` in a double field, msgspec makes zero."""
+    found = np.zeros(len(table), bool)
+    for column in table.flatten().columns:
+        if pa.types.is_floating(column.type):
+            numbers = pc.fill_null(column, 1.0).to_numpy()
+            found |= (numbers == 0) & np.signbit(numbers)
     return found
 
 

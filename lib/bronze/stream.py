@@ -25,7 +25,6 @@ from bronze.observe.progress import Backlog
 from bronze.observe.summary import Batch, IngestSummary, log_batch
 from bronze.pipeline import Pipeline, bind_checkpoint, bind_tables, reopen_for_append
 from bronze.resume import Start, plan_start
-from bronze.runtime.session import choose_checkpoint_files
 from bronze.runtime.spark_errors import (
     drop_connection,
     explain_failure,
@@ -125,7 +124,6 @@ def start_query(
     records: DataFrame, processor: BatchProcessor, config: IngestConfig, checkpoint_path: str
 ) -> StreamingQuery:
     """Start the query: a batch per interval, or with ``available_now`` only the records that the topic holds now."""
-    choose_checkpoint_files(records.sparkSession, checkpoint_path)
     writer = (
         records.writeStream.queryName(f"bronze-{config.kafka_topic}")
         .option("checkpointLocation", checkpoint_path)

@@ -13,12 +13,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from bronze.errors import TooManyInvalidError
 from bronze.observe import progress
-from bronze.runtime.session import choose_checkpoint_files
 from bronze.schema import ERROR_TYPES
 from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
@@ -161,21 +159,6 @@ def test_a_large_partition_is_shared_by_the_tasks_of_all_cores(make_topic: Calla
     lake.ingest(kafka_topic=single.name)
     assert len(DeltaTable(lake.config.output_path).file_uris()) == min(cores, 3)
     assert lake.bronze.count() == 10_001
-
-
-CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
-
-
-def test_a_local_checkpoint_is_written_the_fast_way_unless_the_session_chooses_another(spark: SparkSession):
-    spark.conf.unset(CHECKPOINT_FILES)
-    choose_checkpoint_files(spark, "s3a://bucket/checkpoint")
-    assert spark.conf.get(CHECKPOINT_FILES, None) is None
-    choose_checkpoint_files(spark, "file:/lake/checkpoint")
-    assert str(spark.conf.get(CHECKPOINT_FILES)).endswith(".FileSystemBasedCheckpointFileManager")
-    spark.conf.set(CHECKPOINT_FILES, "of.the.user")
-    choose_checkpoint_files(spark, "file:/lake/checkpoint")
-    assert spark.conf.get(CHECKPOINT_FILES) == "of.the.user"
-    spark.conf.unset(CHECKPOINT_FILES)
 
 
 def test_single_records_of_10_megabytes_pass(make_topic: Callable[..., Topic], lake: Lake):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import arro3.io
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -42,8 +43,15 @@ def assert_same(values: list[bytes | None], judge: str = "closed", **records: An
     for use_dlq in (True, False):
         together, apart = (split_records(batch, 5, INGESTED_AT, use_dlq, by_rows=by_rows) for by_rows in (False, True))
         assert together.bronze.equals(apart.bronze)
+        assert read_signs(together.bronze) == read_signs(apart.bronze)  # zero equals minus zero
         assert together.dlq.equals(apart.dlq)
         assert together.counts == apart.counts
+
+
+def read_signs(table: pa.Table) -> list[list[bool]]:
+    """The sign bits of all columns of doubles."""
+    doubles = [column for column in table.flatten().columns if pa.types.is_floating(column.type)]
+    return [np.signbit(column.fill_null(1.0).to_numpy()).tolist() for column in doubles]
 
 
 def is_judged(value: bytes, judge: str = "closed") -> bool:
@@ -91,8 +99,21 @@ def test_the_latest_event_time_is_the_same(kafka_time: int | None):
     assert_same([make_value(event_timestamp=text) for text in texts], timestamps=[kafka_time] * 3)
 
 
-NUMBERS = ["0", "-0", "0.1", "1.0", "1e2", "1E-7", "5e-324", "1.7976931348623157e308", "1e400", "9007199254740993.0"]
+NUMBERS = [
+    "0",
+    "-0",
+    "-0.0",
+    "0.1",
+    "1.0",
+    "1e2",
+    "1E-7",
+    "5e-324",
+    "1.7976931348623157e308",
+    "1e400",
+    "9007199254740993.0",
+]
 NUMBERS += [
+    "9007199254740993.0",
     "2147483647",
     "2147483648",
     "-2147483649",

@@ -4,15 +4,15 @@ import json
 from typing import Any
 
 from pyspark.errors import IllegalArgumentException
-from pyspark.sql import DataFrame, DataFrameReader
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamReader
 
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig, KafkaConfig
 from bronze.kafka.client import KafkaClient, client_config_error
 from bronze.offsets import Bounds
+from bronze.runtime.session import DROPS_FETCHED
 
-# A batch's ranges of offsets are cut into parts of at most this many, so that its tasks get equal numbers of records.
-_SPLIT_RECORDS = 5_000
+_PART_RECORDS = 5_000
 
 
 def read_topic(client: KafkaClient, config: IngestConfig) -> DataFrame:
@@ -25,11 +25,23 @@ def read_topic(client: KafkaClient, config: IngestConfig) -> DataFrame:
         "subscribe": config.kafka_topic,
         "startingOffsets": config.starting_offsets or DEFAULT_STARTING_OFFSETS,
         "failOnDataLoss": str(config.fail_on_data_loss).lower(),
-        "maxRecordsPerPartition": _SPLIT_RECORDS,
     }
     if config.max_offsets_per_trigger:
         options["maxOffsetsPerTrigger"] = config.max_offsets_per_trigger
-    return _load(client.spark.readStream, config, options)
+    return _load(client.spark.readStream, config, options | _choose_parts(client.spark))
+
+
+def _choose_parts(spark: SparkSession) -> dict[str, Any]:
+    """Choose how Spark cuts the partitions of a topic, so that tasks get similar numbers of records.
+
+    Parts of a few thousand records balance best. But Spark then reads a partition on any executor, and keeps what a
+    consumer has fetched beyond its part. So they are only for a local session that drops this soon. Elsewhere a
+    partition is cut only if there are more cores than partitions.
+    """
+    conf = spark.sparkContext.getConf()
+    if conf.get("spark.master", "").startswith("local") and conf.contains(DROPS_FETCHED):
+        return {"maxRecordsPerPartition": _PART_RECORDS}
+    return {"minPartitions": spark.sparkContext.defaultParallelism}
 
 
 def read_records(client: KafkaClient, bounds: Bounds, isolation: str, **others: str) -> DataFrame:

@@ -12,7 +12,6 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from bronze.runtime.jars import find_java, get_spark_packages, resolve_jars
-from bronze.runtime.paths import to_local_path
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +25,8 @@ _RUNTIME = {
     # An Arrow batch ends at whichever limit it reaches first; ten thousand records of 10 MB would be 100 GB.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024 * 1024),
+    # The tasks take values as Arrow's binary, which has offsets of 32 bits.
+    "spark.sql.execution.arrow.useLargeVarTypes": "false",
     # If a read skipped files or used an older version, the guard would duplicate records, the audit would report rows
     # that exist, and OPTIMIZE would drop rows. A cluster's defaults may allow both.
     "spark.sql.files.ignoreCorruptFiles": "false",
@@ -47,8 +48,11 @@ _SECRETS = (
 # The same for the settings that Spark's UI lists, and the pattern that hides some of them by default.
 _SETTINGS_REDACTION = "spark.redaction.regex"
 _HIDDEN_SETTINGS = "(?i)secret|password|token|access[.]?key"
-_CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
+# How long Spark keeps what a consumer has fetched beyond its range, and how often it looks: 5 minutes and 1 by default.
+DROPS_FETCHED = "spark.kafka.consumer.fetchedData.cache.timeout"
 _LOCAL = {
+    DROPS_FETCHED: "30s",
+    "spark.kafka.consumer.fetchedData.cache.evictorThreadRunInterval": "30s",
     # local[N] never retries a task; the second number is the attempts.
     "spark.master": "local[*,4]",
     "spark.driver.memory": "2g",
@@ -118,16 +122,6 @@ def apply_settings(spark: SparkSession) -> None:
     if spark.conf.get(_RAW_STRINGS) == "true":
         spark.conf.set(_RAW_STRINGS, "false")
     spark.conf.set(_REDACTION, extend_redaction(spark.conf.get(_REDACTION, "") or ""))
-
-
-def choose_checkpoint_files(spark: SparkSession, checkpoint_path: str) -> None:
-    """Let Spark write the files of a local checkpoint in a fifth of the time, unless the session chooses otherwise.
-
-    Both ways write a temporary file and rename it. A file takes 9 ms instead of 45, and each batch writes two.
-    """
-    if to_local_path(checkpoint_path) and not spark.conf.get(_CHECKPOINT_FILES, None):
-        manager = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
-        spark.conf.set(_CHECKPOINT_FILES, manager)
 
 
 def extend_redaction(pattern: str) -> str:
