@@ -55,7 +55,7 @@ def test_the_exit_code_is_the_commands(script: str, code: int):
     assert run_on_one_jvm("sh", "-c", script).returncode == code
 
 
-@pytest.mark.parametrize(("command", "said"), [([], "a command is needed"), (["no-such"], "no such command: no-such")])
+@pytest.mark.parametrize(("command", "said"), [([], "no command is given"), (["no-such"], "no such command: no-such")])
 def test_a_command_that_is_none_is_refused_at_once(command: list[str], said: str):
     done = run_on_one_jvm(*command)
     assert (done.returncode, said in done.stderr) == (2, True)
