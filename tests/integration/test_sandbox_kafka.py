@@ -87,7 +87,7 @@ def test_booked_usage_comes_last_and_is_counted_by_itself(sandbox: KafkaSandbox)
     summary = produce(sandbox.brokers, "booked", 100, 0.09, booked=5)
     assert (summary.records, summary.valid, sum(summary.invalid.values()), summary.booked) == (105, 91, 9, 5)
     assert "91 valid, 9 invalid (" in str(summary)
-    assert str(summary).endswith("), 5 booked a day ahead, valid in 45 s")
+    assert str(summary).endswith("), 5 stamped a day ahead, valid in 45 s")
     now = datetime.now(UTC).timestamp()
     ahead = [
         m.timestamp()[1] / 1000 - now for m in read_topic(sandbox.brokers, "booked") if m.timestamp()[1] > now * 1000
