@@ -48,8 +48,8 @@ except ImportError:  # an executor's environment of an older version: slower, wi
 
 Times = npt.NDArray[np.int64]
 NO_TIME = np.iinfo(np.int64).min
-_BRONZE = to_arrow_schema(get_bronze_schema(), timezone="UTC")
-EVENT_ARROW = pa.schema([field for field in _BRONZE if not field.name.startswith("_")])
+BRONZE_ARROW = to_arrow_schema(get_bronze_schema(), timezone="UTC")
+EVENT_ARROW = pa.schema([field for field in BRONZE_ARROW if not field.name.startswith("_")])
 _ROWS_AT_ONCE = 1_000  # for arrow-rs; the columns of more rows leave the processor's cache
 _SAMPLE = 100
 _DIFFERENT = re.compile(rb"\\u(?:[dD]|0000)")

@@ -19,11 +19,11 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from bronze.columns import HAS_BUILDER, decode_records
+from bronze.columns import BRONZE_ARROW, HAS_BUILDER, decode_records
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.parquet import NO_TABLE, DataFile, write_parquet
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
-from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, Counts, Split, split_records
+from bronze.transforms import DLQ_ARROW, Counts, Split, split_records
 
 log = logging.getLogger(__name__)
 FLUSH_BYTES = 256 * 1024 * 1024

@@ -14,25 +14,19 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from bronze.columns import NO_TIME, Decoded, Times, build_events, decode_records
+from bronze.columns import BRONZE_ARROW, NO_TIME, Decoded, Times, build_events, decode_records
 from bronze.decode import Invalid
 from bronze.offsets import EMPTY, OffsetSet
-from bronze.schema import get_bronze_schema, get_dlq_schema
+from bronze.schema import get_dlq_schema
 
 RECORD_COLUMNS = ("value", "key", "topic", "partition", "offset", "timestamp", "row_hash")
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 
 
-def _arrow_schema(schema: T.StructType) -> pa.Schema:
-    return to_arrow_schema(schema, timezone="UTC")
-
-
-BRONZE_ARROW = _arrow_schema(get_bronze_schema())
-DLQ_ARROW = _arrow_schema(get_dlq_schema())
+DLQ_ARROW = to_arrow_schema(get_dlq_schema(), timezone="UTC")
 
 
 class Counts(msgspec.Struct, frozen=True):

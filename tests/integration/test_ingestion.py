@@ -15,10 +15,10 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
+from bronze.columns import BRONZE_ARROW
 from bronze.errors import TooManyInvalidError
 from bronze.observe import progress
 from bronze.schema import ERROR_TYPES
-from bronze.transforms import BRONZE_ARROW
 from sandbox.events import generate_events
 from tests.support.commands import SHORT_LIVED, list_flags
 from tests.support.events import BAD, START, make_event, make_events

@@ -8,9 +8,10 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bronze.columns import BRONZE_ARROW
 from bronze.decode import Event, Invalid
 from bronze.schema import ERROR_TYPES
-from bronze.transforms import BRONZE_ARROW, DLQ_ARROW, split_records
+from bronze.transforms import DLQ_ARROW, split_records
 from tests.support.builders import EVENT_TIME, INGESTED_AT, decode_value, encode, make_records
 from tests.support.strategies import ANY_JSON, LEAVES, odd_events, valid_events
 

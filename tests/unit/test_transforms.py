@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bronze.columns import BRONZE_ARROW
 from bronze.offsets import OffsetSet
-from bronze.transforms import BRONZE_ARROW, Counts, drop_present, split_records
+from bronze.transforms import Counts, drop_present, split_records
 from tests.support.builders import EVENT_TIME, INGESTED_AT, KAFKA_TIME, make_records, make_value, read_rows, to_micros
 
 GOOD = make_value(geo={"city": "Ulm"}, client={"user_agent_parsed": {"os": "x", "v": 1.50}})
