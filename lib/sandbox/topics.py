@@ -1,14 +1,17 @@
 """Topics and their record counts, through a broker's AdminClient."""
 
+import time
 from collections import Counter
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from bronze.errors import BronzeError
 
 TIMEOUT = 10.0  # seconds
+# A broker answers so for a moment after a partition was created, or after the broker has started.
+STARTING = (KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION)
 
 
 class TopicSize(NamedTuple):
@@ -83,9 +86,16 @@ def _fetch_offsets(admin: AdminClient, topics: dict[str, list[TopicPartition]], 
 
 
 def _ask_offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, Any]:
-    """Offset and timestamp of one record of each partition."""
-    asked = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=TIMEOUT) if partitions else {}
-    return {partition: future.result() for partition, future in asked.items()}
+    """Offset and timestamp of one record of each partition; waits for partitions that have no leader yet."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        asked = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=TIMEOUT) if partitions else {}
+        try:
+            return {partition: future.result() for partition, future in asked.items()}
+        except KafkaException as error:
+            if error.args[0].code() not in STARTING or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
 
 
 def fetch_bounds(brokers: str, topic: str) -> dict[int, tuple[int, int]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from deltalake import DeltaTable
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ from bronze.config import AuditConfig, BackfillConfig, CheckpointConfig, IngestC
 from bronze.delta.own_table import OwnTable
 from bronze.errors import ConfigError, DataLossError
 from bronze.ops.checkpoint import inspect_checkpoint as report_checkpoint
-from sandbox.topics import create_topic
+from sandbox.topics import create_topic, fetch_bounds
 from tests.support.events import BAD, make_event
 from tests.support.plain_count import Count, Facts, assert_agrees, count_rows
 
@@ -113,11 +113,7 @@ class Source:
 
     def __post_init__(self) -> None:
         create_topic(self.brokers, self.name, 2)
-        settings = {"bootstrap.servers": self.brokers, "group.id": self.name, "enable.auto.commit": False}
-        self._admin, self._consumer = AdminClient({"bootstrap.servers": self.brokers}), Consumer(settings)
-
-    def close(self) -> None:
-        self._consumer.close()
+        self._admin = AdminClient({"bootstrap.servers": self.brokers})
 
     def produce(self, partition: int, valid: int, invalid: int, transaction: str = "") -> set[tuple[int, int]]:
         """Produce records, optionally in a transaction that is committed or aborted; return their positions."""
@@ -142,11 +138,7 @@ class Source:
 
     def list_offsets(self) -> dict[int, tuple[int, int]]:
         """First and end offset of each partition."""
-        partitions = self._consumer.list_topics(self.name, timeout=30).topics[self.name].partitions
-        return {
-            p: self._consumer.get_watermark_offsets(TopicPartition(self.name, p), timeout=30, cached=False)
-            for p in sorted(partitions)
-        }
+        return fetch_bounds(self.brokers, self.name)
 
     def delete_before(self, partition: int, offset: int) -> None:
         for future in self._admin.delete_records([TopicPartition(self.name, partition, offset)]).values():
@@ -489,5 +481,4 @@ class IngestionMachine(RuleBasedStateMachine):
             if self.is_sound and not self.is_audited:
                 self.check_audit()
         finally:
-            self.source.close()
             shutil.rmtree(self.folder, ignore_errors=True)
