@@ -178,7 +178,7 @@ test-soak: setup $(CLASSES) ## Long fault tests: SOAK_MINUTES=15 of load with ra
 
 ##@ Benchmarks
 
-bench: setup ## Compare the ingestion with other ways: benchmarks/results.json and results.png (ARGS=--quick: a trial)
+bench: setup $(CLASSES) ## Compare the ingestion with other ways: benchmarks/results.json and results.png (ARGS=--quick: a trial)
 	$(BIN)/python benchmarks/ingest.py $(ARGS)
 
 ##@ Code

@@ -31,6 +31,7 @@ from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
 
 HERE = Path(__file__).parent
+CLASSES = HERE.parent / ".venv/spark-classes.jsa"  # make keeps the classes that Spark loads at each start
 
 
 @dataclass(frozen=True)
@@ -109,21 +110,24 @@ def measure_bytes(folder: Path, records: int) -> float:
     return sum(file.stat().st_size for file in files) / records
 
 
-def run_process(*command: str) -> str:
-    """Run Python with a command; return its output. Stored classes are not used, so that all machines start alike."""
-    environment = {**os.environ, "SPARK_SUBMIT_OPTS": ""}
+def run_process(*command: str, java: str = "") -> str:
+    """Run Python with a command and options of its JVM; return its output."""
+    environment = {**os.environ, "SPARK_SUBMIT_OPTS": java}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def measure_cold_start(brokers: str, topic: Topic, folder: Path) -> float:
-    """Seconds of a process that ingests a topic, from its start to its end."""
+def measure_cold_start(brokers: str, topic: Topic, folder: Path, java: str = "") -> float:
+    """Seconds from the start of a process that ingests a topic to its first commit of records in bronze."""
     paths = {f"--{name}-path": str(folder / name) for name in ("checkpoint", "output", "dlq")}
     options = {"--kafka-brokers": brokers, "--kafka-topic": topic.name, **paths}
-    started = time.monotonic()
-    run_process("-m", "bronze", "ingest", "--available-now", *(text for pair in options.items() for text in pair))
-    return time.monotonic() - started
+    started = time.time()
+    command = ("-m", "bronze", "ingest", "--available-now", *(text for pair in options.items() for text in pair))
+    run_process(*command, java=java)
+    commits = sorted((folder / "output/_delta_log").glob("*.json"))
+    first = next(commit for commit in commits if '{"add":' in commit.read_text())
+    return first.stat().st_mtime - started
 
 
 def measure_ways(
@@ -152,6 +156,9 @@ def measure_processes(brokers: str, topic: Topic, folder: Path, sizes: Sizes) ->
     """Figures of separate processes, which run alone."""
     for number in range(sizes.rounds + 1):
         yield "cold start", "s", [measure_cold_start(brokers, topic, folder / f"cold-{number}")]
+        if CLASSES.exists():
+            seconds = measure_cold_start(brokers, topic, folder / f"kept-{number}", f"-XX:SharedArchiveFile={CLASSES}")
+            yield "cold start, kept classes", "s", [seconds]
         memory = run_process(str(HERE / "memory.py"), str(sizes.memory_records))
         yield "peak memory of a task", "MiB", [float(memory)]
 

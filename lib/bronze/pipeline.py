@@ -14,13 +14,13 @@ from bronze.checkpoint import CheckpointFolder
 from bronze.config import BackfillConfig, IngestConfig, KafkaConfig, TablesConfig
 from bronze.delta.binding import DlqBinding, changed_dlq_error, check_not_gone, find_dlqs
 from bronze.delta.commit import TableWriter
+from bronze.delta.create import create_table
 from bronze.delta.ledger import Place, TopicLedger
 from bronze.delta.lookup import Lookup
 from bronze.delta.tables import (
     OWN_PROPERTIES,
     CheckedTable,
     check_table,
-    create_table,
     list_tables,
     locate_tables,
     no_table_error,

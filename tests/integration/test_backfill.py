@@ -16,9 +16,9 @@ from deltalake import DeltaTable, Transaction
 
 from bronze.cli import main
 from bronze.delta import own_table
+from bronze.delta.create import create_table
 from bronze.delta.lookup import Lookup
 from bronze.delta.own_table import OwnTable
-from bronze.delta.tables import create_table
 from bronze.errors import ConfigError, DataLossError
 from bronze.ops import backfill
 from bronze.schema import get_bronze_spec

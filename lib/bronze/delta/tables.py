@@ -1,10 +1,8 @@
-"""Reads, checks and creates the two Delta tables."""
+"""Reads and checks the two Delta tables."""
 
 import json
 import logging
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +10,10 @@ from pathlib import Path
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.table import ProtocolVersions
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from bronze.config import TablesConfig
-from bronze.delta.ddl import create_table_statement
 from bronze.delta.features import list_column_reasons, list_misfits, list_reasons
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, Place
 from bronze.delta.log import FoundNote, find_note, open_log, read_commit, read_transaction_version
@@ -177,29 +172,6 @@ def _format_type(kind: T.DataType) -> str:
     """Format a column's type; mark maps without null values, because Spark cannot read a null there."""
     holds_none = isinstance(kind, T.MapType) and not kind.valueContainsNull
     return kind.simpleString() + (" without null values" if holds_none else "")
-
-
-def create_table(spark: SparkSession, path: str, spec: TableSpec) -> TableState:
-    """Create a table and return its state, also if another process created it at the same time.
-
-    Delta treats a log without a commit as an existing table. Another process may not have committed yet, or was killed
-    before it did.
-    """
-    log.info("Creating the %s table at %s", spec.name, path)
-    option, local, error = "dlq-path" if spec.name == "DLQ" else "output-path", to_local_path(path), None
-    leftover = [Path(local, name) for name in ("_delta_log/_staged_commits", "_delta_log")] if local else []
-    for seconds in (0, 1, 2, 4):
-        time.sleep(seconds)
-        for folder in leftover if seconds else ():
-            with suppress(OSError):  # the folder is not empty
-                folder.rmdir()
-        try:
-            spark.sql(create_table_statement(spec, path))
-        except (Py4JJavaError, PySparkException) as reason:
-            error = reason
-        if state := read_table_state(path, option, spark):
-            return state
-    raise error or _not_a_table_error(option, path)
 
 
 def list_tables(config: TablesConfig) -> dict[str, tuple[str, TableSpec]]:

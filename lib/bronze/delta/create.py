@@ -1,0 +1,82 @@
+"""Creates a Delta table, of which only one of several processes at the same time can write the first commit.
+
+Neither delta-spark nor deltalake excludes other processes when it creates a table. So the first commit is built in a
+temporary folder, and a hard link puts it in place. deltalake builds it, because Spark takes seconds more.
+"""
+
+import logging
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+from deltalake import DeltaTable, Schema
+from pyspark.sql import SparkSession
+
+from bronze.delta.ddl import create_table_statement
+from bronze.delta.log import locate_commit
+from bronze.runtime.paths import to_local_path
+from bronze.runtime.spark_errors import explain_failures
+from bronze.schema import TableSpec
+
+log = logging.getLogger(__name__)
+
+# The session's default properties for new tables, which may need features of the table that only Spark knows.
+_DEFAULTS = "spark.databricks.delta.properties.defaults."
+
+
+def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
+    """Create a table, unless there is one or another process creates it at the same time.
+
+    Args:
+        spark: Session. Its default properties for new tables are applied.
+        path: The table.
+        spec: Its columns, partitioning and properties.
+
+    Raises:
+        BronzeError: The log cannot be written.
+    """
+    log.info("Creating the %s table at %s", spec.name, path)
+    local = to_local_path(path)
+    if local is None:
+        spark.sql(create_table_statement(spec, path))
+        return
+    with TemporaryDirectory(prefix="bronze-") as folder:
+        if any(key.startswith(_DEFAULTS) for key in spark.conf.getAll):
+            spark.sql(create_table_statement(spec, f"file:{folder}/new"))
+        else:
+            _build_table(f"{folder}/new", spec)
+        with explain_failures(path):
+            if not publish_commit(locate_commit(local, 0), locate_commit(f"{folder}/new", 0).read_bytes()):
+                log.info("Another process has created %s", path)
+
+
+def _build_table(path: str, spec: TableSpec) -> None:
+    DeltaTable.create(
+        path,
+        Schema.from_json(spec.schema.json()),
+        partition_by=list(spec.partition_columns),
+        configuration=spec.properties,
+        raise_if_key_not_exists=False,  # deltalake does not know the properties of this package
+    )
+
+
+def publish_commit(commit: Path, content: bytes) -> bool:
+    """Write a commit's file unless it exists; no reader sees it before it is complete.
+
+    Returns:
+        Whether this call wrote it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    commit.parent.mkdir(parents=True, exist_ok=True)
+    written = commit.with_name(f".{commit.name}.{uuid4()}.tmp")
+    try:
+        written.write_bytes(content)
+        os.link(written, commit)
+    except FileExistsError:
+        return False
+    finally:
+        written.unlink(missing_ok=True)
+    return True
