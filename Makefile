@@ -181,6 +181,9 @@ test-soak: setup $(CLASSES) ## Long fault tests: SOAK_MINUTES=15 of load with ra
 bench: setup $(CLASSES) ## Compare the ingestion with other ways: benchmarks/results.json and results.png (ARGS=--quick: a trial)
 	$(BIN)/python benchmarks/ingest.py $(ARGS)
 
+bench-long: setup ## Measure what needs a long run: latency, the age of a run, a large backlog, a large audit; an hour
+	$(BIN)/python benchmarks/long.py $(ARGS)
+
 ##@ Code
 
 lint: setup ## Run ruff, mypy, import-linter and codespell, and check that notebooks have no outputs
@@ -202,4 +205,4 @@ clean: ## Stop the sandbox; remove tables, runs and caches, but keep .venv
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak bench lint format strip clean
+.PHONY: help setup fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak bench bench-long lint format strip clean

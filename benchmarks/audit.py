@@ -10,7 +10,7 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -24,6 +24,7 @@ from bronze.offsets import MAX_OFFSET
 from bronze.runtime.session import get_session
 from bronze.schema import get_bronze_schema, get_bronze_spec
 from sandbox.kafka import KafkaSandbox
+from sandbox.topics import create_topic
 
 TOPIC = "benchmark"
 
@@ -59,29 +60,37 @@ def measure_memory(spark: SparkSession) -> tuple[float, float]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, int(peak) / 1024
 
 
+def measure_audit(offsets: int, partitions: int) -> Iterator[tuple[str, str, list[float]]]:
+    """Fill a table, audit it and look up positions in it; yield figure, unit and samples."""
+    with tempfile.TemporaryDirectory() as folder, KafkaSandbox(Path(folder, "kafka"), port=0) as kafka:
+        create_topic(kafka.brokers, TOPIC, partitions)
+        spark, path = get_session(), f"{folder}/bronze"
+        fill_table(spark, path, offsets, partitions)
+        config = AuditConfig(kafka_brokers=kafka.brokers, kafka_topic=TOPIC, output_path=path)
+        assert run(config, spark).is_complete
+        yield f"audit of {offsets:,} offsets", "s", [measure(lambda: run(config, spark))]
+        for process, peak in zip(("Python", "JVM"), measure_memory(spark), strict=True):
+            yield f"audit, peak memory of {process}", "MiB", [peak]
+        end = offsets // partitions
+        fresh = dict.fromkeys(range(partitions), (end, MAX_OFFSET))
+        yield "guard, look-up after a restart", "s", [measure(lambda: find_ingested(spark, [path], TOPIC, fresh))]
+        old = dict.fromkeys(range(partitions), (end - 5000, MAX_OFFSET))
+        yield "guard, look-up of an overlap", "s", [measure(lambda: find_ingested(spark, [path], TOPIC, old))]
+        everything = find_ingested(spark, [path], TOPIC, dict.fromkeys(range(partitions), (0, MAX_OFFSET)))
+        planned = dict.fromkeys(range(partitions), (end, end + 5000))
+        repeats = 1_000
+        seconds = measure(lambda: [everything.clip(planned) for _ in range(repeats)])
+        yield "guard, a batch that does not overlap", "s", [seconds / repeats]
+        spark.stop()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--offsets", type=int, default=10_000_000)
     parser.add_argument("--partitions", type=int, default=64)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, KafkaSandbox(Path(folder, "kafka"), port=0) as kafka:
-        kafka.create_topic(TOPIC, given.partitions)
-        spark, path = get_session(), f"{folder}/bronze"
-        fill_table(spark, path, given.offsets, given.partitions)
-        config = AuditConfig(kafka_brokers=kafka.brokers, kafka_topic=TOPIC, output_path=path)
-        assert run(config, spark).is_complete
-        print(f"audit of {given.offsets:,} offsets: {measure(lambda: run(config, spark)):.1f} s")
-        print("peak memory: Python {:.0f} MiB, JVM {:.0f} MiB".format(*measure_memory(spark)))
-        end = given.offsets // given.partitions
-        fresh = dict.fromkeys(range(given.partitions), (end, MAX_OFFSET))
-        print(f"guard, look-up after a restart: {measure(lambda: find_ingested(spark, [path], TOPIC, fresh)):.2f} s")
-        old = dict.fromkeys(range(given.partitions), (end - 5000, MAX_OFFSET))
-        print(f"guard, look-up of an overlap: {measure(lambda: find_ingested(spark, [path], TOPIC, old)):.2f} s")
-        everything = find_ingested(spark, [path], TOPIC, dict.fromkeys(range(given.partitions), (0, MAX_OFFSET)))
-        planned = dict.fromkeys(range(given.partitions), (end, end + 5000))
-        repeats = 1_000
-        seconds = measure(lambda: [everything.clip(planned) for _ in range(repeats)])
-        print(f"guard, a batch that does not overlap: {seconds / repeats * 1e6:.0f} µs")
+    for name, unit, (value,) in measure_audit(given.offsets, given.partitions):
+        print(f"{name}: {value:.3g} {unit}")
 
 
 if __name__ == "__main__":

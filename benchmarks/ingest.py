@@ -11,6 +11,7 @@ everything works, and their figures mean nothing.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -24,8 +25,20 @@ from functools import partial
 from pathlib import Path
 
 from memory import START
-from report import Row, derive, draw_plot, print_table, write_json
-from ways import BatchTimes, Run, Source, drop_consumers, run_ours, run_plain, run_raw_copy, run_usual, start_session
+from report import Row, derive, draw_plot, print_table, write_section
+from ways import (
+    CORES,
+    BatchTimes,
+    Run,
+    Source,
+    drop_consumers,
+    run_ours,
+    run_plain,
+    run_raw_copy,
+    run_unhashed,
+    run_usual,
+    start_session,
+)
 
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import produce
@@ -88,6 +101,9 @@ def list_ways(sizes: Sizes) -> tuple[list[Way], list[Way]]:
         Way("raw copy", run_raw_copy, usual),
         Way("direct, all invalid", run_ours, replace(usual, name="invalid", invalid_ratio=1.0)),
         Way("direct, 64 partitions", run_ours, replace(usual, name="wide", partitions=64)),
+        Way("direct, no DLQ", partial(run_ours, with_dlq=False), usual),
+        Way("direct, no metrics", partial(run_ours, with_metrics=False), usual),
+        Way("direct, no row hash", run_unhashed, usual),
     ]
     small = Topic("small", sizes.small_records, sizes.small_batches)
     tiny = Topic("tiny", sizes.tiny_records, sizes.tiny_batches)
@@ -131,10 +147,10 @@ def measure_cold_start(brokers: str, topic: Topic, folder: Path, java: str = "")
 
 
 def measure_ways(
-    ways: list[Way], first: Topic, brokers: str, folder: Path, rounds: int
+    ways: list[Way], first: Topic, brokers: str, folder: Path, rounds: int, cores: int = CORES
 ) -> Iterator[tuple[str, str, list[float]]]:
     """Run the ways in turn; yield figure, unit and samples of each run. In round 0, each way reads the first topic."""
-    spark, times, tables = start_session(), BatchTimes(), folder / "tables"
+    spark, times, tables = start_session(cores), BatchTimes(), folder / "tables"
     spark.streams.addListener(times)
     for number in range(rounds + 1):
         for way in ways[:: 1 if number % 2 else -1]:
@@ -161,6 +177,9 @@ def measure_processes(brokers: str, topic: Topic, folder: Path, sizes: Sizes) ->
             yield "cold start, kept classes", "s", [seconds]
         memory = run_process(str(HERE / "memory.py"), str(sizes.memory_records))
         yield "peak memory of a task", "MiB", [float(memory)]
+    for line in run_process(str(HERE / "features.py"), str(sizes.records // 2)).splitlines():
+        name, microseconds = json.loads(line)
+        yield f"task, {name}", "µs per record", microseconds
 
 
 def read_arguments() -> tuple[Sizes, Path]:
@@ -178,20 +197,21 @@ def main() -> None:
     sizes, results = read_arguments()
     started, samples, units = time.monotonic(), defaultdict(list), {}
     large, small = list_ways(sizes)
+    usual = large[0].topic
     cold = Topic("cold", sizes.cold_records, 1)
     with tempfile.TemporaryDirectory() as name, KafkaSandbox(Path(name, "kafka"), port=0) as kafka:
         fill_topics(kafka.brokers, {cold, *(way.topic for way in [*large, *small])})
         for measured in (
             measure_processes(kafka.brokers, cold, Path(name), sizes),
             measure_ways([*large, *small], cold, kafka.brokers, Path(name), sizes.rounds),
+            measure_ways([Way("direct, one core", run_ours, usual)], cold, kafka.brokers, Path(name), sizes.rounds, 1),
         ):
             for figure, unit, values in measured:
                 samples[figure] += values
                 units[figure] = unit
     rows = {figure: Row(figure, units[figure], values) for figure, values in samples.items()}
     derived = derive(rows, sizes.records, sizes.tiny_records)
-    results.mkdir(parents=True, exist_ok=True)
-    write_json(list(rows.values()), derived, asdict(sizes), results / "results.json")
+    write_section(results / "results.json", "ingest", asdict(sizes), list(rows.values()), derived)
     large_rows, small_rows = ([rows[way.name] for way in ways] for ways in (large, small))
     xlabel = f"seconds per batch of {sizes.small_records:,} records (small) or {sizes.tiny_records:,} (tiny)"
     draw_plot(large_rows, small_rows, sizes.records, xlabel, results / "results.png")

@@ -1,4 +1,4 @@
-"""Results of ``ingest.py``: the figures with their versions and the machine as JSON, a plot, and a table."""
+"""Results of the benchmarks: the figures with their versions and the machine as JSON, a plot, and a table."""
 
 import json
 import os
@@ -46,6 +46,10 @@ RATIOS = {
     "all invalid / plain": ("direct, all invalid", "plain from_json"),
     "bytes, plain / direct": ("bytes on disk, plain", "bytes on disk, direct"),
     "64 / 8 partitions": ("direct, 64 partitions", "direct"),
+    "one / two cores": ("direct, one core", "direct"),
+    "without / with the DLQ": ("direct, no DLQ", "direct"),
+    "without / with metrics": ("direct, no metrics", "direct"),
+    "without / with the row hash": ("direct, no row hash", "direct"),
 }
 
 
@@ -111,23 +115,29 @@ def draw_plot(large: Sequence[Row], small: Sequence[Row], records: int, xlabel: 
     plt.close(figure)
 
 
-def write_json(rows: Sequence[Row], derived: list[dict[str, Any]], sizes: dict[str, int], path: Path) -> None:
-    found = {
+def write_section(
+    path: Path, name: str, sizes: Mapping[str, float], rows: Sequence[Row], derived: Sequence[dict[str, Any]] = ()
+) -> None:
+    """Write the figures of one benchmark to a JSON file, and keep those of the others."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    found[name] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": describe_versions(),
         "sizes": sizes,
         "rows": [row.to_json() for row in rows],
-        "ratios": derived,
+        "derived": list(derived),
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def print_table(rows: Sequence[Row], derived: list[dict[str, Any]]) -> None:
-    print(f"\n{'figure':<36} {'median':>10} {'min':>10} {'max':>10} samples unit")
+def print_table(rows: Sequence[Row], derived: Sequence[dict[str, Any]] = ()) -> None:
+    print(f"\n{'figure':<50} {'median':>10} {'min':>10} {'max':>10} samples unit")
     for row in rows:
         spread = f"{row.median:>10,.2f} {min(row.samples):>10,.2f} {max(row.samples):>10,.2f}"
-        print(f"{row.name:<36} {spread} {len(row.samples):>7} {row.unit}")
-    print(f"\n{'derived from the medians':<36} {'value':>10} unit")
+        print(f"{row.name:<50} {spread} {len(row.samples):>7} {row.unit}")
+    if derived:
+        print(f"\n{'derived from the medians':<50} {'value':>10} unit")
     for each in derived:
-        print(f"{each['name']:<36} {each['value']:>10,.2f} {each['unit']}")
+        print(f"{each['name']:<50} {each['value']:>10,.2f} {each['unit']}")

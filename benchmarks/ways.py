@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from threading import Event
 from typing import Protocol
+from unittest.mock import patch
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import DataStreamWriter, StreamingQueryListener
 
+import bronze.batch
 from bronze import ingest
+from bronze.batch import select_records
 from bronze.config import IngestConfig
 from bronze.runtime.session import apply_settings, local_settings
 from bronze.schema import get_event_schema
+from bronze.transforms import RECORD_COLUMNS
 
 CORES = 2
 
@@ -64,10 +69,10 @@ class BatchTimes(StreamingQueryListener):
         return result, [seconds for rows, seconds in self._batches if rows >= limit / 2]
 
 
-def start_session() -> SparkSession:
-    """A local session with the product's settings, on two cores."""
+def start_session(cores: int = CORES) -> SparkSession:
+    """A local session with the product's settings."""
     builder = SparkSession.builder.appName("benchmark")
-    for key, value in {**local_settings(), "spark.master": f"local[{CORES},4]"}.items():
+    for key, value in {**local_settings(), "spark.master": f"local[{cores},4]"}.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
     apply_settings(spark)
@@ -89,24 +94,40 @@ def drop_consumers(spark: SparkSession) -> None:
     jvm.java.lang.System.gc()
 
 
-def run_ours(spark: SparkSession, source: Source, folder: Path, writer: str = "direct") -> int:
-    """Run the product with DLQ and metrics; return the number of records in the tables, each position once."""
-    paths = {name: str(folder / name) for name in ("checkpoint_path", "output_path", "dlq_path")}
+def run_ours(
+    spark: SparkSession,
+    source: Source,
+    folder: Path,
+    writer: str = "direct",
+    with_dlq: bool = True,
+    with_metrics: bool = True,
+) -> int:
+    """Run the product; return the number of records in the tables, each position once."""
+    paths = {name: str(folder / name) for name in ("checkpoint_path", "output_path", *["dlq_path"] * with_dlq)}
     config = IngestConfig(
         kafka_brokers=source.brokers,
         kafka_topic=source.topic,
         max_offsets_per_trigger=source.limit,
         available_now=True,
-        with_metrics=True,
+        with_metrics=with_metrics,
         writer=writer,
         **paths,
     )
     ingest(config, spark)
-    tables = [spark.read.format("delta").load(paths[name]) for name in ("output_path", "dlq_path")]
-    positions = [table.select("_kafka_partition", "_kafka_offset") for table in tables]
-    both = positions[0].unionAll(positions[1])
-    assert both.count() == both.distinct().count()
-    return both.count()
+    tables = [spark.read.format("delta").load(paths[name]) for name in paths if name != "checkpoint_path"]
+    positions = reduce(DataFrame.unionAll, [table.select("_kafka_partition", "_kafka_offset") for table in tables])
+    assert positions.count() == positions.distinct().count()
+    return positions.count()
+
+
+def run_unhashed(spark: SparkSession, source: Source, folder: Path) -> int:
+    """Run the product with a constant as the hash of each record."""
+
+    def select(batch: DataFrame) -> DataFrame:
+        return select_records(batch).withColumn(RECORD_COLUMNS[-1], F.lit(0).cast("long"))
+
+    with patch.object(bronze.batch, "select_records", select):
+        return run_ours(spark, source, folder)
 
 
 def read_topic(spark: SparkSession, source: Source) -> DataFrame:
