@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -30,16 +32,21 @@ import numpy.typing as npt
 import psutil
 import pyarrow.parquet as pq
 from audit import measure_audit
+from confluent_kafka import Producer
 from report import Row, print_table, write_section
 from ways import BatchTimes, Source, run_ours, start_session
 
+from sandbox.events import WINDOW, generate_events
 from sandbox.kafka import KafkaSandbox
-from sandbox.produce import produce
+from sandbox.produce import PRODUCER_CONFIG, produce
 from sandbox.topics import create_topic
 
 HERE = Path(__file__).parent
 TOPIC = "events"
 PARTITIONS = 8
+_SENT_AT_ONCE = 50  # records between two looks at the clock
+# The heap takes its memory at the start, so that what grows with the run is seen.
+FULL_HEAP = "-Xms2g -XX:+AlwaysPreTouch"
 Figures = Iterator[tuple[str, str, list[float]]]
 
 
@@ -59,13 +66,14 @@ class LongSizes:
 QUICK = LongSizes(500, 0.75, 60, 100, 3, 500, 100_000)
 
 
-def start_ingestion(brokers: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
+def start_ingestion(brokers: str, folder: Path, *options: str, java: str = "") -> subprocess.Popen[bytes]:
     """Start ``bronze ingest`` on TOPIC, with its log in the folder."""
     paths = [f"--{name}-path={folder / name}" for name in ("checkpoint", "output", "dlq")]
     command = [sys.executable, "-m", "bronze", "ingest", "--kafka-brokers", brokers, "--kafka-topic", TOPIC]
     folder.mkdir()
+    environment = {**os.environ, "SPARK_SUBMIT_OPTS": java}
     with (folder / "log").open("w") as log:
-        return subprocess.Popen([*command, *paths, *options], stderr=log, stdout=log)
+        return subprocess.Popen([*command, *paths, *options], stderr=log, stdout=log, env=environment)
 
 
 def list_commits(table: Path) -> Iterator[tuple[float, list[Path]]]:
@@ -88,15 +96,27 @@ def read_latencies(table: Path, skipped: float) -> npt.NDArray[np.float64]:
     return np.concatenate(found)
 
 
+def send_steadily(brokers: str, rate: int, seconds: float) -> None:
+    """Send the same sample events again and again, so that generating them takes no time of the cores."""
+    events = list(generate_events(min(rate, 20_000), 0, datetime.now(UTC) - WINDOW))
+    producer = Producer(PRODUCER_CONFIG | {"bootstrap.servers": brokers})
+    begun = time.monotonic()
+    for number, event in zip(range(int(rate * seconds)), cycle(events), strict=False):
+        if number % _SENT_AT_ONCE == 0:
+            producer.poll(0)
+            time.sleep(max(0.0, begun + number / rate - time.monotonic()))
+        producer.produce(TOPIC, event.value, event.key)
+    assert producer.flush(60) == 0
+
+
 def measure_latency(sizes: LongSizes) -> Figures:
-    """Latency of a stream with a trigger every second, under a steady load."""
+    """Latency of a stream with a trigger every second, under a steady load; the broker stamps the records."""
     seconds = sizes.minutes * 60
     with tempfile.TemporaryDirectory() as name, KafkaSandbox(Path(name, "kafka"), port=0) as kafka:
-        create_topic(kafka.brokers, TOPIC, PARTITIONS)
+        create_topic(kafka.brokers, TOPIC, PARTITIONS, {"message.timestamp.type": "LogAppendTime"})
         ingestion = start_ingestion(kafka.brokers, Path(name, "tables"), "--trigger-interval", "1 second")
-        fill = partial(produce, kafka.brokers, TOPIC, int(seconds * sizes.rate), rate=sizes.rate, seed=0)
         started, used = time.monotonic(), time.process_time()
-        fill()
+        send_steadily(kafka.brokers, sizes.rate, seconds)
         share = (time.process_time() - used) / (time.monotonic() - started) / (os.cpu_count() or 1)
         actual = seconds * sizes.rate / (time.monotonic() - started)
         time.sleep(10)
@@ -154,7 +174,7 @@ def ingest_backlog(batches: int, records: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name, KafkaSandbox(Path(name, "kafka"), port=0) as kafka:
         produce(kafka.brokers, TOPIC, batches * records, partitions=PARTITIONS, seed=0)
         options = ("--available-now", "--max-offsets-per-trigger", str(records))
-        ingestion = start_ingestion(kafka.brokers, Path(name, "tables"), *options)
+        ingestion = start_ingestion(kafka.brokers, Path(name, "tables"), *options, java=FULL_HEAP)
         watch = MemoryWatch(ingestion.pid)
         watch.start()
         assert ingestion.wait() == 0, Path(name, "tables/log").read_text()
@@ -189,25 +209,35 @@ def audit_offsets(sizes: LongSizes) -> Figures:
     yield from measure_audit(sizes.offsets, 64)
 
 
-def read_arguments() -> tuple[LongSizes, Path]:
-    """The sizes, and the file of the results."""
+MEASUREMENTS = {
+    "latency": measure_latency,
+    "age": measure_age,
+    "backlog": measure_backlog,
+    "audit": audit_offsets,
+}
+
+
+def read_arguments() -> tuple[LongSizes, Path, list[str]]:
+    """The sizes, the file of the results, and the measurements to run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     parser.add_argument("--quick", action="store_true", help="tiny sizes, results in build/bench")
     for name, value in asdict(LongSizes()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), help=f"default {value:,}")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    is_quick = given.pop("quick")
+    is_quick, chosen = given.pop("quick"), given.pop("only")
     folder = HERE.parent / "build/bench" if is_quick else HERE
-    return replace(QUICK if is_quick else LongSizes(), **given), folder / "results.json"
+    return replace(QUICK if is_quick else LongSizes(), **given), folder / "results.json", chosen
 
 
 def main() -> None:
-    sizes, results = read_arguments()
+    sizes, results, chosen = read_arguments()
     rows = []
-    for measure in (measure_latency, measure_age, measure_backlog, audit_offsets):
-        print(f"{measure.__name__}: {(measure.__doc__ or '').splitlines()[0]}", flush=True)
-        rows += [Row(*figure) for figure in run_alone(measure, sizes)]
-    write_section(results, "long", asdict(sizes), rows)
+    for name in chosen:
+        print(f"{name}: {(MEASUREMENTS[name].__doc__ or '').splitlines()[0]}", flush=True)
+        found = [Row(*figure) for figure in run_alone(MEASUREMENTS[name], sizes)]
+        write_section(results, name, asdict(sizes), found)
+        rows += found
     print_table(rows)
     print(f"\n{results}")
 
