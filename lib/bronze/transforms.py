@@ -190,21 +190,14 @@ def _build_origin(records: pa.RecordBatch, ingested_at: int) -> dict[str, Any]:
 
 
 def _read_raw_values(values: pa.Array, all_utf8: bool) -> pa.Array:
-    """Convert values to text; those that are not UTF-8 have their wrong bytes backslash-escaped."""
-    if not all_utf8:
-        found = values.to_pylist()
-        mask = np.fromiter((value is not None and not _is_utf8(value) for value in found), bool, len(found))
-        escaped = [found[row].decode("utf-8", "backslashreplace").encode() for row in np.flatnonzero(mask)]
-        values = pc.replace_with_mask(values, pa.array(mask), pa.array(escaped, pa.binary()))
-    return values.cast(pa.string())  # checks the bytes without a copy
-
-
-def _is_utf8(value: bytes) -> bool:
+    """Convert values to text; bytes that are not UTF-8 are backslash-escaped."""
     try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        return values.cast(pa.string())  # checks the bytes without a copy
+    except pa.ArrowInvalid:
+        if all_utf8:
+            raise
+    texts = [v if v is None else v.decode("utf-8", "backslashreplace") for v in values.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def _repeat(value: int, count: int) -> pa.Array:
