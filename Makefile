@@ -15,6 +15,8 @@ CONDA ?= $(firstword $(foreach c,micromamba mamba conda,$(shell command -v $(c) 
 USE_CONDA ?=
 BIN := .venv/bin
 READY := .venv/.ready
+S3_READY := .venv/.s3-ready
+DEPLOY_READY := .venv/.deploy-ready
 # Archive of the classes that Spark loads at every start; a JVM that cannot use it ignores it: lib/sandbox/classes.py.
 CLASSES := .venv/spark-classes.jsa
 ifneq ($(wildcard $(CLASSES)),)
@@ -58,7 +60,7 @@ SOURCE = --kafka-brokers 127.0.0.1:$(PORT) --kafka-topic $(TOPIC)
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
-		/^[a-z-]+:[^#]*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:[^#]*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Setup
 
@@ -78,7 +80,7 @@ ifneq ($(USE_CONDA),)
 else
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[sandbox,notebooks,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[sandbox,notebooks,metrics,lineage,dev]"
 endif
 	$(BIN)/python -m bronze.runtime.jars --fetch
 	@touch $(READY)
@@ -139,6 +141,17 @@ sandbox-up: setup ## Start the sandbox's Apache Kafka on 127.0.0.1:$(PORT)
 sandbox-down: setup ## Stop the sandbox's Kafka; the topics stay
 	@$(BIN)/python -m sandbox down
 
+$(S3_READY): $(READY)
+	@echo "Installing the S3 server (47 MB)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[s3test]'
+	@touch $@
+
+s3-up: $(S3_READY) ## Start the sandbox's S3 server on 127.0.0.1:9000
+	@$(BIN)/python -m sandbox s3 up
+
+s3-down: setup ## Stop the sandbox's S3 server; the objects stay
+	@$(BIN)/python -m sandbox s3 down
+
 produce: setup ## Produce COUNT sample events to TOPIC
 	@$(BIN)/python -m sandbox produce --count $(COUNT) --topic $(TOPIC)
 
@@ -147,8 +160,9 @@ produce: setup ## Produce COUNT sample events to TOPIC
 ingest: setup ## Ingest the sandbox's topic until it is empty: bronze ingest --available-now ARGS
 	$(BIN)/bronze ingest $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
 
+# python is that of .venv, which is first on PATH: Spark's scripts do not accept a path with a space here.
 submit: setup ## The same, with spark-submit and lib/bronze_ingestion.py on local[2]
-	PYSPARK_PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/spark-submit --master 'local[2,4]' \
+	PYSPARK_PYTHON=python $(BIN)/spark-submit --master 'local[2,4]' \
 		--packages $$($(BIN)/python -m bronze.runtime.jars --packages) \
 		lib/bronze_ingestion.py $(SOURCE) $(TABLES) --available-now --with-metrics $(ARGS)
 
@@ -173,13 +187,35 @@ test-notebooks: setup $(CLASSES) ## Notebook tests, with nbmake and papermill
 test-faults: setup $(CLASSES) ## Fault tests: crashes, stops, concurrent writers, failures of Kafka and storage; see docs/reliability.md
 	$(PARALLEL) $$(ls -S tests/faults/test_*.py) -m "not soak" $(ARGS)
 
-test-soak: setup $(CLASSES) ## Long fault tests: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
-	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
+test-monitoring: setup $(CLASSES) ## Tests with Prometheus, promtool, node_exporter and Kafka's tools: metrics, alerts, dashboard, lineage
+	$(BIN)/python -m pytest tests/monitoring -m "not soak" $(ARGS)
+
+test-s3: $(S3_READY) $(CLASSES) ## Tests on an S3 server: every command, crashes, several drivers, a faulty network
+	$(PARALLEL) $$(ls -S tests/s3/test_*.py) -m "not soak" $(ARGS)
+
+$(DEPLOY_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[deploytest]'
+	@touch $@
+
+test-clusters: $(S3_READY) $(DEPLOY_READY) $(CLASSES) ## Tests on a standalone cluster of two workers, and of the examples in docs/deploy
+	$(BIN)/python -m pytest tests/clusters -m "not soak" $(ARGS)
+
+test-newest: ## Unit tests, an ingestion, a notebook and a spark-submit on the newest Python and Java of this machine
+	.ci/newest
+
+test-secured: setup $(CLASSES) ## Tests on a secured Kafka: TLS, mTLS, SASL, OAuth, ACLs, and the message of each wrong setting
+	$(BIN)/python -m pytest tests/secured $(ARGS)
+
+test-soak: $(S3_READY) $(CLASSES) ## Long fault tests: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
+	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults tests/s3 tests/monitoring -m soak -s $(ARGS)
 
 ##@ Benchmarks
 
 bench: setup $(CLASSES) ## Compare the ingestion with other ways: benchmarks/results.json and results.png (ARGS=--quick: a trial)
 	$(BIN)/python benchmarks/ingest.py $(ARGS)
+
+bench-s3: $(S3_READY) ## Compare the ways to ingest into S3, on a local server
+	$(BIN)/python benchmarks/s3.py $(ARGS)
 
 bench-long: setup ## Measure what needs a long run: latency, the age of a run, a large backlog, a large audit; an hour
 	$(BIN)/python benchmarks/long.py $(ARGS)
@@ -194,6 +230,9 @@ lint: setup ## Run ruff, mypy, import-linter and codespell, and check that noteb
 	$(BIN)/codespell
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
+log-store: setup ## Compile the log store for S3 (lib/bronze/runtime/java)
+	$(BIN)/python -m sandbox.log_store
+
 format: setup ## Apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -203,6 +242,6 @@ strip: setup ## Remove the outputs from the notebooks
 
 clean: ## Stop the sandbox; remove tables, runs and caches, but keep .venv
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
-	rm -rf $(DATA) runs dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
+	rm -rf $(DATA) runs/* dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak bench bench-long lint format strip clean
+.PHONY: help setup log-store test-s3 test-monitoring test-clusters test-secured test-newest s3-up s3-down fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak bench bench-s3 bench-long lint format strip clean

@@ -18,6 +18,7 @@ import pyarrow as pa
 from memory import generate_batches
 
 from bronze import columns, parquet, transforms
+from bronze.storage import Storage
 from bronze.tasks import BatchTask, write_partition
 
 ROUNDS = 5
@@ -50,9 +51,9 @@ def measure(batches: list[pa.RecordBatch], name: str) -> float:
         tables = [Path(folder, table) for table in ("bronze", "dlq")]
         for table in tables:
             (table / "_delta_log").mkdir(parents=True)
-        dlq = "" if "DLQ" in name else str(tables[1])
+        bronze, dlq = (Storage(str(table)) for table in tables)
         started = time.process_time()
-        write_partition(iter(batches), BatchTask(1, time.time_ns() // 1000, str(tables[0]), dlq))
+        write_partition(iter(batches), BatchTask(1, time.time_ns() // 1000, bronze, None if "DLQ" in name else dlq))
         return time.process_time() - started
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from memory import START
 from report import Row, derive, draw_plot, print_table, write_section
+from sizes import read_sizes
 from ways import (
     CORES,
     BatchTimes,
@@ -182,19 +183,8 @@ def measure_processes(brokers: str, topic: Topic, folder: Path, sizes: Sizes) ->
         yield f"task, {name}", "µs per record", microseconds
 
 
-def read_arguments() -> tuple[Sizes, Path]:
-    """The sizes, and the folder of the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, results in build/bench")
-    for name, value in asdict(Sizes()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"default {value:,}")
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    is_quick = given.pop("quick")
-    return replace(QUICK if is_quick else Sizes(), **given), HERE.parent / "build/bench" if is_quick else HERE
-
-
 def main() -> None:
-    sizes, results = read_arguments()
+    sizes, results, _ = read_sizes(argparse.ArgumentParser(description=__doc__), Sizes(), QUICK)
     started, samples, units = time.monotonic(), defaultdict(list), {}
     large, small = list_ways(sizes)
     usual = large[0].topic

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from audit import measure_audit
 from confluent_kafka import Producer
 from report import Row, print_table, write_section
+from sizes import read_sizes
 from ways import BatchTimes, Source, run_ours, start_session
 
 from sandbox.events import WINDOW, generate_events
@@ -217,23 +218,12 @@ MEASUREMENTS = {
 }
 
 
-def read_arguments() -> tuple[LongSizes, Path, list[str]]:
-    """The sizes, the file of the results, and the measurements to run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, results in build/bench")
-    for name, value in asdict(LongSizes()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), help=f"default {value:,}")
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    is_quick, chosen = given.pop("quick"), given.pop("only")
-    folder = HERE.parent / "build/bench" if is_quick else HERE
-    return replace(QUICK if is_quick else LongSizes(), **given), folder / "results.json", chosen
-
-
 def main() -> None:
-    sizes, results, chosen = read_arguments()
-    rows = []
-    for name in chosen:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    sizes, folder, options = read_sizes(parser, LongSizes(), QUICK)
+    rows, results = [], folder / "results.json"
+    for name in options.only:
         print(f"{name}: {(MEASUREMENTS[name].__doc__ or '').splitlines()[0]}", flush=True)
         found = [Row(*figure) for figure in run_alone(MEASUREMENTS[name], sizes)]
         write_section(results, name, asdict(sizes), found)

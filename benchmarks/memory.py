@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bronze.storage import Storage
 from bronze.tasks import BatchTask, write_partition
 from sandbox.events import SampleRecord, generate_events
 
@@ -53,7 +54,7 @@ def main() -> None:
         for table in ("bronze", "dlq"):
             Path(folder, table, "_delta_log").mkdir(parents=True)
         ingested_at = int(datetime.now(UTC).timestamp()) * 1_000_000
-        task = BatchTask(0, ingested_at, f"{folder}/bronze", f"{folder}/dlq")
+        task = BatchTask(0, ingested_at, Storage(f"{folder}/bronze"), Storage(f"{folder}/dlq"))
         assert write_partition(generate_batches(count), task).counts.total == count
     print(measure_peak())
 

@@ -35,7 +35,7 @@ class Source:
 class Run(Protocol):
     """Runs a stream that writes into a folder; returns the number of records in its tables."""
 
-    def __call__(self, spark: SparkSession, source: Source, folder: Path) -> int: ...
+    def __call__(self, spark: SparkSession, source: Source, folder: Path | str) -> int: ...
 
 
 class BatchTimes(StreamingQueryListener):
@@ -69,10 +69,10 @@ class BatchTimes(StreamingQueryListener):
         return result, [seconds for rows, seconds in self._batches if rows >= limit / 2]
 
 
-def start_session(cores: int = CORES) -> SparkSession:
+def start_session(cores: int = CORES, with_s3: bool = False) -> SparkSession:
     """A local session with the product's settings."""
     builder = SparkSession.builder.appName("benchmark")
-    for key, value in {**local_settings(), "spark.master": f"local[{cores},4]"}.items():
+    for key, value in {**local_settings(with_s3=with_s3), "spark.master": f"local[{cores},4]"}.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
     apply_settings(spark)
@@ -97,13 +97,13 @@ def drop_consumers(spark: SparkSession) -> None:
 def run_ours(
     spark: SparkSession,
     source: Source,
-    folder: Path,
+    folder: Path | str,
     writer: str = "direct",
     with_dlq: bool = True,
     with_metrics: bool = True,
 ) -> int:
     """Run the product; return the number of records in the tables, each position once."""
-    paths = {name: str(folder / name) for name in ("checkpoint_path", "output_path", *["dlq_path"] * with_dlq)}
+    paths = {name: f"{folder}/{name}" for name in ("checkpoint_path", "output_path", *["dlq_path"] * with_dlq)}
     config = IngestConfig(
         kafka_brokers=source.brokers,
         kafka_topic=source.topic,
@@ -120,7 +120,7 @@ def run_ours(
     return positions.count()
 
 
-def run_unhashed(spark: SparkSession, source: Source, folder: Path) -> int:
+def run_unhashed(spark: SparkSession, source: Source, folder: Path | str) -> int:
     """Run the product with a constant as the hash of each record."""
 
     def select(batch: DataFrame) -> DataFrame:
@@ -145,24 +145,24 @@ def parse_events(records: DataFrame) -> DataFrame:
     )
 
 
-def run_plain(spark: SparkSession, source: Source, folder: Path) -> int:
+def run_plain(spark: SparkSession, source: Source, folder: Path | str) -> int:
     """Run from_json and a partitioned append."""
     rows = read_topic(spark, source).transform(parse_events)
     return _append(spark, rows.writeStream.partitionBy("_event_date", "_event_hour"), folder)
 
 
-def run_raw_copy(spark: SparkSession, source: Source, folder: Path) -> int:
+def run_raw_copy(spark: SparkSession, source: Source, folder: Path | str) -> int:
     """Append only the values, unparsed, to a table without partitions."""
     return _append(spark, read_topic(spark, source).select("value").writeStream, folder)
 
 
-def _append(spark: SparkSession, writer: DataStreamWriter, folder: Path) -> int:
-    writer = writer.format("delta").trigger(availableNow=True).option("checkpointLocation", str(folder / "ck"))
-    writer.start(str(folder / "table")).awaitTermination()
-    return spark.read.format("delta").load(str(folder / "table")).count()
+def _append(spark: SparkSession, writer: DataStreamWriter, folder: Path | str) -> int:
+    writer = writer.format("delta").trigger(availableNow=True).option("checkpointLocation", f"{folder}/ck")
+    writer.start(f"{folder}/table").awaitTermination()
+    return spark.read.format("delta").load(f"{folder}/table").count()
 
 
-def run_usual(spark: SparkSession, source: Source, folder: Path) -> int:
+def run_usual(spark: SparkSession, source: Source, folder: Path | str) -> int:
     """Run from_json with counts and a DLQ for records without a required field."""
     is_valid = F.col("event_id").isNotNull() & F.col("tenant_id").isNotNull() & F.col("_event_date").isNotNull()
 
@@ -170,11 +170,11 @@ def run_usual(spark: SparkSession, source: Source, folder: Path) -> int:
         rows = batch.transform(parse_events).persist()
         valid, invalid = rows.where(is_valid), rows.where(~is_valid)
         rows.groupBy(is_valid.alias("is_valid")).count().collect()
-        invalid.select("_raw_value").write.format("delta").mode("append").save(str(folder / "dlq"))
+        invalid.select("_raw_value").write.format("delta").mode("append").save(f"{folder}/dlq")
         writer = valid.write.format("delta").mode("append").partitionBy("_event_date", "_event_hour")
-        writer.save(str(folder / "bronze"))
+        writer.save(f"{folder}/bronze")
         rows.unpersist()
 
     writer = read_topic(spark, source).writeStream.foreachBatch(append).trigger(availableNow=True)
-    writer.option("checkpointLocation", str(folder / "ck")).start().awaitTermination()
-    return sum(spark.read.format("delta").load(str(folder / name)).count() for name in ("bronze", "dlq"))
+    writer.option("checkpointLocation", f"{folder}/ck").start().awaitTermination()
+    return sum(spark.read.format("delta").load(f"{folder}/{name}").count() for name in ("bronze", "dlq"))

@@ -8,7 +8,25 @@ spark-submit --packages … lib/bronze_ingestion.py audit --kafka-brokers … --
 
 import sys
 
-from bronze.cli import COMMANDS, main
+try:
+    from bronze.cli import COMMANDS, main
+except ImportError as error:
+    import bronze
+
+    if error.name not in ("bronze.cli", "bronze"):  # a package that it needs is missing
+        raise
+    found = getattr(bronze, "__file__", None) or next(iter(bronze.__path__))
+    print(
+        f"bronze: another package called bronze is imported, {found}; remove its folder from PYTHONPATH",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+
+def run() -> int:
+    """Run ``bronze`` with the arguments of the command line, as the console script does."""
+    return main()
+
 
 if __name__ == "__main__":
     given = sys.argv[1:]

@@ -17,6 +17,7 @@ from bronze.config import IngestConfig
 from bronze.runtime.logs import configure_logging
 from bronze.runtime.session import get_session
 from sandbox.kafka import KafkaSandbox
+from sandbox.s3 import S3Sandbox
 from sandbox.topics import create_topic
 from tests.support.commands import SERIAL_GC, SHORT_LIVED, list_flags
 from tests.support.ingestion import BRONZE, Ingestion
@@ -35,10 +36,19 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSandbox]:
 
 
 @pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Sandbox]:
+    """The S3 server that all tests share; the environment has its address and keys."""
+    with S3Sandbox(tmp_path_factory.mktemp("s3"), port=0) as sandbox, pytest.MonkeyPatch.context() as patch:
+        for name, value in sandbox.environment.items():
+            patch.setenv(name, value)
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The session that all tests share."""
     configure_logging()
-    session = get_session("tests")
+    session = get_session(app_name="tests")
     yield session
     session.stop()
 

@@ -16,8 +16,9 @@ from bronze.kafka.watch import TopicWatch
 from bronze.observe.summary import Batch, IngestSummary
 from bronze.offsets import Bounds, OffsetSet
 from bronze.pipeline import Pipeline
-from bronze.runtime.paths import to_local_path
-from bronze.runtime.spark_errors import failed_query_error
+from bronze.runtime.object_store import find_storage
+from bronze.runtime.spark_errors import explain_failures, failed_query_error
+from bronze.runtime.stats import BatchStats
 from bronze.tasks import BatchTask
 from bronze.transforms import RECORD_COLUMNS, Counts
 
@@ -26,53 +27,64 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Hooks:
-    """Calls from a batch to the run: block it during a stop, report its end, check that the topic is the same."""
+    """Calls from a batch to the run: its beginning and end, and checks that topic and checkpoint are still its own."""
 
-    block_if_stopping: Callable[[SparkSession], None]
+    begin_batch: Callable[[SparkSession], None]
     end_batch: Callable[[Batch], None]
     watch: TopicWatch
+    check_claim: Callable[[], None]
 
 
 class BatchProcessor:
     """The function that Spark calls with each batch."""
 
-    def __init__(self, pipeline: Pipeline, writer: TableWriter, guard: OverlapGuard, hooks: Hooks):
+    def __init__(
+        self, pipeline: Pipeline, writer: TableWriter, guard: OverlapGuard, hooks: Hooks, summary: IngestSummary
+    ):
         """
         Args:
             pipeline: Topic and tables.
             writer: Commits to the tables.
             guard: Knows which offsets are in the tables.
             hooks: Calls to the run.
+            summary: Counts of the run, to which it adds its batches.
         """
         self._pipeline, self._writer, self._guard, self._hooks = pipeline, writer, guard, hooks
-        self.summary = IngestSummary()
+        self.summary = summary
         self.error: BaseException | None = None
 
     def __call__(self, records: DataFrame, batch_id: int) -> None:
         """Append a batch of Kafka records; keep an exception in ``error``, because Spark reduces it to text."""
-        self._hooks.block_if_stopping(records.sparkSession)
+        self._hooks.begin_batch(records.sparkSession)
         try:
-            self._process(records, batch_id)
+            with explain_failures():  # what py4j prints of an error must not have what S3 repeats of a request
+                self._process(records, batch_id)
         except BaseException as error:
             self.error = error
             raise
 
     def _process(self, records: DataFrame, batch_id: int) -> None:
-        started = time.time()
-        bounds, query_id = self._guard.plan(batch_id), read_query_id(records)
-        present = self._guard.find_overlap(bounds, self._writer.has_changed())
+        started, self._writer.stats = time.time(), BatchStats()
+        with self._writer.stats.time("overlap"):
+            bounds, query_id = self._guard.plan(batch_id), read_query_id(records)
+            present = self._guard.find_overlap(bounds, self._writer.has_changed())
         counts = append_batch(
             self._writer,
             records,
             make_task(batch_id, started, self._pipeline.paths, present),
             self._make_source(bounds, query_id),
             lambda: self._guard.look_up(bounds),
-            self._hooks.watch.check_topic,
+            self._check,
         )
         self._note_lost(self._make_source(bounds, query_id))  # ask Kafka again: it may have deleted records meanwhile
-        batch = Batch(batch_id, counts, time.time() - started)
+        writer = self._writer
+        batch = Batch(batch_id, counts, time.time() - started, writer.stats, bounds, writer.versions)
         self.summary.add(batch)
         self._hooks.end_batch(batch)
+
+    def _check(self) -> None:
+        self._hooks.watch.check_topic()
+        self._hooks.check_claim()
 
     def _make_source(self, bounds: Bounds, query_id: str) -> Source:
         topic, watch = self._pipeline.topic.name, self._hooks.watch
@@ -103,8 +115,8 @@ def make_task(batch_id: int, started: float, paths: list[str], present: OffsetSe
         paths: Path of bronze, and of the DLQ if one is configured.
         present: Offsets that the tables already have.
     """
-    bronze_path, dlq_path = (*(to_local_path(path) or path for path in paths), "")[:2]
-    return BatchTask(batch_id, int(started * 1000) * 1000, bronze_path, dlq_path, present)
+    bronze, *dlqs = map(find_storage, paths)
+    return BatchTask(batch_id, int(started * 1000) * 1000, bronze, dlqs[0] if dlqs else None, present)
 
 
 def append_batch(

@@ -8,13 +8,16 @@ contains the query's id. This package writes ``bronze.json``: the tables that th
 import json
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.errors import ConfigError
 from bronze.offsets import Bounds, OffsetSet
+from bronze.parsing import is_s3
 from bronze.runtime.paths import open_file_system, qualify_path, read_text, write_text
+from bronze.runtime.spark_errors import shared_checkpoint_error
 
 _BINDING = "bronze.json"
 
@@ -66,6 +69,7 @@ class CheckpointFolder:
         """
         self.path = qualify_path(spark, path)
         self._spark, self._topic = spark, topic
+        self._claim = ""
 
     def read(self) -> Checkpoint | None:
         """Return the state; None if no query has planned a batch, so that ``startingOffsets`` still apply."""
@@ -102,6 +106,26 @@ class CheckpointFolder:
     def write_binding(self, binding: dict[str, str]) -> None:
         """Note which tables the checkpoint belongs to, before the query that uses it starts."""
         write_text(self._spark, f"{self.path}/{_BINDING}", json.dumps(binding, indent=2))
+
+    def bind(self, binding: dict[str, str]) -> None:
+        """Note which tables the checkpoint belongs to, unless it already says so.
+
+        In object storage, it also notes that this run uses it, because Spark cannot exclude other processes there.
+        """
+        if is_s3(self.path):
+            self._claim = self._claim or str(uuid4())
+            binding = {**binding, "run": self._claim}
+        if self.read_binding() != binding:
+            self.write_binding(binding)
+
+    def check_claim(self) -> None:
+        """Check that no other process has begun to use the checkpoint.
+
+        Raises:
+            BronzeError: One has.
+        """
+        if self._claim and self.read_binding().get("run") != self._claim:
+            raise shared_checkpoint_error(self.path)
 
     def _read_offsets(self, name: str) -> dict[int, int]:
         by_topic = self._read_json(name)

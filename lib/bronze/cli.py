@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, fields
@@ -20,11 +21,15 @@ from bronze.config import (
     StatusConfig,
 )
 from bronze.errors import BronzeError, ExitCode, to_flag
-from bronze.runtime.logs import configure_logging
+from bronze.runtime.jars import check_spark
+from bronze.runtime.logs import configure_logging, event, is_json, report_failure, report_step
+from bronze.runtime.streams import make_streams_tolerant
+
+log = logging.getLogger("bronze.cli")  # not __main__, whose log is not shown
 
 _EXIT_CODES = """
 exit codes: 0 done or stopped as asked; 1 the query, Kafka or storage failed; 2 bad arguments, configuration or
-table; 3 Kafka deleted records before they were read; 4 too many invalid records; 5 the audit has findings; 6 an
+table; 3 Kafka lost records, unread or read; 4 too many invalid records; 5 the audit has findings; 6 an
 alert is firing; 130 interrupted before the query ran
 """
 
@@ -108,30 +113,41 @@ def _choose_metavar(option: Field[Any]) -> str | None:
 
 
 def _is_no_interrupted_call(record: logging.LogRecord) -> bool:
-    """Whether to log a record: false for the traceback that py4j logs when an interrupt cancels a call."""
-    return "while sending command" not in record.getMessage()
+    """Whether to log a record: false for the tracebacks that py4j logs when an interrupt cancels a call."""
+    return not re.search("while (?:sending command|shutting down connection)", record.getMessage())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; a known condition is reported as one message, without a traceback."""
+    make_streams_tolerant()
     given = vars(build_parser().parse_args(arguments))
-    command = COMMANDS[given.pop("command")]
-    configure_logging()
-    logging.getLogger().addFilter(_is_no_interrupted_call)
+    command = COMMANDS[name := given.pop("command")]
+    configure_logging(log_format=given.get("log_format", "text"))
+    for logger in ("", "py4j.clientserver"):
+        logging.getLogger(logger).addFilter(_is_no_interrupted_call)
     try:
         config = command.config(**given)
+        check_spark()
         # imported only now, so that bad arguments fail without loading Spark
         module = import_module(f"bronze.{command.module}")
         from bronze.runtime.spark_errors import explain_failures
 
+        report_step(f"bronze {name}", "start", command=name)
         with explain_failures():
-            return int(module.main(config))
+            code = int(module.main(config))
+        report_step("Done", "end", exit_code=code)
+        return code
     except BronzeError as error:
-        print(f"bronze: {error}", file=sys.stderr)
+        report_failure(str(error), int(error.exit_code), problem=error.problem, hint=error.hint)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        print("bronze: interrupted; run the same command again to continue", file=sys.stderr)
+        report_failure("interrupted; run the same command again to continue", int(ExitCode.INTERRUPTED))
         return int(ExitCode.INTERRUPTED)
+    except Exception as error:
+        if not is_json():
+            raise
+        log.exception("%s: %s", type(error).__name__, error, extra=event("failed", exit_code=int(ExitCode.FAILED)))
+        return int(ExitCode.FAILED)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,16 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field, fields
-from itertools import permutations
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from bronze.errors import ConfigError, Hidden, InvalidOptionError, to_flag
 from bronze.parsing import (
     CHECKS,
+    check_paths,
     check_text,
+    is_s3,
+    normalize_uri,
     parse_error_types,
     parse_offset_ranges,
     parse_offsets,
@@ -24,10 +26,13 @@ from bronze.parsing import (
 )
 
 WRITERS = ("auto", "direct", "delta-spark")
+LOG_FORMATS = ("text", "json")
 DEFAULT_STARTING_OFFSETS = "earliest"
 # Secrets come from files or the environment.
 TOKEN_VARIABLE = "BRONZE_HTTP_TOKEN"
+METRICS_FILE_HELP = "file .prom to write the metrics to at the end, for node_exporter's textfile collector"
 CHANGE_DLQ_HELP = "replace the DLQ of an existing bronze table with this one, or with none"
+PATHS = ("output_path", "dlq_path", "checkpoint_path")
 _TOKEN = re.compile(r"[!-~]([ -~]{0,4000}[!-~])?")  # characters that an HTTP header allows
 # Limits of numbers: Java's long, one year, and a hundred years back from now, which every date type supports.
 MAX_LONG, MAX_INT = 2**63 - 1, 2**31 - 1
@@ -54,10 +59,20 @@ class Config:
         InvalidOptionError: A value is invalid; the message contains the value and the expected form.
     """
 
+    log_format: str = option("text", "text, or json with one object per line", choices=LOG_FORMATS)
+
     def __post_init__(self) -> None:
         for known in fields(self):
             _check_value(known.name, getattr(self, known.name), type(known.default), known.metadata)
-        _check_paths(self)
+        for name in PATHS:  # equal places in S3 compare equal
+            if hasattr(self, name):
+                object.__setattr__(self, name, normalize_uri(getattr(self, name)))
+        check_paths({name: getattr(self, name, "") for name in PATHS})
+
+    @property
+    def has_s3_paths(self) -> bool:
+        """Whether a table or the checkpoint is in S3."""
+        return any(is_s3(getattr(self, name, "")) for name in PATHS)
 
 
 def _check_value(name: str, value: Any, kind: type[Any], metadata: Any) -> None:
@@ -119,12 +134,18 @@ class IngestConfig(TablesConfig, KafkaConfig):
         0.0, "exit with code 4 after a batch with a larger share of invalid records; 0 is off", 0, 1
     )
     stop_timeout: int = number(60, "seconds to wait for the current batch to finish when stopping", 0, YEAR_SECONDS)
+    max_restarts: int = number(
+        5, "restarts in a row, without a committed batch, after Kafka or the storage did not answer", 0, MAX_INT
+    )
     stop_file: str = option("", "stop when this file appears on the driver's machine")
-    http_port: int = number(0, "port for HTTP calls that stop the query; 0 is off", 0, 65535)
+    http_port: int = number(0, "port for /metrics, /health and HTTP calls that stop the query; 0 is off", 0, 65535)
     http_host: str = option(
         "127.0.0.1", "address to listen on; any other than loopback requires a token", required=True
     )
-    http_token_file: str = option("", "file with the token that HTTP calls must send", is_hidden=True)
+    http_token_file: str = option("", "file with the token that stop calls must send", is_hidden=True)
+    metrics_file: str = option("", METRICS_FILE_HELP)
+    commit_group: str = option("", "consumer group to commit offsets to, for the lag in Kafka's tools; never read back")
+    lineage_url: str = option("", "OpenLineage receiver to send events to, such as http://marquez:5000")
 
     @property
     def written_paths(self) -> tuple[str, ...]:
@@ -176,33 +197,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_paths(config: Config) -> None:
-    """Refuse tables and checkpoints inside one another: VACUUM would delete files that do not belong to the table.
-
-    deltalake decodes percent escapes in a local path and reads a backslash as a slash, so it would look in another
-    folder.
-    """
-    given = {name: getattr(config, name, "") for name in ("output_path", "dlq_path", "checkpoint_path")}
-    paths = {name: _resolve_path(path) for name, path in given.items() if path}
-    for name, path in paths.items():
-        is_local_table = isinstance(path, Path) and name != "checkpoint_path"
-        if is_local_table and re.search(r"%[0-9A-Fa-f]{2}|\\", f"{given[name]} {path}"):
-            raise InvalidOptionError(
-                name, given[name], f"a path without percent escapes such as %20 and without backslashes ({path})"
-            )
-    for name, other in permutations(paths, 2):
-        if paths[name].is_relative_to(paths[other]):
-            raise InvalidOptionError(name, given[name], f"a path outside {to_flag(other)} ({given[other]})")
-
-
-def _resolve_path(path: str) -> PurePath:
-    """Normalize a path: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
-    scheme, colon, rest = path.partition(":")
-    if not colon or "/" in scheme:
-        return Path(os.path.realpath(path))  # Path.resolve raises an error for circular links
-    return Path(os.path.realpath(f"/{rest.lstrip('/')}")) if scheme == "file" else PurePosixPath(path)
-
-
 # Delta's own limit: a running batch or query may still need younger files.
 MIN_RETENTION_HOURS = 168
 MAX_MB = 1_000_000
@@ -213,6 +207,7 @@ class AuditConfig(TablesConfig, KafkaConfig):
     """The topic, tables and checkpoint to audit; the same as the ingestion's."""
 
     checkpoint_path: str = option("", "checkpoint of the ingestion; tells where it started and how far it has read")
+    metrics_file: str = option("", METRICS_FILE_HELP)
     json: bool = option(False, "print the result as JSON")
 
 
@@ -352,7 +347,9 @@ class StatusConfig(TablesConfig, KafkaConfig):
     small_file_mb: int = number(
         32, "files below this size in MB are small; partitions with two or more are compacted", 0, MAX_MB
     )
+    max_dlq_waiting: int = number(10_000, "alert when more records wait in the DLQ; 0 is off", 0, MAX_LONG)
     fail_on_alert: bool = option(False, "exit with code 6 if an alert fires")
+    metrics_file: str = option("", METRICS_FILE_HELP)
     json: bool = option(False, "print the result as JSON")
 
 

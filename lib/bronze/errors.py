@@ -78,7 +78,11 @@ class NotADeltaTableError(ConfigError):
     """A table's path holds files that are not a Delta table."""
 
 
-class TopicVanishedError(BronzeError):
+class TransientError(BronzeError):
+    """Kafka or the storage did not answer; the same may succeed a moment later."""
+
+
+class TopicVanishedError(TransientError):
     """Kafka answered a running query that the topic does not exist."""
 
 

@@ -53,8 +53,8 @@ class OverlapGuard:
                 "now",
             )
         self._ends |= {p: end for p, (_, end) in bounds.items()}
-        if backwards := {p: (end, first) for p, (first, end) in bounds.items() if end < first}:
-            raise truncated_topic_error(self._config.kafka_topic, backwards)
+        if beyond := OffsetSet.between({p: (end, first) for p, (first, end) in bounds.items()}):
+            raise truncated_topic_error(self._config.kafka_topic, beyond)
         return bounds
 
     def find_overlap(self, bounds: Bounds, has_changed: bool) -> OffsetSet:

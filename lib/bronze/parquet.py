@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import date, datetime
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType
 
 from bronze.schema import TableSpec
+from bronze.storage import Storage
 
 NO_TABLE = "No such table"
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -36,7 +37,7 @@ class DataFile(msgspec.Struct):
     stats: str
 
 
-def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int) -> list[DataFile]:
+def write_parquet(rows: pa.Table, table: Storage, spec: TableSpec, batch_id: int) -> list[DataFile]:
     """Write one file per table partition that has rows. Readers do not see the files before a commit.
 
     pyarrow's dataset writer cannot be used: it takes at most 1,024 partitions per call and returns the partition values
@@ -44,35 +45,45 @@ def write_parquet(rows: pa.Table, table_uri: str, spec: TableSpec, batch_id: int
 
     Args:
         rows: Rows with the table's columns.
-        table_uri: Local path of the table, or its ``file:`` URI.
+        table: Place of the table.
         spec: The table.
         batch_id: Part of the file names, which thus show which batch wrote them.
 
     Raises:
         OSError: The table does not exist or cannot be written to. The error has the path.
     """
-    filesystem, root = FileSystem.from_uri(table_uri)
-    if filesystem.get_file_info(root).type is FileType.NotFound:  # a new folder would look like a damaged table
-        raise FileNotFoundError(errno.ENOENT, NO_TABLE, root)
+    # A new folder would look like a damaged table. In S3 there are no folders, and the driver has read the table.
+    if table.access is None and not Path(table.uri).is_dir():
+        raise FileNotFoundError(errno.ENOENT, NO_TABLE, table.uri)
     data_columns = [name for name in rows.column_names if name not in spec.partition_columns]
     options = _choose_options(rows.schema, spec.distinct_columns, spec.stats_columns)
     written = []
     for values, part in _group_rows(rows, list(spec.partition_columns)):
         folder = "/".join(f"{name}={_HIVE_NULL if v is None else v}" for name, v in values.items())
         path = f"{folder}/part-{batch_id:08d}-{uuid4()}.zstd.parquet"
-        try:
-            filesystem.create_dir(f"{root}/{folder}", recursive=True)
-            pq.write_table(part.select(data_columns), f"{root}/{path}", filesystem=filesystem, **options)
-        except OSError as error:
-            if not error.errno:
-                raise
-            raise OSError(
-                error.errno, os.strerror(error.errno), f"{root}/{path}"
-            ) from error  # pyarrow's error may not name the file
-        size = filesystem.get_file_info(f"{root}/{path}").size
+        size = _write_file(part.select(data_columns), table, path, options)
         stats = json.dumps(collect_stats(part, spec.stats_columns))
         written.append(DataFile(path, size, int(time.time() * 1000), values, stats))
+    table.sync(file.path for file in written)
     return written
+
+
+def _write_file(rows: pa.Table, table: Storage, path: str, options: dict[str, Any]) -> int:
+    """Write a file at once, which in S3 is a single request up to 10 MB; return its size."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, **options)
+    content, target = sink.getvalue(), table.locate(path)
+    try:
+        if table.access is None:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+        with table.file_system.open_output_stream(target, compression=None) as stream:
+            stream.write(content)
+    except OSError as error:
+        if not error.errno:
+            raise OSError(f"{table.uri}/{path}: {error}") from error
+        # pyarrow's error may not name the file.
+        raise OSError(error.errno, os.strerror(error.errno), target) from error
+    return len(content)
 
 
 @cache

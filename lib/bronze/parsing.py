@@ -2,22 +2,41 @@
 
 import json
 import os
+import posixpath
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from itertools import permutations
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from bronze.errors import Hidden, InvalidOptionError
+from bronze.errors import Hidden, InvalidOptionError, to_flag
 from bronze.offsets import EMPTY, OffsetSet
 
 _NEGATIVE_OFFSETS = {"earliest": -2, "latest": -1}
 _TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
 # Java's long and int; the exclusive end of a range is one above its last offset.
 _MAX_OFFSET, _MAX_PARTITION = 2**63 - 2, 2**31 - 1
+_S3 = re.compile(r"s3[an]?://([^/]*)/*(.*)", re.DOTALL | re.IGNORECASE)
 # Each range is a condition in the query, and Spark plans the query again for every batch.
 _MAX_RANGES = 1_000
+
+
+def normalize_uri(path: str) -> str:
+    """Return the one spelling of a place in S3: ``s3://bucket/x/../bronze/`` becomes ``s3a://bucket/bronze``.
+
+    A local path begins with one slash, because Hadoop takes ``//name`` for a host. Paths elsewhere stay as they are.
+    """
+    if path.startswith("//"):
+        return "/" + path.lstrip("/")
+    found = _S3.fullmatch(path)
+    return f"s3a://{found[1]}/{posixpath.normpath(f'/{found[2]}').lstrip('/')}".rstrip("/") if found else path
+
+
+def is_s3(path: str) -> bool:
+    """Whether a path is in S3."""
+    return _S3.fullmatch(path) is not None
 
 
 def parse_time(name: str, text: str) -> datetime | None:
@@ -202,6 +221,28 @@ def check_file(name: str, path: str) -> None:
         raise InvalidOptionError(name, path, expected)
 
 
+def check_metrics_file(name: str, path: str) -> None:
+    """Refuse a file that node_exporter would not read, or that cannot be created.
+
+    Raises:
+        InvalidOptionError: It does not end in .prom, or its folder does not exist.
+    """
+    check_file(name, path)
+    if not path.endswith(".prom") or not Path(path).parent.is_dir():
+        raise InvalidOptionError(name, path, "a file that ends in .prom, in a folder that exists")
+
+
+def check_url(name: str, url: str) -> None:
+    """Refuse a text that is not a URL, or that contains a password: messages and logs show it.
+
+    Raises:
+        InvalidOptionError: It is something else, or it contains credentials.
+    """
+    if not re.fullmatch(r"https?://[^\s@?#]+", url):
+        shown = Hidden() if re.search("[@?#]", url) else url
+        raise InvalidOptionError(name, shown, "an address without credentials, such as http://localhost:5000")
+
+
 def check_brokers(name: str, text: str) -> None:
     """Refuse a text that is not a list of ``host:port``.
 
@@ -260,6 +301,41 @@ def read_properties_text(file: str) -> str:
     return Path(file).read_text(encoding="utf-8-sig")
 
 
+def check_paths(given: Mapping[str, str]) -> None:
+    """Refuse tables and checkpoints inside one another: VACUUM would delete files that do not belong to the table.
+
+    deltalake decodes percent escapes in a path, reads a backslash as a slash, and in S3 ends a path at ? or #, so it
+    would look in another folder.
+
+    Args:
+        given: The paths of tables and checkpoint, by option; empty if not given.
+
+    Raises:
+        InvalidOptionError: Names the option.
+    """
+    paths = {name: _resolve_path(path) for name, path in given.items() if path}
+    for name, path in paths.items():
+        refused = r"%[0-9A-Fa-f]{2}|\\|[?#]" if is_s3(given[name]) else r"%[0-9A-Fa-f]{2}|\\"
+        is_direct = isinstance(path, Path) or is_s3(given[name])
+        if is_direct and name != "checkpoint_path" and re.search(refused, f"{given[name]} {path}"):
+            more = ", ? and #" if is_s3(given[name]) else ""
+            expected = f"a path without percent escapes such as %20 and without backslashes{more} ({path})"
+            raise InvalidOptionError(name, given[name], expected)
+    for name, other in permutations(paths, 2):
+        if paths[name].is_relative_to(paths[other]):
+            raise InvalidOptionError(name, given[name], f"a path outside {to_flag(other)} ({given[other]})")
+
+
+def _resolve_path(path: str) -> PurePath:
+    """Normalize a path to compare it: ``data/bronze`` and ``file:/…/data/../data/bronze/`` are the same."""
+    scheme, colon, rest = path.partition(":")
+    if not colon or "/" in scheme:
+        return Path(os.path.realpath(path))  # Path.resolve raises an error for circular links
+    if scheme == "file":
+        return Path(os.path.realpath(f"/{rest.lstrip('/')}"))
+    return PurePosixPath(f"{scheme}:", posixpath.normpath(rest).lstrip("/"))
+
+
 CHECKS = {
     "checkpoint_path": check_path,
     "dlq_path": check_path,
@@ -268,6 +344,8 @@ CHECKS = {
     "kafka_brokers": check_brokers,
     "kafka_config": check_properties_file,
     "kafka_topic": check_topic,
+    "lineage_url": check_url,
+    "metrics_file": check_metrics_file,
     "offsets": check_json,
     "output_path": check_path,
     "starting_offsets": check_json,

@@ -29,12 +29,14 @@ from bronze.delta.tables import (
 from bronze.errors import InvalidOptionError
 from bronze.kafka.client import KafkaClient
 from bronze.kafka.topic import Topic, fetch_offsets, fetch_topic, recreated_topic_error
-from bronze.offsets import Bounds, OffsetSet
+from bronze.offsets import EMPTY, Bounds, OffsetSet
 from bronze.runtime.jars import missing_jars_error
+from bronze.runtime.object_store import check_buckets
 from bronze.runtime.paths import check_file_systems, check_folders, check_writable, find_class
-from bronze.runtime.session import apply_settings, get_session
+from bronze.runtime.session import apply_settings, check_running, get_session
 from bronze.runtime.spark_errors import drop_connection, is_interrupt
-from bronze.writers import SparkWriter, choose_writer
+from bronze.schema import get_dlq_spec
+from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +137,8 @@ class Pipeline:
         return fetch_offsets(self.kafka, self.topic.partitions)
 
     def find_ingested(self, bounds: Bounds) -> OffsetSet:
-        """Look up which offsets within the bounds are in any of the tables."""
-        return self.lookup.find_ingested(bounds)
+        """Look up which offsets within the bounds are in any of the tables, of which there may be none yet."""
+        return self.lookup.find_ingested(bounds) if self.bronze.state or self.known.dlq_paths else EMPTY
 
     def get_checkpoint(self, path: str) -> CheckpointFolder:
         """Return the folder of a checkpoint of the topic."""
@@ -253,7 +255,8 @@ def _fence_earlier_dlq(known: DlqBinding, dlq: Place | None) -> None:
     """Commit to the previous DLQ, so that a writer that is about to append to it has a conflict and checks again."""
     before = known.paths.get(known.ledger.dlq.id) if known.ledger.dlq else None
     if before and (not dlq or before != dlq.path):
-        SparkWriter(before).renew()
+        table = CheckedTable(before, get_dlq_spec(), read_table_state(before, "dlq-path", SparkSession.active()))
+        choose_writer("auto", [table]).renew()
 
 
 def bind_checkpoint(pipeline: Pipeline, checkpoint: CheckpointFolder) -> None:
@@ -262,8 +265,7 @@ def bind_checkpoint(pipeline: Pipeline, checkpoint: CheckpointFolder) -> None:
     binding |= {"output_path": pipeline.bronze.path, "output_id": pipeline.bronze.id}
     if pipeline.dlq and pipeline.dlq.state:
         binding |= {"dlq_path": pipeline.dlq.path, "dlq_id": pipeline.dlq.id}
-    if checkpoint.read_binding() != binding:
-        checkpoint.write_binding(binding)
+    checkpoint.bind(binding)
 
 
 def open_session(config: TablesConfig, spark: SparkSession | None = None) -> SparkSession:
@@ -282,10 +284,11 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
     check_folders(config)
     if spark is None:
         check_local_tables(config)  # before a JVM starts
-        is_stream = isinstance(config, IngestConfig) and not config.available_now
-        spark = get_session(show_ui=is_stream)
+        spark = get_session(config)
+    check_running(spark)
     apply_settings(spark)
     check_file_systems(spark, config)
+    check_buckets(spark, config)
     check_session(spark)
     check_writable(spark, config, *config.written_paths)
     if isinstance(config, IngestConfig):

@@ -18,6 +18,7 @@ from bronze.kafka.topic import check_starting_offsets
 from bronze.offsets import EMPTY, MAX_OFFSET, Bounds, OffsetSet, format_ranges
 from bronze.parsing import parse_starting_offsets
 from bronze.pipeline import Pipeline
+from bronze.runtime.object_store import find_storage
 from bronze.runtime.spark_errors import data_loss_error
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,11 @@ _MAX_RANGES = 1_000
 
 @dataclass(frozen=True)
 class Start:
-    """The start of a query: the ledger that it continues, and the accepted losses."""
+    """The start of a query: the ledger that it continues, the accepted losses, and whether no batch was planned yet."""
 
     ledger: TopicLedger
     lost: OffsetSet = EMPTY
+    is_first: bool = False
 
 
 def plan_start(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolder, available: Bounds) -> Start:
@@ -60,7 +62,7 @@ def plan_start(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolde
         # An older version wrote the checkpoint, so its completed offsets are not in the ledger.
         ledger = ledger.add_read(checkpoint.done, {}, checkpoint.first_offsets)
     warn_of_rollback(pipeline, folder, checkpoint)
-    _check_end(config, ledger, checkpoint, available)
+    check_end(pipeline, ledger, checkpoint, available)
     # A partition that was added later starts at its first record.
     begins = dict.fromkeys(available, 0) | ledger.begins if ledger.begins else {}
     lost = find_holes(ledger, begins, available, pipeline.find_ingested)
@@ -74,7 +76,7 @@ def plan_start(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolde
             config.starting_offsets,
             config.checkpoint_path,
         )
-    return Start(ledger, lost)
+    return Start(ledger, lost, checkpoint is None)
 
 
 def check_tables_of(
@@ -237,7 +239,7 @@ def _find_from(pipeline: Pipeline, bounds: Bounds) -> OffsetSet:
 def _is_restored(pipeline: Pipeline, path: str) -> bool:
     """Whether a RESTORE is among a table's newest commits."""
     state = read_table_state(path, "output-path", pipeline.spark)
-    return state is not None and find_restore(partial(read_commit, path), 0, state.version) is not None
+    return state is not None and find_restore(partial(read_commit, find_storage(path)), 0, state.version) is not None
 
 
 def _has_all(pipeline: Pipeline, checkpoint: Checkpoint | None, last: Bounds) -> bool:
@@ -259,12 +261,27 @@ def explain_rollback(found: OffsetSet) -> str:
     )
 
 
-def _check_end(config: IngestConfig, ledger: TopicLedger, checkpoint: Checkpoint | None, available: Bounds) -> None:
-    """Refuse a topic that ends before the offsets that were read: its next records would reuse offsets."""
-    read_to = {p: end for p, (_, end) in ledger.read.bounds.items()} | (checkpoint.next_offsets if checkpoint else {})
-    ends = {p: (available[p][1], end) for p, end in sorted(read_to.items()) if p in available}
-    if beyond := {p: (end, read) for p, (end, read) in ends.items() if read > end}:
-        raise truncated_topic_error(config.kafka_topic, beyond)
+def check_end(pipeline: Pipeline, ledger: TopicLedger, checkpoint: Checkpoint | None, available: Bounds) -> None:
+    """Refuse a topic that ends before the offsets that were read: its next records would reuse offsets.
+
+    The rows count too: after a crash between the two commits, the DLQ has offsets that the ledger does not have.
+
+    Raises:
+        DataLossError: The topic has lost its newest records.
+    """
+    next_offsets = checkpoint.next_offsets if checkpoint else {}
+    # From where the query continues, because the guard needs the same look-up next.
+    bounds = {p: (min(end, next_offsets.get(p, end)), MAX_OFFSET) for p, (_, end) in available.items()}
+    read = ledger.read | OffsetSet.between({p: (0, end) for p, end in next_offsets.items()})
+    read |= pipeline.find_ingested(bounds)
+    # Ask Kafka again, because another process may have appended newer records meanwhile.
+    if beyond := find_beyond(read, pipeline.fetch_available()):
+        raise truncated_topic_error(pipeline.topic.name, beyond)
+
+
+def find_beyond(read: OffsetSet, available: Bounds) -> OffsetSet:
+    """Find which offsets lie at or beyond Kafka's end, which must have been asked for after they were read."""
+    return read - OffsetSet.between({p: (0, end) for p, (_, end) in available.items()})
 
 
 def _warn_of_skipped(config: IngestConfig, ledger: TopicLedger, available: Bounds) -> None:
@@ -284,15 +301,9 @@ def _warn_of_skipped(config: IngestConfig, ledger: TopicLedger, available: Bound
         )
 
 
-def truncated_topic_error(topic: str, ends: Mapping[int, tuple[int, int]]) -> DataLossError:
-    """Make the error for a topic that ends before the offsets that were read.
-
-    Args:
-        topic: Kafka topic.
-        ends: End of the topic and end of the offsets that were read, per partition.
-    """
-    listed = "; ".join(f"partition {p} ends at {end}, but was read to {read}" for p, (end, read) in ends.items())
+def truncated_topic_error(topic: str, beyond: OffsetSet) -> DataLossError:
+    """Make the error for a topic that ends before offsets that were read."""
     return DataLossError(
-        f"{topic} has lost its newest records: {listed}. New records would get offsets that are already in the tables.",
+        f"{topic} has lost its newest records: {beyond}. New records would get offsets that are already in the tables.",
         hint="Use new --output-path, --dlq-path and --checkpoint-path",
     )

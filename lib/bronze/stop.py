@@ -5,12 +5,12 @@ start repeats nothing.
 """
 
 import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -18,10 +18,8 @@ from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from bronze.config import IngestConfig
 from bronze.errors import BronzeError
 from bronze.runtime.spark_errors import failed_query_error
-from bronze.stop_http import serve_stop
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +65,13 @@ class StopSwitch:
 
 
 @contextmanager
-def listen_for_stop(switch: StopSwitch, spark: SparkSession, config: IngestConfig) -> Iterator[None]:
-    """Accept stop requests from signals, the JVM and HTTP until the block ends.
-
-    Raises:
-        ConfigError: The HTTP server cannot listen.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(_catch_signals(switch))
-        stack.enter_context(_hook_into_jvm(switch, spark, config.stop_timeout))
-        if config.http_port:
-            stack.enter_context(serve_stop(switch.request, spark.sparkContext.applicationId, config))
-        stack.callback(switch.has_ended.set)  # the callback runs first: the JVM waits for it
-        yield
+def listen_for_stop(switch: StopSwitch, spark: SparkSession, stop_timeout: int) -> Iterator[None]:
+    """Accept stop requests from signals and the JVM until the block ends."""
+    with _catch_signals(switch), _hook_into_jvm(switch, spark, stop_timeout):
+        try:
+            yield
+        finally:
+            switch.has_ended.set()  # first: the JVM waits for it
 
 
 @contextmanager
@@ -134,7 +126,7 @@ def _hook_into_jvm(switch: StopSwitch, spark: SparkSession, stop_timeout: int) -
 
 def check_stop_file(switch: StopSwitch, stop_file: str) -> None:
     """Request a stop if the file exists; the user must remove the file before the next start."""
-    if stop_file and Path(stop_file).exists():
+    if stop_file and os.path.exists(stop_file):  # noqa: PTH110 (Path.exists would raise the errors of a network disk)
         switch.request(f"the stop file {stop_file}")
 
 

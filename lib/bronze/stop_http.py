@@ -1,6 +1,7 @@
-"""The HTTP server that stops an ingestion: ``POST /api/v1/applications/<app-id>/stop`` on ``--http-port``.
+"""The HTTP server on ``--http-port``: ``POST /api/v1/applications/<app-id>/stop``, and the pages of the monitor.
 
-Spark's own UI has no such call. Without a token the server listens on this machine only.
+Spark's own UI has no such call. Without a token the server listens on this machine only. The pages need no token. The
+server starts before Spark, so that Spark's UI cannot take its port, and a port that is taken is reported at once.
 """
 
 import hmac
@@ -17,15 +18,27 @@ from bronze.errors import ConfigError
 
 log = logging.getLogger(__name__)
 _APPLICATIONS = "/api/v1/applications"
+# Status, content type and body.
+Page = tuple[int, str, bytes]
+_AT_START: dict[str, Page] = {
+    "/health": (200, "application/json", b'{"status": "starting", "reasons": []}\n'),
+    "/metrics": (503, "text/plain", b"the ingestion is starting\n"),
+}
 
 
 class StopServer(ThreadingHTTPServer):
-    """The server, with the application that it stops and the token that it requires (empty: none)."""
+    """The server, with the application that it stops, the token that this requires (empty: none), and its pages.
+
+    Attributes:
+        app_id: The application; empty until it runs.
+    """
 
     daemon_threads = True
+    request_stop: Callable[[str], None]
 
-    def __init__(self, request_stop: Callable[[str], None], app_id: str, config: IngestConfig):
-        self.request_stop, self.app_id, self.token = request_stop, app_id, read_token(config.http_token_file)
+    def __init__(self, config: IngestConfig):
+        self.config, self.token, self.app_id = config, read_token(config.http_token_file), ""
+        self.show: Callable[[str], Page | None] = _AT_START.get
         self.address_family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
         try:
             super().__init__((config.http_host, config.http_port), StopHandler)
@@ -33,6 +46,15 @@ class StopServer(ThreadingHTTPServer):
             raise _port_error(config, error.strerror or str(error)) from None
         except UnicodeError:  # a host name with an empty label, or a label that is too long
             raise _port_error(config, "it is not a valid host name") from None
+
+    def accept_stops(
+        self, request_stop: Callable[[str], None], app_id: str, show: Callable[[str], Page | None]
+    ) -> None:
+        """Take stop calls for an application that runs now, show its pages, and log how to stop it."""
+        self.request_stop, self.show, self.app_id = request_stop, show, app_id
+        host = f"[{self.config.http_host}]" if ":" in self.config.http_host else self.config.http_host
+        place = f"http://{host}:{self.config.http_port}{_APPLICATIONS}/{app_id}/stop"
+        log.info("To stop: curl -X POST %s%s", place, " with the token" if self.token else "")
 
 
 class StopHandler(BaseHTTPRequestHandler):
@@ -42,8 +64,10 @@ class StopHandler(BaseHTTPRequestHandler):
     timeout = 10
 
     def do_GET(self) -> None:
-        """List the one application."""
-        if self._is_allowed():
+        """Show a page, or list the one application."""
+        if page := self.server.show(self.path.partition("?")[0]):
+            self._send(*page)
+        elif self._is_allowed():
             if self.path.rstrip("/") == _APPLICATIONS:
                 self._answer(200, [{"id": self.server.app_id}])
             else:
@@ -61,7 +85,7 @@ class StopHandler(BaseHTTPRequestHandler):
         self._answer(202, {"id": self.server.app_id, "status": "stopping after the current batch"})
 
     def _is_allowed(self) -> bool:
-        """Check the token, if one is set, and refuse web pages: a browser sends their ``Origin``."""
+        """Check the token, if one is set, and that the application runs; a browser's ``Origin`` tells web pages."""
         if "Origin" in self.headers:
             self._answer(403, {"error": "not from a web page"})
             return False
@@ -69,12 +93,17 @@ class StopHandler(BaseHTTPRequestHandler):
         if self.server.token and not hmac.compare_digest(given.encode(), expected.encode()):
             self._answer(401, {"error": "send the token as: Authorization: Bearer ..."})
             return False
+        if not self.server.app_id:
+            self._answer(503, {"error": "the ingestion is starting"})
+            return False
         return True
 
     def _answer(self, status: int, body: object) -> None:
-        encoded = json.dumps(body).encode() + b"\n"
+        self._send(status, "application/json", json.dumps(body).encode() + b"\n")
+
+    def _send(self, status: int, content_type: str, encoded: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(encoded)))
         if status == 401:
             self.send_header("WWW-Authenticate", "Bearer")
@@ -87,19 +116,19 @@ class StopHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve_stop(request_stop: Callable[[str], None], app_id: str, config: IngestConfig) -> Iterator[None]:
-    """Run the server until the block ends.
+def serve_http(config: IngestConfig) -> Iterator[StopServer | None]:
+    """Run the server until the block ends; None without ``--http-port``.
 
     Raises:
         ConfigError: Another program uses the port, or the host is not an address of this machine.
     """
-    with StopServer(request_stop, app_id, config) as server:
+    if not config.http_port:
+        yield None
+        return
+    with StopServer(config) as server:
         threading.Thread(target=server.serve_forever, name="stop-server", daemon=True).start()
-        host = f"[{config.http_host}]" if ":" in config.http_host else config.http_host
-        place = f"http://{host}:{config.http_port}{_APPLICATIONS}/{app_id}/stop"
-        log.info("To stop: curl -X POST %s%s", place, " with the token" if server.token else "")
         try:
-            yield
+            yield server
         finally:
             server.shutdown()
 

@@ -4,8 +4,10 @@ The CLI, spark-submit's entrypoint and the notebooks call only ``ingest``.
 """
 
 import logging
-from contextlib import closing
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 from py4j.protocol import Py4JError, Py4JJavaError
@@ -16,26 +18,40 @@ from pyspark.sql.streaming.query import StreamingQuery
 from bronze.batch import BatchProcessor, Hooks
 from bronze.checkpoint import CheckpointFolder
 from bronze.config import IngestConfig
-from bronze.errors import DataLossError, ExitCode, TooManyInvalidError, TopicVanishedError, UnknownTopicError
+from bronze.errors import (
+    BronzeError,
+    DataLossError,
+    ExitCode,
+    TooManyInvalidError,
+    TopicVanishedError,
+    TransientError,
+    UnknownTopicError,
+)
 from bronze.guard import OverlapGuard
 from bronze.kafka.read import read_topic
 from bronze.kafka.topic import fetch_topic
 from bronze.kafka.watch import TopicWatch
+from bronze.monitor.run import Monitor, make_monitor
 from bronze.observe.progress import Backlog
-from bronze.observe.summary import Batch, IngestSummary, log_batch
+from bronze.observe.summary import Batch, IngestSummary, describe_counts, log_batch
 from bronze.pipeline import Pipeline, bind_checkpoint, bind_tables, reopen_for_append
 from bronze.resume import Start, plan_start
+from bronze.runtime.lock import check_lock, hold_lock
+from bronze.runtime.logs import event, report
 from bronze.runtime.spark_errors import (
     drop_connection,
     explain_failure,
     explain_failures,
     is_interrupt,
+    lost_storage_error,
     vanished_topic_error,
 )
 from bronze.stop import StopSwitch, check_stop_file, listen_for_stop, stop_query
+from bronze.stop_http import StopServer, serve_http
 from bronze.writers import check_writer
 
 log = logging.getLogger(__name__)
+_MAX_PAUSE = 60  # seconds
 
 
 def ingest(config: IngestConfig, spark: SparkSession | None = None) -> IngestSummary:
@@ -54,37 +70,138 @@ def ingest(config: IngestConfig, spark: SparkSession | None = None) -> IngestSum
     Raises:
         BronzeError: One of its subclasses, with an exit code and a hint.
     """
-    with explain_failures(), Pipeline.open(config, spark) as pipeline:
-        return _run(pipeline, config)
+    with explain_failures():
+        check_lock(config.checkpoint_path)
+        with serve_http(config) as server, Pipeline.open(config, spark) as pipeline:
+            return _run(pipeline, config, server)
 
 
-def _run(pipeline: Pipeline, config: IngestConfig) -> IngestSummary:
-    folder = pipeline.get_checkpoint(config.checkpoint_path)
-    pipeline, start = _check(pipeline, config, folder)
+@dataclass
+class _Run:
+    """A run of the command, which may run its query several times.
+
+    Attributes:
+        folder: The checkpoint, with this run's claim to it.
+        monitor: Shows the run to its operators.
+        has_planned: Whether the checkpoint says where to continue, so that a restart need not decide where to begin.
+        is_bound: Whether the tables say which DLQ belongs to them, so that a restart must not change it again.
+    """
+
+    config: IngestConfig
+    switch: StopSwitch
+    summary: IngestSummary
+    folder: CheckpointFolder
+    monitor: Monitor
+    has_planned: bool = False
+    is_bound: bool = False
+
+    def begin_batch(self, spark: SparkSession) -> None:
+        """Spark has planned a batch; block it if the run is being stopped."""
+        self.has_planned = True
+        self.switch.block_if_stopping(spark)
+
+    def count_new(self) -> int:
+        """Records that the run has added; a batch that is repeated adds none."""
+        return self.summary.counts.valid + self.summary.counts.invalid
+
+
+def _run(pipeline: Pipeline, config: IngestConfig, server: StopServer | None) -> IngestSummary:
+    """Run the query, and run it again with all checks of a start while Kafka or the storage do not answer."""
     check_writer(config.writer, pipeline.tables)
-    records, switch = read_topic(pipeline.kafka, config), StopSwitch()
+    folder, monitor = pipeline.get_checkpoint(config.checkpoint_path), make_monitor(pipeline, config)
+    run = _Run(config, StopSwitch(), IngestSummary(), folder, monitor)
+    failed = added = 0
     # The client is closed before the JVM hears that the run has ended.
-    with listen_for_stop(switch, pipeline.spark, config), closing(pipeline.kafka):
-        watch = TopicWatch(pipeline.kafka, pipeline.topic, pipeline.bronze.path)
-        pipeline, writer = bind_tables(pipeline, config, start.ledger, start.lost)
-        with explain_failures(folder.path):
-            bind_checkpoint(pipeline, folder)
-        for place in pipeline.known.ledger.earlier:
-            log.warning("invalid records previously went to the DLQ %s; records that it holds are skipped", place.path)
-        guard = OverlapGuard(config, folder, pipeline.lookup)
-        hooks = Hooks(switch.block_if_stopping, partial(_end_batch, switch, config), watch)
-        processor = BatchProcessor(pipeline, writer, guard, hooks)
-        query = start_query(records, processor, config, folder.path)
-        try:
+    with listen_for_stop(run.switch, pipeline.spark, config.stop_timeout), closing(pipeline.kafka), monitor:
+        if server:
+            server.accept_stops(run.switch.request, pipeline.spark.sparkContext.applicationId, monitor.answer)
+        while True:
+            try:
+                with explain_failures():
+                    if failed:
+                        pipeline = _reopen(pipeline, run)
+                    _stream(pipeline, run)
+                return run.summary
+            except TransientError as error:
+                if run.switch.reason:
+                    raise run.switch.error or error from error
+                if run.count_new() > added:
+                    failed, added = 0, run.count_new()
+                failed += 1
+                if failed > config.max_restarts or not run.has_planned:
+                    raise
+                run.summary.restarts += 1
+                monitor.on_failure(error)
+                _pause(error, failed, run.switch, config)
+                if run.switch.reason:
+                    return run.summary
+
+
+def _reopen(pipeline: Pipeline, run: _Run) -> Pipeline:
+    """Prepare a restart: return the pipeline with the current topic and tables.
+
+    Raises:
+        TransientError: The checkpoint is not there, for example because its disk is not mounted any more. Kafka does
+            not know the topic, as a broker does that has just been started.
+        BronzeError: Another process has begun to use the checkpoint.
+    """
+    if run.folder.read() is None:
+        raise lost_storage_error(f"there is no planned batch at {run.folder.path}")
+    run.folder.check_claim()
+    run.config = replace(run.config, starting_offsets="", change_dlq=run.config.change_dlq and not run.is_bound)
+    try:
+        return pipeline.reopen(run.config, fetch_topic(pipeline.kafka))
+    except UnknownTopicError as error:
+        raise vanished_topic_error(str(error)) from error
+
+
+def _pause(error: TransientError, failed: int, switch: StopSwitch, config: IngestConfig) -> None:
+    """Wait before a restart; longer after each failure, unless a stop is requested."""
+    seconds = min(2**failed, _MAX_PAUSE)
+    fields = event("restart", restart=failed, max_restarts=config.max_restarts, seconds=seconds)
+    log.warning("%s; restart %d of %d in %d s", error.problem, failed, config.max_restarts, seconds, extra=fields)
+    end = time.monotonic() + seconds
+    while not switch.reason and time.monotonic() < end:
+        check_stop_file(switch, config.stop_file)
+        time.sleep(0.2)
+
+
+def _stream(pipeline: Pipeline, run: _Run) -> None:
+    """Run the query once, from the checks of a start to its end."""
+    folder = run.folder
+    pipeline, start = _check(pipeline, run.config, folder)
+    run.has_planned |= not start.is_first
+    records = read_topic(pipeline.kafka, run.config)
+    with hold_lock(pipeline.spark, folder.path):
+        _query(pipeline, records, start, run)
+
+
+def _query(pipeline: Pipeline, records: DataFrame, start: Start, run: _Run) -> None:
+    """Bind the tables and the checkpoint to each other, and run the query to its end."""
+    config, folder, switch = run.config, run.folder, run.switch
+    watch = TopicWatch(pipeline.kafka, pipeline.topic, pipeline.bronze.path)
+    pipeline, writer = bind_tables(pipeline, config, start.ledger, start.lost)
+    run.is_bound = True
+    with explain_failures(folder.path):
+        bind_checkpoint(pipeline, folder)
+    for place in pipeline.known.ledger.earlier:
+        log.warning("invalid records previously went to the DLQ %s; records that it holds are skipped", place.path)
+    guard = OverlapGuard(config, folder, pipeline.lookup)
+    end_batch = partial(_end_batch, switch, config, run.monitor.on_batch)
+    hooks = Hooks(run.begin_batch, end_batch, watch, folder.check_claim)
+    processor = BatchProcessor(pipeline, writer, guard, hooks, run.summary)
+    query = start_query(records, processor, config, folder.path)
+    try:
+        with writer:
             await_query(query, processor, switch, config, watch)
-        except (DataLossError, TopicVanishedError, UnknownTopicError) as error:
+    except BronzeError as error:
+        if isinstance(error, DataLossError | TopicVanishedError | UnknownTopicError):
             # Spark reports a recreated topic as lost records; the checks of a start find the real cause.
             again = pipeline.reopen(config, fetch_topic(pipeline.kafka))
             _check(again, replace(config, starting_offsets="", change_dlq=False), folder)
-            if isinstance(error, UnknownTopicError):
-                raise vanished_topic_error(str(error)) from error
-            raise
-    return processor.summary
+        if isinstance(error, UnknownTopicError):
+            raise vanished_topic_error(str(error)) from error
+        raise
 
 
 def _check(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolder) -> tuple[Pipeline, Start]:
@@ -93,9 +210,10 @@ def _check(pipeline: Pipeline, config: IngestConfig, folder: CheckpointFolder) -
     return pipeline, plan_start(pipeline, config, folder, pipeline.fetch_available())
 
 
-def _end_batch(switch: StopSwitch, config: IngestConfig, batch: Batch) -> None:
-    """Log a batch; request a stop if too many of its new records are invalid."""
+def _end_batch(switch: StopSwitch, config: IngestConfig, on_batch: Callable[[Batch], None], batch: Batch) -> None:
+    """Log and report a batch; request a stop if too many of its new records are invalid."""
     log_batch(batch, config.with_metrics)
+    on_batch(batch)
     invalid, limit = batch.counts.invalid, config.max_invalid_ratio
     records = batch.counts.valid + invalid
     if limit and invalid > limit * records:
@@ -113,10 +231,12 @@ def main(config: IngestConfig) -> int:
     summary = ingest(config)
     counts = summary.counts
     present = f", {counts.present:,} already in the tables" if counts.present else ""
-    print(
+    restarts = f", {summary.restarts} restarts" if summary.restarts else ""
+    text = (
         f"{counts.total:,} records in {summary.batch_count:,} batches: "
-        f"{counts.valid:,} valid, {counts.invalid:,} invalid{present}"
+        f"{counts.valid:,} valid, {counts.invalid:,} invalid{present}{restarts}"
     )
+    report(text, "result", batches=summary.batch_count, restarts=summary.restarts, counts=describe_counts(counts))
     return ExitCode.DONE
 
 
@@ -162,5 +282,8 @@ def await_query(
         if is_interrupt(error):
             log.warning("Stopping at once; the next start repeats a batch that was not committed")
             drop_connection()
-            query.stop()
         raise
+    finally:  # whatever has ended the wait, such as an error of a question to Kafka
+        with suppress(Py4JError):  # the JVM may be gone; the first error is the one to report
+            if query.isActive:
+                query.stop()

@@ -23,6 +23,7 @@ from bronze.columns import BRONZE_ARROW, HAS_BUILDER, decode_records
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.parquet import NO_TABLE, DataFile, write_parquet
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
+from bronze.storage import Storage
 from bronze.transforms import DLQ_ARROW, Counts, Split, split_records
 
 log = logging.getLogger(__name__)
@@ -47,16 +48,16 @@ class BatchTask:
     Attributes:
         batch_id: Batch of the streaming query.
         ingested_at: Start of the batch, in whole milliseconds.
-        bronze_path: Local path of the bronze table.
-        dlq_path: Local path of the DLQ table; empty keeps invalid records in bronze.
+        bronze: Place of the bronze table.
+        dlq: Place of the DLQ table; None keeps invalid records in bronze.
         present: Offsets to skip, because the tables already have them.
         counted: Offsets whose records the table's ledger has already counted.
     """
 
     batch_id: int
     ingested_at: int
-    bronze_path: str
-    dlq_path: str
+    bronze: Storage
+    dlq: Storage | None
     present: OffsetSet = EMPTY
     counted: OffsetSet = EMPTY
 
@@ -110,8 +111,8 @@ def _run_task(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa
 def write_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> BatchResult:
     """Decode and write the records in one pass; buffers at most FLUSH_BYTES of decoded rows."""
     counts = Counts()
-    bronze = _Buffer(task.bronze_path, get_bronze_spec(), task.batch_id)
-    dlq = _Buffer(task.dlq_path, get_dlq_spec(), task.batch_id)
+    bronze = _Buffer(task.bronze, get_bronze_spec(), task.batch_id)
+    dlq = _Buffer(task.dlq, get_dlq_spec(), task.batch_id)
     # Decoded events have no reference cycles; searching millions of dicts for them would take half the decoding time.
     collected = gc.isenabled()
     gc.disable()
@@ -136,7 +137,7 @@ def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
     # If arrow-rs has ended the process of an earlier attempt, this one does without it.
     context = TaskContext.get()
     is_retry = context is not None and context.attemptNumber() > 0
-    use_dlq = bool(task.dlq_path)
+    use_dlq = task.dlq is not None
     return split_records(records, task.batch_id, task.ingested_at, use_dlq, task.present, task.counted, is_retry)
 
 
@@ -144,7 +145,7 @@ def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
 class _Buffer:
     """Rows of one table that are not yet written."""
 
-    path: str
+    table: Storage | None
     spec: TableSpec
     batch_id: int
     written: list[DataFile] = field(default_factory=list)
@@ -157,17 +158,17 @@ class _Buffer:
             self.size += rows.nbytes
 
     def flush(self) -> None:
-        if self.tables:
-            self.written += write_parquet(pa.concat_tables(self.tables), self.path, self.spec, self.batch_id)
+        if self.tables and self.table:
+            self.written += write_parquet(pa.concat_tables(self.tables), self.table, self.spec, self.batch_id)
         self.tables, self.size = [], 0
 
 
 def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Iterator[pa.RecordBatch]:
     """Entry point of a delta-spark writer's task: takes records, yields ROWS_SCHEMA with the counts in the last row."""
-    for path in (task.bronze_path, task.dlq_path):
+    for table in filter(None, (task.bronze, task.dlq)):
         # Spark would create the folders on an executor's own disk.
-        if path.startswith("/") and not Path(path, "_delta_log").is_dir():
-            raise FileNotFoundError(errno.ENOENT, NO_TABLE, path)
+        if table.uri.startswith("/") and not Path(table.uri, "_delta_log").is_dir():
+            raise FileNotFoundError(errno.ENOENT, NO_TABLE, table.uri)
     counts = Counts()
     for records in batches:
         split = _split(records, task)

@@ -37,12 +37,14 @@ class Counts(msgspec.Struct, frozen=True):
         by_error_type: Invalid records per error type, in the DLQ or in bronze.
         present: Records that were skipped because the tables already had their position.
         fresh: Records at offsets that the ledger had not counted before, per Kafka partition.
+        newest: Newest Kafka timestamp that is not after the start of the batch, in microseconds; 0 if there is none.
     """
 
     by_partition: dict[int, int] = {}
     by_error_type: dict[str, int] = {}
     present: int = 0
     fresh: dict[int, int] = {}
+    newest: int = 0
 
     @property
     def total(self) -> int:
@@ -65,6 +67,7 @@ class Counts(msgspec.Struct, frozen=True):
             _add(self.by_error_type, other.by_error_type),
             self.present + other.present,
             _add(self.fresh, other.fresh),
+            max(self.newest, other.newest),
         )
 
 
@@ -109,7 +112,8 @@ def split_records(
     decoded = decode_records(kept["value"], kept["timestamp"], ingested_at, by_rows)
     invalid = decoded.invalid
     by_type = dict(sorted(Counter(each.error_type for each in invalid.values()).items()))
-    counts = Counts(partitions, by_type, len(records) - len(kept), fresh)
+    newest = find_newest(records["timestamp"], ingested_at)
+    counts = Counts(partitions, by_type, len(records) - len(kept), fresh, newest)
     dlq = DLQ_ARROW.empty_table()
     if use_dlq and invalid:
         dlq = build_dlq(kept.take(pa.array(list(invalid))), list(invalid.values()), batch_id, ingested_at)
@@ -126,6 +130,12 @@ def count_partitions(records: pa.RecordBatch) -> dict[int, int]:
     """Count the records per Kafka partition."""
     counted = records["partition"].value_counts().to_pylist()
     return {each["values"]: each["counts"] for each in sorted(counted, key=itemgetter("values"))}
+
+
+def find_newest(timestamps: pa.Array, ingested_at: int) -> int:
+    """Return the newest timestamp that is not after the start of the batch; 0 if there is none."""
+    times = timestamps.cast(pa.int64())
+    return pc.max(times.filter(pc.less_equal(times, ingested_at))).as_py() or 0
 
 
 def drop_present(records: pa.RecordBatch, present: OffsetSet) -> pa.RecordBatch:

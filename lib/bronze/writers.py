@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from functools import partial
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bronze.delta.commit import TableWriter, Written
 from bronze.delta.own_table import SparkTable, TableLog
 from bronze.delta.tables import CheckedTable, find_obstacle
 from bronze.errors import ConfigError
-from bronze.runtime.paths import to_local_path
+from bronze.runtime.object_store import check_conditions, check_log_store
 from bronze.tasks import ROWS_SCHEMA, BatchTask, add_results, split_partition, write_batch
 from bronze.transforms import Counts
 
@@ -37,7 +37,7 @@ class DirectWriter(TableWriter):
 
     def __init__(self, bronze_path: str, dlq_path: str = ""):
         paths = {"dlq": dlq_path, "bronze": bronze_path}
-        tables = {name: TableLog(to_local_path(path) or "") for name, path in paths.items() if path}
+        tables = {name: TableLog(path) for name, path in paths.items() if path}
         super().__init__(tables, _write_files)
 
 
@@ -49,7 +49,7 @@ def _write_rows(batch: DataFrame, task: BatchTask) -> Iterator[Written]:
         counts = add_results(rows.select("result").where(F.col("result").isNotNull())).counts
         selected = {
             name: rows.where(F.col(name).isNotNull()).select(f"{name}.*") if count else None
-            for name, count in count_rows(counts, bool(task.dlq_path)).items()
+            for name, count in count_rows(counts, task.dlq is not None).items()
         }
         yield Written(counts, selected)
     finally:
@@ -69,19 +69,24 @@ class SparkWriter(TableWriter):
         super().__init__({name: SparkTable(path) for name, path in paths.items() if path}, _write_rows)
 
 
-def find_writer_obstacle(tables: Sequence[CheckedTable]) -> str:
-    """Return why the direct writer cannot append to the tables correctly; empty if it can."""
-    return next(filter(None, (find_obstacle(table.path, table.state) for table in tables)), "")
+def check_writer(writer: str, tables: Sequence[CheckedTable]) -> str:
+    """Return why the direct writer is not used for the tables, empty if it is; refuse a writer that cannot be used.
 
-
-def check_writer(writer: str, tables: Sequence[CheckedTable]) -> None:
-    """Refuse ``--writer direct`` for tables to which the direct writer cannot append correctly.
+    Args:
+        writer: Value of ``--writer``.
+        tables: Bronze, and the DLQ if one is configured.
 
     Raises:
-        ConfigError: The direct writer is requested and cannot be used.
+        ConfigError: The direct writer is requested and cannot be used. Spark would commit to S3 with an unsafe log
+            store.
     """
-    if writer == "direct" and (obstacle := find_writer_obstacle(tables)):
+    obstacle = next(filter(None, (find_obstacle(table.path, table.state) for table in tables)), "")
+    reason = obstacle or ("set by --writer" if writer == "delta-spark" else "")
+    for table in tables if reason else ():
+        check_log_store(SparkSession.active(), table.path)
+    if writer == "direct" and obstacle:
         raise ConfigError(f"--writer direct cannot be used: {obstacle}", hint="use --writer auto or delta-spark")
+    return reason
 
 
 def choose_writer(writer: str, tables: Sequence[CheckedTable]) -> TableWriter:
@@ -92,12 +97,13 @@ def choose_writer(writer: str, tables: Sequence[CheckedTable]) -> TableWriter:
         tables: Bronze, and the DLQ if one is configured. They must exist.
 
     Raises:
-        ConfigError: The direct writer is requested and cannot be used.
+        ConfigError: As ``check_writer``. The S3 server overwrites commits.
     """
-    check_writer(writer, tables)
-    obstacle, paths = find_writer_obstacle(tables), [table.path for table in tables]
-    if writer == "delta-spark" or obstacle:
-        log.info("Using the delta-spark writer (%s)", obstacle or "set by --writer")
+    reason, paths = check_writer(writer, tables), [table.path for table in tables]
+    for path in paths:
+        check_conditions(SparkSession.active(), path)
+    if reason:
+        log.info("Using the delta-spark writer (%s)", reason)
         return SparkWriter(*paths)
     log.info("Using the direct writer (%s)", "set by --writer" if writer == "direct" else "no restrictions found")
     return DirectWriter(*paths)

@@ -1,4 +1,4 @@
-"""``python -m sandbox up|down|status|produce|late-start|wait``: the sandbox from the command line."""
+"""``python -m sandbox up|down|status|produce|late-start|wait|s3``: the sandbox from the command line."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 from bronze.errors import BronzeError, ExitCode
 from sandbox.kafka import KafkaSandbox
 from sandbox.produce import CLOCK_AHEAD, TOPIC, produce
+from sandbox.s3 import S3Sandbox
 from sandbox.story import choose_late_start, wait_for_clock
 from sandbox.topics import measure_topics, no_broker_error
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         options = _build_parser().parse_args(arguments)
+        if options.command == "s3":
+            return _run_s3(options)
         return commands[options.command](KafkaSandbox(options.data_dir, options.port), options)
     except BronzeError as error:
         print(f"sandbox: {error}", file=sys.stderr)
@@ -85,6 +88,18 @@ def _wait(sandbox: KafkaSandbox, options: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
+def _run_s3(options: argparse.Namespace) -> int:
+    sandbox = S3Sandbox(options.data_dir, options.port)
+    if options.action == "down":
+        print("S3 is stopped" if sandbox.stop() else "S3 is not running")
+        return ExitCode.DONE
+    has_started = sandbox.start()
+    print(f"S3 {'is up' if has_started else 'is already running'} at {sandbox.access.endpoint} (pid {sandbox.pid})")
+    print(f"  data:   {sandbox.data_dir}\n  bucket: s3://bronze")
+    print("To use it, set:\n" + "\n".join(f"  export {name}={value}" for name, value in sandbox.environment.items()))
+    return ExitCode.DONE
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports errors in one line, without the usage."""
 
@@ -99,7 +114,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--port", type=int, help="port of the broker, 0 for a free one (default: SANDBOX_PORT, otherwise 9092)"
     )
     parser = _Parser(prog="sandbox", description="A single-node Apache Kafka without Docker, and sample events.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|produce|late-start|wait")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|produce|late-start|wait|s3")
     commands.add_parser("up", parents=[common], help="start the broker if it is not running, and wait until it answers")
     commands.add_parser("down", parents=[common], help="stop the broker; topics and records stay")
     commands.add_parser("status", parents=[common], help="show topics and record counts; exit code 1 if not up")
@@ -107,6 +122,10 @@ def _build_parser() -> argparse.ArgumentParser:
     late = commands.add_parser("late-start", parents=[common], help="print starting offsets that skip some records")
     late.add_argument("--records", type=int, default=500, help="of the largest partition (default: %(default)s)")
     wait = commands.add_parser("wait", parents=[common], help="wait until no record is stamped later than now")
+    s3 = commands.add_parser("s3", help="start or stop an S3 server, to try tables in object storage")
+    s3.add_argument("action", choices=["up", "down"])
+    s3.add_argument("--data-dir", help="folder of the server (default: s3 in SANDBOX_DATA_DIR or data/sandbox)")
+    s3.add_argument("--port", type=int, help="port, 0 for a free one (default: SANDBOX_S3_PORT, otherwise 9000)")
     for command in (late, wait):
         command.add_argument("--topic", default=TOPIC, help="default: %(default)s")
     return parser

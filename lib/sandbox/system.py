@@ -20,7 +20,7 @@ def find_free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for_port(port: int, seconds: float = 2.0) -> None:
+def wait_for_port(port: int, variable: str, seconds: float = 2.0) -> None:
     """Wait until the port is free: the port of a killed process is released with a delay.
 
     Raises:
@@ -37,7 +37,7 @@ def wait_for_port(port: int, seconds: float = 2.0) -> None:
                 if time.monotonic() > deadline:
                     raise ConfigError(
                         f"port {port} of 127.0.0.1 cannot be used: {error.strerror}.",
-                        hint=f"Stop the process that uses it (lsof -i :{port}), or use another --port or SANDBOX_PORT.",
+                        hint=f"Stop the process that uses it (lsof -i :{port}), or use another --port or {variable}.",
                     ) from None
         time.sleep(0.05)
 

@@ -1,5 +1,6 @@
 """Others work on the same tables while a stream runs: all make progress, nothing is lost or duplicated."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -125,8 +126,32 @@ def read_last_line(ingestion: Ingestion) -> str:
     return ingestion.log.rstrip().splitlines()[-1]
 
 
+def test_of_two_drivers_on_one_checkpoint_the_second_says_since_when_the_first_works_and_ends(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
+):
+    topic.produce(make_events(30))
+    first = start(lake.config, *GATED, GATE=str(tmp_path / "gate"), BRONZE_RUN_ID="nightly").wait_for("Gate: batch 0")
+    second = start(lake.config)
+    assert second.wait() == 1
+    assert f"uses the checkpoint {lake.config.checkpoint_path} since 20" in read_last_line(second)
+    assert f"UTC (run nightly, process {first.process.pid} on {socket.gethostname()})" in read_last_line(second)
+    (tmp_path / "gate").touch()
+    assert first.wait() == 0, first.log[-2000:]
+    assert_complete(lake, 30)
+
+
+def test_a_driver_that_was_killed_does_not_block_the_next_start(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
+):
+    topic.produce(make_events(30))
+    start(lake.config, *GATED, GATE=str(tmp_path / "gate")).wait_for("Gate: batch 0").kill()
+    assert "run_id" in Path(lake.config.checkpoint_path, "bronze.lock").read_text()
+    lake.ingest()
+    assert_complete(lake, 30)
+
+
 @pytest.mark.parametrize("writer", ["direct", "delta-spark"])
-def test_of_two_drivers_on_one_checkpoint_one_is_refused_without_harm(
+def test_of_two_drivers_on_one_checkpoint_without_a_lock_one_is_refused_without_harm(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
 ):
     """The first driver has planned a batch when the second one runs it, and all others."""
@@ -134,6 +159,7 @@ def test_of_two_drivers_on_one_checkpoint_one_is_refused_without_harm(
     topic.produce(make_events(300) + BAD)
     config = replace(lake.config, max_offsets_per_trigger=40, writer=writer)
     first = start(config, *GATED, GATE=str(tmp_path / "gate")).wait_for("Gate: batch 1 is planned")
+    Path(lake.config.checkpoint_path, "bronze.lock").unlink()
     second = start(config)
     assert second.wait(400) == 0, second.log[-2000:]
     (tmp_path / "gate").touch()

@@ -130,16 +130,18 @@ def test_a_path_that_becomes_read_only_ends_the_stream_which_goes_on_once_it_is_
     bronze, topic: Topic, lake: Lake, make_disk, tmp_path: Path, name: str, writer: str
 ):
     topic.produce([*make_events(600), *BAD * 20], partition=0)
-    disk = make_disk(tmp_path / "disk")
-    moved = change_path(lake, name, disk.folder / name)
+    path = tmp_path / "disk" / name
+    # The lock of a checkpoint is open for writing, so that its file system stays busy.
+    disk = make_disk(path / "offsets" if name == "checkpoint_path" else path.parent)
+    moved = change_path(lake, name, path)
     protecting = when(lambda: moved.has_rows(20), disk.protect)
-    code, message = bronze("--max-offsets-per-trigger", "10", "--writer", writer, **{name: str(disk.folder / name)})
+    code, message = bronze("--max-offsets-per-trigger", "10", "--writer", writer, **{name: str(path)})
     protecting.join()
     assert code == 1, message
-    assert message.startswith(f"cannot write to {'' if writer == 'direct' else 'file:'}{disk.folder}/{name}")
+    assert message.startswith(f"cannot write to {'' if writer == 'direct' else 'file:'}{path}")
     assert message.endswith("nothing was lost: make it writable, then run the same command again to continue")
     disk.release()
-    assert bronze("--writer", writer, **{name: str(disk.folder / name)})[0] == 0
+    assert bronze("--writer", writer, **{name: str(path)})[0] == 0
     assert_complete(moved, 760)
 
 

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[[Lake], object]] = {
     "ingest": lambda lake: lake.ingest(),
     "backfill": run_backfill,
     "replay": lambda lake: replay(lake.configure(ReplayConfig), lake.spark),
+    "audit": lambda lake: run_audit(lake.configure(AuditConfig, checkpoint_path=""), lake.spark),
 }
 
 
@@ -103,7 +104,7 @@ def test_a_running_writer_notices_a_change_before_its_next_commit(
     original, done = OwnTable.commit, []
 
     def commit(table: OwnTable, rows, note):
-        if rows is not None and table.path == filled.config.output_path and not done:
+        if rows is not None and table.path.endswith(filled.config.output_path) and not done:
             done.append(True)
             run_backfill(other, change_dlq=True)
         original(table, rows, note)
@@ -225,6 +226,18 @@ def test_one_dlq_serves_two_bronze_tables_of_two_topics_but_not_of_one(filled: L
     assert_complete(filled, 5 + len(BAD))
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bronze_without_a_dlq_does_not_get_the_dlq_of_another_one(filled: Lake, tmp_path: Path, command: str):
+    """A replay would append the records of one table, perhaps of an earlier topic of the same name, to another one."""
+    other = change_path(change_path(filled, "output_path", tmp_path / "bronze2"), "checkpoint_path", tmp_path / "c2")
+    other.ingest(dlq_path="")
+    before = count_commits(other)
+    with pytest.raises(ConfigError, match="keeps the invalid records of .* for another bronze table, .*/bronze;"):
+        COMMANDS[command](other)
+    assert count_commits(other) == before
+    assert_complete(filled, 5 + len(BAD))
+
+
 @pytest.mark.parametrize("name", ["output_path", "dlq_path"])
 def test_a_restore_does_not_take_the_binding_back(filled: Lake, tmp_path: Path, name: str):
     """RESTORE to the version before the binding."""
@@ -296,7 +309,7 @@ def test_two_writers_with_different_dlqs_write_an_invalid_record_once(
 
     def commit(table: OwnTable, rows, note):
         original(table, rows, note)
-        if rows is not None and table.path == lake.config.dlq_path:
+        if rows is not None and table.path.endswith(lake.config.dlq_path):
             with pytest.raises(BronzeError) as caught:
                 run_backfill(lake, dlq_path=dlq_path)
             refused.append(caught.value.exit_code)

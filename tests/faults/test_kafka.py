@@ -19,13 +19,14 @@ from deltalake import DeltaTable
 from bronze import backfill, batch
 from bronze.config import BackfillConfig
 from bronze.delta.tables import read_table_state
-from bronze.errors import ConfigError, RecordUnreadableError
+from bronze.errors import ConfigError, DataLossError, RecordUnreadableError
 from bronze.ops.backfill import append_batches
 from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
-from tests.support.audit import assert_complete, audit
-from tests.support.events import make_event, make_events
-from tests.support.ingestion import GATED, Ingestion
+from tests.support.audit import assert_complete, audit, describe
+from tests.support.backfill import run_backfill
+from tests.support.events import BAD, make_event, make_events
+from tests.support.ingestion import GATED, PAUSE, Ingestion
 from tests.support.lake import Lake
 from tests.support.topic import Topic, delete_records
 from tests.support.waiting import wait_until
@@ -112,7 +113,8 @@ def test_a_broker_that_comes_up_within_the_startup_timeout(kafka, topic: Topic, 
 def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, stream: Lake, start, tmp_path: Path):
     (tmp_path / "impatient").write_text("default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n")
     topic.produce(make_events(20))
-    ingestion = start(replace(stream.config, kafka_config=str(tmp_path / "impatient"))).wait_for("Batch 0: total")
+    config = replace(stream.config, kafka_config=str(tmp_path / "impatient"), max_restarts=0)
+    ingestion = start(config).wait_for("Batch 0: total")
     kafka.stop()
     assert_clear(
         ingestion, 1, "Kafka did not answer within the timeouts of its clients: TimeoutException", "run the same"
@@ -121,6 +123,33 @@ def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, str
     topic.produce(make_events(20, first=20))
     stream.ingest(available_now=True)
     assert_complete(stream, 40)
+
+
+def test_an_outage_that_is_longer_than_the_client_waits_restarts_the_query(
+    kafka, topic: Topic, stream: Lake, start, tmp_path: Path
+):
+    (tmp_path / "impatient").write_text("default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n")
+    topic.produce(make_events(20))
+    ingestion = start(replace(stream.config, kafka_config=str(tmp_path / "impatient"))).wait_for("Batch 0: total")
+    kafka.stop()
+    ingestion.wait_for("restart 1 of 5 in 2 s")
+    kafka.start()
+    topic.produce(make_events(20, first=20))
+    wait_until(partial(stream.has_rows, 40))
+    assert ingestion.send(signal.SIGTERM).wait() == 0, ingestion.log[-3000:]
+    assert_complete(stream, 40)
+
+
+def test_a_stop_ends_the_wait_before_a_restart(kafka, topic: Topic, stream: Lake, start, tmp_path: Path):
+    (tmp_path / "impatient").write_text("default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n")
+    topic.produce(make_events(20))
+    config = replace(stream.config, kafka_config=str(tmp_path / "impatient"), startup_timeout=1)
+    ingestion = start(config).wait_for("Batch 0: total")
+    kafka.stop()
+    ingestion.wait_for("restart 3 of 5 in 8 s").send(signal.SIGTERM)
+    assert ingestion.wait(6) == 0, ingestion.log[-3000:]
+    kafka.start()
+    assert_complete(stream, 20)
 
 
 def add_partitions(topic: Topic, count: int) -> None:
@@ -231,6 +260,66 @@ def test_a_batch_that_fails_while_a_stop_waits_for_it_still_says_why(topic: Topi
     (tmp_path / "gate").touch()
     assert_clear(ingestion, 2, "was deleted and recreated", "Use new --output-path")
     assert lake.positions() == []
+
+
+def find_log(kafka: KafkaSandbox, topic: Topic) -> Path:
+    """The broker's file with the records of partition 0."""
+    return kafka.data_dir / "kafka" / f"{topic.name}-0" / f"{0:020}.log"
+
+
+def lose_records(kafka: KafkaSandbox, topic: Topic, size: int) -> None:
+    """A power cut after which the broker has only the first bytes of partition 0."""
+    kafka.kill()
+    os.truncate(find_log(kafka, topic), size)
+    kafka.start()
+
+
+def fresh(lake: Lake) -> Lake:
+    """The lake with a new checkpoint."""
+    return replace(lake, config=replace(lake.config, checkpoint_path=f"{lake.config.checkpoint_path}-2"))
+
+
+def test_a_topic_that_lost_its_newest_records(kafka, topic: Topic, lake: Lake):
+    """The start and the backfill refuse it, also after new records came, and the audit names the old ones."""
+    topic.produce(make_events(10), partition=0)
+    size = find_log(kafka, topic).stat().st_size
+    topic.produce([*make_events(9, first=10), b"{"], partition=0)
+    lake.ingest()
+    lose_records(kafka, topic, size)
+    runs = (lake.ingest, fresh(lake).ingest, partial(run_backfill, lake))
+    for beyond, offsets in (([(10, 19)], "10-19"), ([(14, 19)], "14-19")):
+        for run in runs:
+            with pytest.raises(DataLossError, match=f"has lost its newest records: partition 0, offsets {offsets}"):
+                run()
+        for checkpoint_path in (lake.config.checkpoint_path, ""):
+            assert describe(audit(lake, checkpoint_path=checkpoint_path)) == {0: {"at or beyond Kafka's end": beyond}}
+        topic.produce(make_events(4, first=20), partition=0)
+    assert lake.positions() == [(0, offset) for offset in range(20)]
+
+
+@pytest.mark.parametrize("flag", ["fail", "accept"])
+def test_a_topic_that_loses_its_newest_records_while_the_stream_runs(kafka, topic: Topic, stream: Lake, start, flag):
+    topic.produce(make_events(10), partition=0)
+    size = find_log(kafka, topic).stat().st_size
+    topic.produce(make_events(10, first=10), partition=0)
+    ingestion = start(replace(stream.config, fail_on_data_loss=flag == "fail")).wait_for("Batch 0: total")
+    lose_records(kafka, topic, size)
+    assert_clear(ingestion, 3, "has lost its newest records: partition 0, offsets 10-19")
+    assert stream.positions() == [(0, offset) for offset in range(20)]
+
+
+def test_a_topic_that_lost_the_records_of_a_half_committed_batch(kafka, topic: Topic, lake: Lake, start):
+    """The DLQ has rows that bronze's ledger does not know; new records at their offsets must not be skipped."""
+    topic.produce([*make_events(2), *BAD], partition=0)
+    size = find_log(kafka, topic).stat().st_size
+    topic.produce(BAD, partition=0)
+    start(lake.config, *PAUSE, PAUSE_AT="between the commits").wait_for("Paused").kill()
+    lose_records(kafka, topic, size)
+    topic.produce(make_events(4), partition=0)
+    for run in (fresh(lake).ingest, partial(run_backfill, lake)):
+        with pytest.raises(DataLossError, match="has lost its newest records: partition 0, offsets 14-17"):
+            run()
+    assert describe(audit(lake, checkpoint_path=""))[0]["at or beyond Kafka's end"] == [(14, 17)]
 
 
 @pytest.mark.parametrize("records", [5, 50], ids=["shorter", "longer"])

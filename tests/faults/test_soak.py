@@ -3,15 +3,12 @@
 SOAK_MINUTES, SOAK_RATE (records per second) and KILLS set the load; SEED repeats the random moments.
 """
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -23,35 +20,24 @@ from pyspark.sql import SparkSession
 from bronze.config import IngestConfig
 from bronze.delta.ddl import create_table_statement
 from bronze.schema import get_bronze_spec
+from sandbox.topics import create_topic
 from tests.support.audit import assert_complete
 from tests.support.delta_log import check_commits_in_turn
-from tests.support.events import make_events
+from tests.support.events import BAD, make_events
 from tests.support.ingestion import Ingestion
+from tests.support.kafka_proxy import run_behind_proxy
 from tests.support.kills import KILLS, LONG, SEED, assert_survives_kills, wait_for_batches
 from tests.support.lake import Lake
-from tests.support.paths import ROOT
+from tests.support.load import RATE, SECONDS, produce, run_until
 from tests.support.topic import Topic
 
 pytestmark = pytest.mark.soak
 
-SECONDS = 60 * float(os.environ.get("SOAK_MINUTES") or 15)
-RATE = int(os.environ.get("SOAK_RATE") or 500)
 SAMPLE_SECONDS = 3
 # A JVM takes memory up to its heap limit in steps, and Python's allocator keeps the memory that one large batch needed.
 # Both level off in the first quarter. A leak does not: if it adds three quarters of the healthy size during the whole
 # run, the median of the last quarter exceeds that of the second by this factor.
 MAX_GROWTH = 1.3
-
-
-@contextmanager
-def produce(topic: Topic, records: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The sandbox's producer as a process, at a steady rate, 1 % of the events invalid."""
-    command = [sys.executable, "-m", "sandbox", "produce", "--brokers", topic.brokers, "--topic", topic.name]
-    with subprocess.Popen([*command, "--count", str(records), "--rate", str(RATE)], cwd=ROOT) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def restart_until(
@@ -146,6 +132,22 @@ def test_a_stream_under_load_survives_restarts_and_its_memory_is_flat(
 
 def test_many_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
     assert_survives_kills(lake, topic, start, KILLS)
+
+
+def test_a_broken_network_to_kafka_is_survived(lake: Lake, start: Callable[..., Ingestion], tmp_path: Path):
+    with run_behind_proxy(tmp_path / "kafka") as proxy:
+        create_topic(proxy.brokers, "events", 3)
+        topic = Topic(proxy.brokers, "events")
+        topic.produce(make_events(100))
+        lake = replace(lake, config=replace(lake.config, kafka_brokers=proxy.brokers, kafka_topic="events"))
+        lake.ingest()
+        topic.produce(make_events(60_000) + BAD)
+        proxy.plan(25)
+        config = replace(lake.config, available_now=False, trigger_interval="0 seconds", max_offsets_per_trigger=200)
+        ends = run_until(lambda: not proxy.left.total(), config, start)
+        print(f"\n{proxy.faults.total()} faults: {dict(proxy.faults)}; runs that ended: {ends}")
+        lake.ingest()
+        assert_complete(lake, 60_100 + len(BAD))
 
 
 def test_one_invalid_record_in_a_million(topic: Topic, lake: Lake):

@@ -1,5 +1,6 @@
 """Stopping: the current batch is committed, no other batch starts, and the next start repeats nothing."""
 
+import errno
 import json
 import os
 import re
@@ -16,10 +17,11 @@ import pytest
 
 from bronze import read_result
 from bronze.runtime.jars import get_spark_packages
+from bronze.stop import StopSwitch
 from sandbox.system import find_free_port
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_events
-from tests.support.ingestion import BRONZE, SLOW, Ingestion
+from tests.support.ingestion import BRONZE, PAUSE, SLOW, Ingestion
 from tests.support.lake import Lake
 from tests.support.paths import ROOT
 from tests.support.topic import Topic
@@ -130,6 +132,54 @@ def test_a_second_signal_stops_at_once(busy: Lake, start: Callable[..., Ingestio
     assert "Stopping at once" in ingestion.log
     assert busy.positions() == []
     assert_resumed(busy)
+
+
+@pytest.mark.parametrize("moment", ["at once", "while it waits for the checkpoint"])
+def test_a_second_signal_does_not_wait_for_a_checkpoint_of_the_log(
+    lake: Lake, topic: Topic, start: Callable[..., Ingestion], moment: str
+):
+    topic.produce(make_events(RECORDS))
+    config = replace(lake.config, available_now=False, trigger_interval="1 second")
+    ingestion = start(config, *PAUSE, PAUSE_AT="during a checkpoint of the log").wait_for("Paused")
+    ingestion.wait_for("Batch 0: total").send(signal.SIGTERM)
+    if moment != "at once":
+        ingestion.wait_for("Stopped after batch")
+    assert ingestion.send(signal.SIGINT).wait(30) == 130
+    assert_resumed(lake, present=None)
+
+
+def test_an_unexpected_error_stops_the_query(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    """Otherwise the query would go on in a notebook's session, without its lock and its stop requests."""
+    topic.produce(make_events(RECORDS))
+    with monkeypatch.context() as patch:
+        patch.setattr("bronze.stream.check_stop_file", fail)
+        with pytest.raises(RuntimeError, match="unexpected"):
+            lake.ingest(available_now=False, trigger_interval="1 second")
+    assert lake.spark.streams.active == []
+    assert_resumed(lake, present=None)
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("unexpected")
+
+
+def test_an_error_of_a_disk_while_the_stream_waits_restarts_it(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    topic.produce(make_events(1_000))
+    failures: list[OSError] = []
+
+    def check(switch: StopSwitch, _: str) -> None:
+        if not failures and lake.has_rows(1_000):
+            topic.produce(make_events(RECORDS - 1_000, first=1_000))
+            failures.append(OSError(errno.EIO, os.strerror(errno.EIO)))
+            raise failures[0]
+        if lake.has_rows(RECORDS):
+            switch.request("the test")
+
+    monkeypatch.setattr("bronze.stream.check_stop_file", check)
+    assert lake.ingest(available_now=False, trigger_interval="1 second").restarts == 1
+    assert_complete(lake, RECORDS)
 
 
 def test_the_stop_timeout_is_kept(busy: Lake, start: Callable[..., Ingestion]):

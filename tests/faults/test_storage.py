@@ -1,5 +1,6 @@
 """Tables that do not fit, are dropped or lose files: refused or reported by name, nothing lost or duplicated."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -141,7 +142,7 @@ def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bro
     topic.produce(make_events(60))
     for command in (audit, bronze):
         code, message = command()
-        assert code == 1
+        assert code == 2
         assert message.startswith(f"{lost} is missing, although its table's log refers to it")
         assert len(message.splitlines()) == 1
         assert "nothing was lost" not in message
@@ -151,6 +152,55 @@ def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bro
     run_backfill(lake, checkpoint_path=lake.config.checkpoint_path)
     assert bronze()[0] == 0
     assert_complete(lake, RECORDS + 60)
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_data_file_that_is_cut_off_is_named_and_the_cure_brings_its_rows_back(
+    bronze, audit, topic: Topic, lake: Lake, size: int
+):
+    topic.produce(make_events(60))
+    lake.ingest(max_offsets_per_trigger=20)
+    damaged = sorted(Path(lake.config.output_path).rglob("part-*.parquet"))[-1]
+    os.truncate(damaged, size)
+    topic.produce(make_events(60))
+    for command in (audit, bronze):
+        code, message = command()
+        assert code == 2
+        assert message.startswith(f"{damaged} is damaged or was cut off")
+    damaged.unlink()  # as the message says
+    DeltaTable(re.search(r"DeltaTable\('(.+)'\)\.repair\(\)", message)[1]).repair()
+    assert audit()[0] == 5
+    run_backfill(lake, checkpoint_path=lake.config.checkpoint_path)
+    assert bronze()[0] == 0
+    assert_complete(lake, 120)
+
+
+@pytest.fixture
+def newest(topic: Topic, lake: Lake) -> Path:
+    """The newest commit of bronze, whose batch the checkpoint notes as done."""
+    topic.produce(make_events(60))
+    lake.ingest(max_offsets_per_trigger=20)
+    return max(Path(lake.config.output_path, "_delta_log").glob("0*.json"))
+
+
+def test_a_commit_that_is_cut_off_is_named_and_the_cure_makes_the_table_whole(bronze, audit, lake: Lake, newest: Path):
+    os.truncate(newest, 50)
+    for command in (audit, bronze):
+        code, message = command()
+        assert code == 2
+        assert message.startswith(f"{newest} is damaged or was cut off")
+    newest.unlink()  # as the message says
+    assert audit()[0] == 5
+    run_backfill(lake, checkpoint_path=lake.config.checkpoint_path)
+    assert_complete(lake, 60)
+
+
+def test_a_commit_that_is_empty_is_warned_of(lake: Lake, newest: Path, bronze_log: pytest.LogCaptureFixture):
+    newest.write_bytes(b"")
+    lake.ingest()
+    assert any("the tables lack records that were committed" in message for message in bronze_log.messages)
+    run_backfill(lake, checkpoint_path=lake.config.checkpoint_path)
+    assert_complete(lake, 60)
 
 
 def test_a_deletion_vector_that_is_gone_is_named_and_the_cure_makes_the_table_whole(audit, topic: Topic, lake: Lake):
@@ -164,7 +214,7 @@ def test_a_deletion_vector_that_is_gone_is_named_and_the_cure_makes_the_table_wh
     (lost,) = Path(lake.config.output_path).rglob("*.bin")
     lost.unlink()
     code, message = audit()
-    assert (code, message.partition(" is missing")[0]) == (1, f"Deletion vector {lost}")
+    assert (code, message.partition(" is missing")[0]) == (2, f"Deletion vector {lost}")
     restore = re.search(r"RESTORE TABLE \S+ TO VERSION AS OF", message)
     lake.spark.sql(f"{restore[0]} 2").collect()
     assert audit()[0] == 5

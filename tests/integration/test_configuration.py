@@ -152,7 +152,7 @@ def test_a_file_system_that_spark_lacks_is_named_with_its_package(bronze, lake: 
     assert code == 2
     flag = f"--{name.replace('_', '-')}"
     assert message.startswith(f"{flag}: expected a path that Spark can use (no file system for scheme 's3a'; ")
-    assert "add --packages org.apache.hadoop:hadoop-aws:3." in message
+    assert "submit with --packages org.apache.hadoop:hadoop-aws:3." in message
     assert is_untouched(lake)
 
 

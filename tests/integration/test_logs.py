@@ -1,6 +1,7 @@
 """The log of a table with several writers: fast to open, kept as long as configured, cleaned by maintain only."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from bronze.delta import log_files
+from bronze.delta.create import create_table
 from bronze.delta.ddl import create_table_statement
-from bronze.delta.log_cleanup import keep_newest, list_log_notes, tidy_log
+from bronze.delta.log import open_log
+from bronze.delta.log_cleanup import keep_newest, measure_log, tidy_log
 from bronze.delta.log_files import find_checkpoint, remove_stale_checksum
 from bronze.delta.own_table import TableLog
 from bronze.schema import get_bronze_spec
@@ -21,6 +25,7 @@ from tests.support.delta_log import (
     check_commits_in_turn,
     list_commits,
     make_old,
+    read_anew,
     run_direct,
     set_properties,
 )
@@ -57,8 +62,8 @@ def test_a_checkpoint_after_delta_spark_s_leaves_no_stale_checksum(spark: SparkS
         set_properties(spark, path, bronze__turn=str(number))
     checksum = Path(path, "_delta_log", "._last_checkpoint.crc")
     before = checksum.read_bytes()
-    run_direct(spark, TableLog(path), 10)
-    assert find_checkpoint(path) == 20
+    run_direct(spark, TableLog(path), 11)
+    assert find_checkpoint(path) == 21
     assert checksum.read_bytes() != before
     remove_stale_checksum(path)
     assert checksum.exists()
@@ -67,7 +72,7 @@ def test_a_checkpoint_after_delta_spark_s_leaves_no_stale_checksum(spark: SparkS
 def test_a_stale_checksum_of_earlier_versions_is_gone_once_a_writer_opens_the_table(spark: SparkSession, path: str):
     for number in range(10):
         set_properties(spark, path, bronze__turn=str(number))
-    append(TableLog(path))
+    append(TableLog(path), 9)
     DeltaTable(path).create_checkpoint()
     assert Path(path, "_delta_log", "._last_checkpoint.crc").exists()
     TableLog(path)
@@ -136,7 +141,7 @@ def test_the_newest_commit_of_ours_and_all_after_it_stay_however_old(spark: Spar
     make_old(old, 100, range(25, 38))
     assert (keep_newest(spark, old), find_checkpoint(old)) == (25, 30)
     assert tidy_log(spark, old) == list_commits(old)[0] == 19
-    assert list_log_notes(spark, [old]) == []
+    assert measure_log(spark, old).notes == []
 
 
 @pytest.mark.parametrize("owner", ["the product", "false", "true", "nobody"])
@@ -160,17 +165,17 @@ def test_no_commit_of_delta_spark_cleans_the_log_of_a_table_of_ours(spark: Spark
 
 
 def test_status_says_when_maintain_should_be_run(spark: SparkSession, old: str):
-    (note,) = list_log_notes(spark, [old])
+    (note,) = measure_log(spark, old).notes
     assert note.startswith(f"the log of {old} has 9 commits that are older than delta.logRetentionDuration, 30 days;")
     tidy_log(spark, old)
-    assert list_log_notes(spark, [old]) == []
+    assert measure_log(spark, old).notes == []
 
 
 def test_status_says_when_no_checkpoint_is_written_any_more(spark: SparkSession, path: str):
     append(TableLog(path), 29)
-    assert list_log_notes(spark, [path])[0].startswith(f"the log of {path} has 30 commits since its last checkpoint")
+    assert measure_log(spark, path).notes[0].startswith(f"the log of {path} has 30 commits since its last checkpoint")
     tidy_log(spark, path)
-    assert list_log_notes(spark, [path]) == []
+    assert measure_log(spark, path).notes == []
 
 
 def test_a_log_without_a_commit_of_ours_is_cleaned_too(spark: SparkSession, path: str):
@@ -191,3 +196,44 @@ def test_a_checkpoint_that_delta_cannot_write_fails_no_batch(
     run_direct(spark, TableLog(path), 12)
     assert sum("cannot write a checkpoint of the log of" in message for message in bronze_log.messages) == 1
     assert DeltaTable(path).version() == 12
+
+
+@pytest.fixture
+def table(spark: SparkSession, path: str, monkeypatch: pytest.MonkeyPatch) -> TableLog:
+    """A table that is deleted while a checkpoint of its log is written."""
+    read = log_files.read_commit
+
+    def read_and_delete(*place: Any) -> str | None:
+        content = read(*place)
+        monkeypatch.setattr(log_files, "read_commit", read)
+        open_log(spark, path)[1].stateDF().count()  # Spark has read the log
+        shutil.rmtree(path)
+        return content
+
+    monkeypatch.setattr(log_files, "read_commit", read_and_delete)
+    return TableLog(path)
+
+
+def test_a_checkpoint_does_not_bring_a_deleted_table_back(
+    spark: SparkSession, path: str, table: TableLog, bronze_log: pytest.LogCaptureFixture
+):
+    run_direct(spark, table, 9)
+    assert not Path(path).exists()
+    assert sum("was altered, replaced or deleted" in message for message in bronze_log.messages) == 1
+
+
+def test_a_checkpoint_of_a_deleted_table_is_not_left_in_a_new_one(
+    spark: SparkSession, path: str, table: TableLog, monkeypatch: pytest.MonkeyPatch
+):
+    read = log_files.read_commit
+
+    def read_and_create(*place: Any) -> str | None:
+        content = read(*place)
+        create_table(spark, path, get_bronze_spec())
+        append(TableLog(path), 9)
+        return content
+
+    monkeypatch.setattr(log_files, "read_commit", read_and_create)
+    run_direct(spark, table, 9)
+    assert find_checkpoint(path) == -1
+    assert read_anew(spark, path) == (9, 9)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pyspark.sql import functions as F
@@ -117,6 +118,7 @@ def test_a_table_gets_a_catalog_s_name_new_or_with_rows(topic: Topic, lake: Lake
     elsewhere = replace(config, output_path=f"{lake.config.output_path}-2")
     with pytest.raises(ConfigError, match=f"default.{name} is the table at .*/bronze, not at"):
         create_tables(elsewhere, lake.spark)
+    assert not Path(elsewhere.output_path).exists()
     lake.spark.sql(f"DROP TABLE {name}")
 
 

@@ -1,10 +1,14 @@
 """A secret is only in its file: not in a message, a log, a plan, a checkpoint or a table."""
 
+import base64
 import json
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -69,6 +73,28 @@ basic.auth.user.info=u:{SECRET}
 """
 
 
+class Provider(BaseHTTPRequestHandler):
+    """An identity provider that refuses each request and quotes its credentials; the path is the status."""
+
+    def do_POST(self) -> None:
+        credentials = base64.b64decode(self.headers["Authorization"].split()[1]).decode()
+        answers = {"/401": {"error": "invalid_client", "error_description": credentials}}
+        self.send_response(int(self.path[1:]))
+        self.end_headers()
+        self.wfile.write(json.dumps(answers.get(self.path, f"Headers:\n{credentials}")).encode())
+
+
+@pytest.fixture(scope="module")
+def refused() -> Iterator[dict[str, str]]:
+    """All files that cannot be used, with those of clients that a running provider refuses."""
+    with HTTPServer(("127.0.0.1", 0), Provider) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        login = OAUTH.replace('clientSecret="x"', f'clientId="u" clientSecret="{SECRET}"')
+        login += "sasl.login.retry.backoff.max.ms=200\nsasl.oauthbearer.token.endpoint.url=http://127.0.0.1:"
+        yield REFUSED | {f"provider-{code}": f"{login}{server.server_port}/{code}" for code in (401, 404, 500)}
+        server.shutdown()
+
+
 @dataclass
 class Said:
     """The output of the process, and the folder with all files that it wrote."""
@@ -78,14 +104,14 @@ class Said:
 
 
 @pytest.fixture(scope="module")
-def said(kafka, tmp_path_factory: pytest.TempPathFactory) -> Said:
+def said(kafka, refused: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Said:
     from sandbox.topics import create_topic
 
     folder, secrets = tmp_path_factory.mktemp("lake"), tmp_path_factory.mktemp("secrets")
     create_topic(kafka.brokers, "secrets", 1, {})
     Topic(kafka.brokers, "secrets").produce([*make_events(3), b"broken"])
     (secrets / "refused").mkdir()
-    for name, text in REFUSED.items():
+    for name, text in refused.items():
         (secrets / "refused" / name).write_text(text)
     (secrets / "good").write_text(GOOD)
     (secrets / "token").write_text(f"{SECRET}-token\n")
@@ -104,9 +130,9 @@ def said(kafka, tmp_path_factory: pytest.TempPathFactory) -> Said:
     return Said(run_command(*command, timeout=500, PYSPARK_SUBMIT_ARGS=history), folder)
 
 
-def test_each_file_that_cannot_be_used_is_exit_code_2(said: Said):
+def test_each_file_that_cannot_be_used_is_exit_code_2(said: Said, refused: dict[str, str]):
     lines = said.process.stdout.splitlines()
-    assert [line for line in lines if ": " in line] == [*(f"{name}: 2" for name in sorted(REFUSED)), "good: 4"]
+    assert [line for line in lines if ": " in line] == [*(f"{name}: 2" for name in sorted(refused)), "good: 4"]
 
 
 def test_no_message_log_or_traceback_holds_a_secret(said: Said):

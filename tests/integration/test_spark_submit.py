@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -15,15 +14,12 @@ from pyspark.sql import SparkSession
 from bronze.config import CreateTablesConfig
 from bronze.runtime.jars import get_spark_packages
 from bronze.runtime.session import ship_package
-from tests.support.cluster import CLUSTER, run_cluster
+from tests.support.cluster import BARE_EXECUTORS, CLUSTER, run_cluster
 from tests.support.commands import list_flags, run_command
 from tests.support.events import BAD, make_events
 from tests.support.lake import Lake
 from tests.support.paths import ROOT
 from tests.support.topic import Topic
-
-# An interpreter of the same version without our packages, as on the nodes of a cluster.
-BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
 def submit(lake: Lake, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,9 +69,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the master of a cluster with one worker and two cores."""
     with run_cluster(tmp_path_factory.mktemp("cluster")) as url:
         yield url
-
-
-BARE_EXECUTORS = {"PYSPARK_PYTHON": BARE_PYTHON, "PYSPARK_DRIVER_PYTHON": sys.executable}
 
 
 def test_executors_without_packages_get_them_from_the_archive(cluster: str, topic: Topic, lake: Lake):

@@ -125,6 +125,16 @@ def test_headroom_is_that_of_the_next_unread_record(make_topic: Any, lake: Lake)
     assert "retention.bytes is 1,000,000,000" in found.notes[0]
 
 
+@pytest.mark.parametrize(("threshold", "counted", "state"), [(7, 8, "firing"), (8, 8, "ok"), (0, None, "off")])
+def test_the_records_that_wait_in_the_dlq_are_counted_unless_that_is_off(
+    threshold: int, counted: int | None, state: str, topic: Topic, lake: Lake
+):
+    topic.produce(make_events(3) + BAD)
+    lake.ingest()
+    found = measure(lake, max_dlq_waiting=threshold)
+    assert (found.dlq_waiting, read_states(found)[2]) == (counted, state)
+
+
 def test_an_aborted_transaction_at_the_end_is_no_unread_record(topic: Topic, lake: Lake):
     topic.produce(make_events(3), partition=0)
     lake.ingest()
@@ -142,7 +152,7 @@ def test_an_aborted_transaction_at_the_end_is_no_unread_record(topic: Topic, lak
 def test_empty_tables_have_a_status_and_plots(topic: Topic, lake: Lake):
     lake.ingest()
     found = measure(lake)
-    assert read_states(found) == ["unknown", "unknown", "ok", "unknown", "ok"]
+    assert read_states(found) == ["unknown", "unknown", "ok", "ok", "unknown", "ok"]
     assert "(none)" in to_text(found)
     assert json.loads(to_json(found))["totals"] == {"valid": 0, "invalid": 0}
     assert summarize(found)["firing"] == "none"

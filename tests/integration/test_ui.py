@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from bronze.config import IngestConfig
 from bronze.runtime.session import get_session
+from sandbox.system import find_free_port
 from tests.support.events import make_events
 from tests.support.ingestion import SLOW, Ingestion
 from tests.support.lake import Lake
@@ -89,9 +91,20 @@ def test_a_stream_has_a_ui_on_this_machine_that_ends_nothing_and_shows_no_secret
     assert [name for name, text in shown.items() if SECRET in text] == []
 
 
+def test_spark_s_ui_does_not_take_the_port_of_the_http_server(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion]
+):
+    port = find_free_port()
+    config = replace(lake.config, available_now=False, http_port=port)
+    stream = start(config, PYSPARK_SUBMIT_ARGS=f"--conf spark.ui.port={port} pyspark-shell").wait_for("To stop")
+    assert read_address(stream) != f"http://127.0.0.1:{port}"
+    assert set(json.loads(fetch(f"http://127.0.0.1:{port}", "health"))) >= {"status", "lag"}
+
+
 def test_a_session_that_is_there_already_is_left_alone(spark: SparkSession, bronze_log: pytest.LogCaptureFixture):
     """Here, a session that was created for short runs, which has no UI."""
-    assert get_session(show_ui=True) is spark
+    paths = {"checkpoint_path": "c", "output_path": "b", "dlq_path": "d"}
+    assert get_session(IngestConfig(kafka_brokers="b:9092", kafka_topic="t", **paths)) is spark
     assert spark.sparkContext.uiWebUrl is None
     assert spark.sparkContext.getConf().get("spark.ui.enabled") == "false"
     assert bronze_log.messages == []

@@ -16,6 +16,7 @@ from bronze.delta.positions import find_ingested
 from bronze.errors import AppendConflictError, BronzeError, DataLossError
 from bronze.guard import OverlapGuard
 from bronze.offsets import OffsetSet
+from bronze.storage import Storage
 from bronze.tasks import BatchTask
 from bronze.writers import DirectWriter, SparkWriter
 from tests.support.events import BAD, make_events
@@ -55,13 +56,14 @@ def name_source(lake: Lake, name: str) -> Source:
 
 
 def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
-    return BatchTask(batch_id, int(time.time() * 1000) * 1000, lake.config.output_path, lake.config.dlq_path)
+    places = (Storage(lake.config.output_path), Storage(lake.config.dlq_path))
+    return BatchTask(batch_id, int(time.time() * 1000) * 1000, *places)
 
 
 def test_a_topic_that_ends_before_what_was_read_ends_the_run(lake: Lake):
     folder = SimpleNamespace(path="checkpoint", read_batch_range=lambda _: {3: (100, 50)})
     guard = OverlapGuard(lake.config, folder, Lookup(lake.spark, [], "t"))
-    with pytest.raises(DataLossError, match="has lost its newest records: partition 3 ends at 50, but was read to 100"):
+    with pytest.raises(DataLossError, match="has lost its newest records: partition 3, offsets 50-99"):
         guard.plan(0)
 
 

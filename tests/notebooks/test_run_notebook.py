@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from bronze import read_result
 from bronze.notebook.run import main
 
 CELLS = """
@@ -41,7 +42,13 @@ def test_the_command_line_counts_more_than_the_file(notebook: Path, capsys: pyte
     file.write_text("count: 7\nname: b\n")
     assert run(notebook, "-f", str(file), "-p", "name", "c", "-p", "is_fast", "true") == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in shown[-3:]] == [["count", "7"], ["name", "c"], ["is_fast", "True"]]
+    assert [line.split() for line in shown[-4:-1]] == [["count", "7"], ["name", "c"], ["is_fast", "True"]]
+
+
+def test_the_result_has_the_id_of_the_run(notebook: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BRONZE_RUN_ID", "nightly")
+    assert run(notebook) == 0
+    assert read_result(notebook.with_name("out.ipynb"))["run_id"] == "nightly"
 
 
 def test_an_unknown_parameter_fails_before_anything_runs(notebook: Path, capsys: pytest.CaptureFixture[str]):
@@ -53,6 +60,14 @@ def test_an_unknown_parameter_fails_before_anything_runs(notebook: Path, capsys:
 def test_a_value_of_another_type_fails(notebook: Path, capsys: pytest.CaptureFixture[str]):
     assert run(notebook, "-p", "count", "many") == 2
     assert "parameter count: expected a value of type int, got 'many'" in capsys.readouterr().err
+
+
+def test_an_output_in_a_store_whose_client_is_missing_fails_before_anything_runs(
+    notebook: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([str(notebook), "-o", "gs://bucket/out.ipynb"]) == 2
+    message = capsys.readouterr().err
+    assert "--output gs://bucket/out.ipynb cannot be written" in message and "papermill[s3]" in message
 
 
 def test_a_failure_keeps_the_notebook_and_the_error_s_exit_code(notebook: Path, capsys: pytest.CaptureFixture[str]):

@@ -12,7 +12,7 @@ from bronze.config import MaintainConfig
 from bronze.delta.ddl import quote_path
 from bronze.delta.ledger import new_note
 from bronze.delta.log import open_log
-from bronze.delta.log_files import find_checkpoint
+from bronze.delta.log_files import find_checkpoint, try_checkpoint
 from bronze.delta.own_table import TableLog
 
 DAY = 86_400
@@ -46,7 +46,8 @@ def run_direct(spark: SparkSession, log: TableLog, count: int) -> None:
     for _ in range(count):
         log.refresh()
         append(log)
-        log.keep_log_short(spark)
+        if due := log.claim_checkpoint():
+            try_checkpoint(spark, *due)
 
 
 def tidy(spark: SparkSession, path: str) -> int:

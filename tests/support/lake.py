@@ -13,6 +13,7 @@ from bronze.checkpoint import CheckpointFolder
 from bronze.config import IngestConfig
 from bronze.notebook.cells import AnyConfig
 from bronze.observe.summary import IngestSummary
+from bronze.runtime.object_store import find_storage
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Lake:
     def has_rows(self, count: int) -> bool:
         """Whether bronze has that many rows; false while the table or a file of its newest version does not exist."""
         try:
-            return DeltaTable(self.config.output_path).count() >= count
+            return open_table(self.config.output_path).count() >= count
         except Exception:
             return False
 
@@ -57,8 +58,14 @@ class Lake:
         """(partition, offset) of every row of both tables, sorted; duplicates included."""
         columns = ["_kafka_partition", "_kafka_offset"]
         paths = filter(None, (self.config.output_path, self.config.dlq_path))
-        tables = [DeltaTable(path).to_pyarrow_table(columns=columns) for path in paths]
+        tables = [open_table(path).to_pyarrow_table(columns=columns) for path in paths]
         return sorted(zip(*(pa.concat_tables(tables)[name].to_pylist() for name in columns), strict=True))
+
+
+def open_table(path: str) -> DeltaTable:
+    """A table on a local disk or in S3."""
+    place = find_storage(path)
+    return DeltaTable(place.uri, storage_options=place.options)
 
 
 def change_path(lake: Lake, name: str, path: Path) -> Lake:

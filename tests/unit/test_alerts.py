@@ -13,6 +13,7 @@ CONFIG = StatusConfig(kafka_brokers="k:9092", output_path="/lake/b", max_lag=100
 CALM = {
     "max_batch_seconds": 60.0,
     "alert_invalid_ratio": 0.01,
+    "max_dlq_waiting": 10_000.0,
     "max_lag": 100.0,
     "max_staleness_minutes": 60.0,
     "min_headroom_hours": 24.0,
@@ -25,7 +26,7 @@ def find_state(parameter: str, value: float | None, config: StatusConfig = CONFI
 
 
 def test_a_value_at_its_threshold_is_well():
-    assert [alert.state for alert in evaluate_alerts(CONFIG, CALM)] == ["ok"] * 5
+    assert [alert.state for alert in evaluate_alerts(CONFIG, CALM)] == ["ok"] * 6
 
 
 @pytest.mark.parametrize("parameter", [name for name in CALM if name.startswith("max_")])

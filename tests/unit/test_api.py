@@ -32,6 +32,6 @@ def test_the_tasks_load_without_the_packages_that_executors_lack():
     assert done.stderr == ""
     light = {
         f"bronze.{name}"
-        for name in ("columns", "decode", "errors", "offsets", "parquet", "schema", "tasks", "transforms")
+        for name in ("columns", "decode", "errors", "offsets", "parquet", "schema", "storage", "tasks", "transforms")
     }
     assert set(done.stdout.split()) <= light

@@ -1,10 +1,12 @@
 """The command line: its flags are the configuration's fields, and it responds without Spark where possible."""
 
+import os
 import re
 import subprocess
 import sys
 import time
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,4 +200,17 @@ def test_an_interrupt_before_the_query_is_one_line_and_exit_130(
 
     monkeypatch.setattr("bronze.stream.ingest", interrupt)
     assert main(["ingest", *REQUIRED]) == 130
-    assert capsys.readouterr().err == "bronze: interrupted; run the same command again to continue\n"
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == "bronze: interrupted; run the same command again to continue"
+
+
+@pytest.mark.parametrize("version", ["3.5.7", "4.0.1", "4.1.1", "5.0.0"])
+def test_another_spark_ends_with_exit_2_and_the_version_that_is_needed(tmp_path: Path, version: str):
+    (tmp_path / "pyspark").mkdir()
+    (tmp_path / "pyspark" / "__init__.py").write_text(f'__version__ = "{version}"')
+    command = [sys.executable, "-m", "bronze", "ingest", *REQUIRED]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"the driver's Spark is {version}, from {tmp_path}/pyspark; Spark 4.2 is needed" in done.stderr
+    assert "Traceback" not in done.stderr

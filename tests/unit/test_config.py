@@ -209,8 +209,8 @@ def test_every_parameter_has_a_plain_type_and_a_help_text_of_one_line(name: str)
 
 
 @pytest.mark.parametrize("name", ["output_path", "dlq_path"])
-@pytest.mark.parametrize("path", ["/lake/a%20b", "file:/lake/a%2Fb", "data/%41", "/lake/a\\b"])
-def test_percent_escapes_and_backslashes_in_the_path_of_a_local_table_are_refused(name: str, path: str):
+@pytest.mark.parametrize("path", ["/lake/a%20b", "file:/lake/a%2Fb", "data/%41", "/lake/a\\b", "s3://lake/a%20b"])
+def test_percent_escapes_and_backslashes_in_the_path_of_a_table_are_refused(name: str, path: str):
     flag = f"--{name.replace('_', '-')}"
     assert refuse(**{name: path}).startswith(f"{flag}: expected a path without percent escapes such as %20")
 
@@ -223,6 +223,6 @@ def test_percent_escapes_in_the_folder_that_a_path_is_relative_to_are_seen(
     assert "a%20b/data/bronze" in refuse(output_path="data/bronze")
 
 
-@pytest.mark.parametrize("path", ["/lake/100%", "/lake/a%zz", "/lake/a b", "s3a://lake/a%20b"])
+@pytest.mark.parametrize("path", ["/lake/100%", "/lake/a%zz", "/lake/a b", "hdfs://lake/a%20b"])
 def test_other_percent_signs_and_other_file_systems_are_accepted(path: str):
     assert make_config(output_path=path).output_path == path

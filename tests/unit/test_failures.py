@@ -12,6 +12,7 @@ from bronze.errors import (
     DataLossError,
     RecordUnreadableError,
     TopicVanishedError,
+    TransientError,
 )
 from bronze.runtime.spark_errors import explain_failure, explain_failures, read_reason
 
@@ -130,8 +131,35 @@ def test_a_row_that_breaks_a_rule_of_the_table_is_not_tried_again(rule: str):
 )
 def test_an_outage_of_kafka_is_called_one(name: str, reason: str):
     error = explain(name)
-    assert type(error) is BronzeError
+    assert type(error) is TransientError
     assert str(error).startswith(f"Kafka did not answer within the timeouts of its clients: {reason}; nothing was lost")
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("deltalake_half_body", "error reading a body from connection: end of file before message length reached"),
+        ("deltalake_busy", "503 Service Unavailable"),
+        ("deltalake_reset", "connection error: Connection reset by peer (os error 104)"),
+    ],
+)
+def test_an_outage_of_s3_under_deltalake_is_called_one_with_its_innermost_cause(name: str, cause: str):
+    error = explain(name)
+    assert type(error) is TransientError
+    assert str(error).startswith("the storage did not answer a request: RuntimeError: Kernel error -> Generic S3 error")
+    assert f": {cause}; nothing was lost" in str(error)
+
+
+def test_an_outage_of_s3_is_known_by_its_stack_if_its_message_does_not_say_where():
+    error = explain("s3_half_a_body")
+    assert type(error) is TransientError
+    assert "did not answer a request: ConnectionClosedException: Premature end of Content-Length" in str(error)
+
+
+def test_credentials_that_s3_refuses_to_deltalake_are_not_tried_again():
+    error = explain("deltalake_forbidden")
+    assert type(error) is ConfigError
+    assert str(error).startswith("S3 refuses the credentials for a path: ")
 
 
 def test_a_topic_that_kafka_does_not_know_any_more_is_looked_for_again():
@@ -190,6 +218,46 @@ def test_the_path_that_was_written_to_is_named_where_the_error_does_not():
         explain_failures("/lake/_delta_log"),
     ):
         raise OSError("Generic LocalFileSystem error\n  Unable to copy data to file\n  No space left on device")
+
+
+def fail_to_read(file: str, cause: str) -> BronzeError:
+    head = f"[FAILED_READ_FILE.NO_HINT] Encountered error while reading file {file}.  SQLSTATE: KD001"
+    text = f": org.apache.spark.SparkException: {head}\n\tat a.b.C\nCaused by: {cause}\n\tat a.b.C"
+    return explain_failure(RuntimeError(f"An error occurred while calling o65.collectToPython.\n{text}"))
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "java.lang.RuntimeException: file:/lake/b/part-0.parquet is not a Parquet file (length is too low: 0)",
+        "java.lang.RuntimeException: file:/lake/b/part-0.parquet is not a Parquet file. Expected magic number at tail",
+        "java.lang.RuntimeException: footer is too large: 3114361930to be read",
+        "org.apache.hadoop.fs.ChecksumException: Checksum error: file:/lake/b/part-0.parquet at 0 exp: -13 got: -53",
+    ],
+)
+def test_a_data_file_that_was_cut_off_is_no_failure_that_a_retry_cures(cause: str):
+    error = fail_to_read("file:/lake/b/part-0.parquet", cause)
+    assert type(error) is ConfigError
+    assert str(error).startswith("/lake/b/part-0.parquet is damaged or was cut off")
+    assert "DeltaTable('/lake/b').repair()" in str(error)
+
+
+def test_the_path_of_a_damaged_file_is_the_one_on_the_disk():
+    error = fail_to_read("file:/my%20lake/b/part-0.parquet", "java.lang.RuntimeException: it is not a Parquet file")
+    assert "DeltaTable('/my lake/b').repair()" in str(error)
+
+
+def test_a_damaged_checkpoint_of_a_log_is_deleted_and_no_row_is_added_again():
+    file = "/lake/b/_delta_log/00000000000000000010.checkpoint.parquet"
+    error = fail_to_read(f"file:{file}", f"java.lang.RuntimeException: file:{file} is not a Parquet file")
+    assert type(error) is ConfigError
+    assert "Delete it and _last_checkpoint" in str(error)
+    assert "backfill" not in str(error)
+
+
+def test_a_data_file_that_cannot_be_read_now_is_not_called_damaged():
+    error = fail_to_read("s3a://lake/b/part-0.parquet", "java.net.SocketTimeoutException: s3a://lake/b: Read timed out")
+    assert type(error) is TransientError
 
 
 @pytest.mark.parametrize("path", ["/lake/b/_event_date=2026-01-31/part-0.parquet", "/lake/b/part-0.parquet"])

@@ -20,7 +20,9 @@ from bronze import columns, tasks
 from bronze.delta.ledger import new_note
 from bronze.delta.own_table import TableLog
 from bronze.parquet import DataFile, collect_stats, write_parquet
+from bronze.runtime.object_store import find_storage
 from bronze.schema import get_bronze_spec, get_dlq_spec
+from bronze.storage import Storage
 from bronze.tasks import BatchTask, write_partition
 from bronze.transforms import split_records
 from tests.support.builders import INGESTED_AT, create_table, make_records, make_value, read_rows
@@ -45,7 +47,7 @@ def make_bronze(values: list[bytes | None], use_dlq: bool = False, **records: An
 def write_bronze(folder: Path, rows: pa.Table) -> DeltaTable:
     """Write and commit rows to a new bronze table."""
     path = create_table(folder, BRONZE)
-    return commit_files(path, write_parquet(rows, path, BRONZE, 3))
+    return commit_files(path, write_parquet(rows, Storage(path), BRONZE, 3))
 
 
 def commit_files(path: str, files: list[DataFile]) -> DeltaTable:
@@ -62,7 +64,7 @@ def test_the_rows_that_were_written_are_those_that_are_read(tmp_path: Path):
 def test_dlq_rows_that_were_written_are_those_that_are_read(tmp_path: Path):
     path = create_table(tmp_path / "dlq", DLQ)
     rows = split_records(make_records(BAD), 3, INGESTED_AT, use_dlq=True).dlq
-    table = commit_files(path, write_parquet(rows, f"file://{path}", DLQ, 3))
+    table = commit_files(path, write_parquet(rows, find_storage(f"file://{path}"), DLQ, 3))
     assert read_rows(table.to_pyarrow_table()) == read_rows(rows)
 
 
@@ -73,13 +75,13 @@ def test_rows_without_an_event_time_are_readable_with_null_partition_values(tmp_
 
 
 def test_a_null_partition_value_is_null_in_the_log_and_not_the_name_of_its_folder(tmp_path: Path):
-    (file,) = write_parquet(make_bronze(BAD), str(tmp_path), BRONZE, 3)
+    (file,) = write_parquet(make_bronze(BAD), Storage(str(tmp_path)), BRONZE, 3)
     assert file.partition_values == {"_event_date": None, "_event_hour": None}
     assert file.path.startswith("_event_date=__HIVE_DEFAULT_PARTITION__/_event_hour=__HIVE_DEFAULT_PARTITION__/")
 
 
 def test_partition_values_are_those_of_the_rows(tmp_path: Path):
-    files = write_parquet(make_bronze(make_hours([23, 0])), str(tmp_path), BRONZE, 3)
+    files = write_parquet(make_bronze(make_hours([23, 0])), Storage(str(tmp_path)), BRONZE, 3)
     assert [f.partition_values for f in files] == [
         {"_event_date": "2025-01-01", "_event_hour": "0"},
         {"_event_date": "2025-01-01", "_event_hour": "23"},
@@ -87,7 +89,7 @@ def test_partition_values_are_those_of_the_rows(tmp_path: Path):
 
 
 def test_each_partition_value_has_one_file(tmp_path: Path):
-    files = write_parquet(make_bronze(make_hours([1, 2, 1, 26, 2, 1])), str(tmp_path), BRONZE, 3)
+    files = write_parquet(make_bronze(make_hours([1, 2, 1, 26, 2, 1])), Storage(str(tmp_path)), BRONZE, 3)
     assert [json.loads(f.stats)["numRecords"] for f in files] == [3, 2, 1]
     assert len({tuple(f.partition_values.values()) for f in files}) == 3
 
@@ -97,7 +99,7 @@ def test_5000_hours_in_one_call_are_5000_files_of_one_readable_table(tmp_path: P
     few = T.StructType([BRONZE.schema[name] for name in names])  # with 24 columns it would take half a minute
     spec = replace(BRONZE, schema=few, stats_columns=("_kafka_offset",))
     rows = make_bronze(make_hours(list(range(5_000)))).select(names)
-    table = commit_files(create_table(tmp_path, spec), write_parquet(rows, str(tmp_path), spec, 3))
+    table = commit_files(create_table(tmp_path, spec), write_parquet(rows, Storage(str(tmp_path)), spec, 3))
     assert len(table.file_uris()) == 5_000
     assert table.to_pyarrow_table(columns=names).sort_by("_kafka_offset").equals(rows.replace_schema_metadata(None))
 
@@ -105,13 +107,13 @@ def test_5000_hours_in_one_call_are_5000_files_of_one_readable_table(tmp_path: P
 def test_rows_of_a_file_keep_their_order(tmp_path: Path):
     offsets = [9, 3, 7, 1, 8, 2]
     rows = make_bronze(make_hours([1, 2, 1, 2, 1, 2]), offsets=offsets)
-    files = write_parquet(rows, str(tmp_path), BRONZE, 3)
+    files = write_parquet(rows, Storage(str(tmp_path)), BRONZE, 3)
     found = [pq.ParquetFile(tmp_path / f.path).read(["_kafka_offset"])["_kafka_offset"].to_pylist() for f in files]
     assert found == [offsets[::2], offsets[1::2]]
 
 
 def test_a_parquet_file_has_all_columns_but_those_of_the_partition_in_zstd(tmp_path: Path):
-    (file,) = write_parquet(make_bronze(make_hours([1, 1])), str(tmp_path), BRONZE, 3)
+    (file,) = write_parquet(make_bronze(make_hours([1, 1])), Storage(str(tmp_path)), BRONZE, 3)
     parquet = pq.ParquetFile(tmp_path / file.path)
     assert parquet.schema_arrow.names == [n for n in BRONZE.schema.names if n not in BRONZE.partition_columns]
     group = parquet.metadata.row_group(0)
@@ -119,7 +121,7 @@ def test_a_parquet_file_has_all_columns_but_those_of_the_partition_in_zstd(tmp_p
 
 
 def test_a_file_is_described_by_its_name_and_size(tmp_path: Path):
-    (file,) = write_parquet(make_bronze(make_hours([1])), str(tmp_path), BRONZE, 42)
+    (file,) = write_parquet(make_bronze(make_hours([1])), Storage(str(tmp_path)), BRONZE, 42)
     assert file.size == (tmp_path / file.path).stat().st_size
     assert Path(file.path).name.startswith("part-00000042-")
     assert file.path.endswith(".zstd.parquet")
@@ -127,7 +129,7 @@ def test_a_file_is_described_by_its_name_and_size(tmp_path: Path):
 
 def test_two_calls_never_write_the_same_file(tmp_path: Path):
     rows = make_bronze(make_hours([1]))
-    names = [f.path for _ in range(2) for f in write_parquet(rows, str(tmp_path), BRONZE, 3)]
+    names = [f.path for _ in range(2) for f in write_parquet(rows, Storage(str(tmp_path)), BRONZE, 3)]
     assert len(set(names)) == 2
 
 
@@ -207,8 +209,8 @@ def test_the_log_has_the_statistics_that_were_collected(tmp_path: Path):
 
 
 def make_task(folder: Path, with_dlq: bool = True) -> BatchTask:
-    bronze = create_table(folder / "bronze", BRONZE)
-    return BatchTask(3, INGESTED_AT, bronze, create_table(folder / "dlq", DLQ) if with_dlq else "")
+    bronze = Storage(create_table(folder / "bronze", BRONZE))
+    return BatchTask(3, INGESTED_AT, bronze, Storage(create_table(folder / "dlq", DLQ)) if with_dlq else None)
 
 
 def make_batches(count: int, size: int = 20) -> Iterator[pa.RecordBatch]:
@@ -225,7 +227,7 @@ def read_offsets(path: str, files: list[Any]) -> list[int]:
 def test_a_task_writes_each_record_to_one_of_the_two_tables(tmp_path: Path):
     task = make_task(tmp_path)
     result = write_partition(make_batches(5), task)
-    bronze, dlq = read_offsets(task.bronze_path, result.bronze), read_offsets(task.dlq_path, result.dlq)
+    bronze, dlq = read_offsets(task.bronze.uri, result.bronze), read_offsets(task.dlq.uri, result.dlq)
     assert dlq == list(range(0, 100, 5))
     assert sorted(bronze + dlq) == list(range(100))
 
@@ -249,7 +251,7 @@ def test_a_task_that_reaches_its_limit_writes_more_files_with_the_same_rows(
     task = make_task(tmp_path)
     result = write_partition(make_batches(10), task)
     assert len(result.bronze) > 3
-    found = read_offsets(task.bronze_path, result.bronze) + read_offsets(task.dlq_path, result.dlq)
+    found = read_offsets(task.bronze.uri, result.bronze) + read_offsets(task.dlq.uri, result.dlq)
     assert sorted(found) == list(range(200))
 
 
@@ -270,14 +272,14 @@ def test_a_task_of_invalid_records_only_writes_them_to_one_table(tmp_path: Path,
     result = write_partition(iter([make_records(BAD)]), task)
     written, other = (result.dlq, result.bronze) if with_dlq else (result.bronze, result.dlq)
     assert other == []
-    assert read_offsets(task.dlq_path or task.bronze_path, written) == list(range(len(BAD)))
+    assert read_offsets((task.dlq or task.bronze).uri, written) == list(range(len(BAD)))
 
 
 def test_a_task_leaves_out_what_is_present_and_counts_it(tmp_path: Path):
-    task = BatchTask(3, INGESTED_AT, create_table(tmp_path / "b", BRONZE), "", present={0: [(0, 59)]})
+    task = BatchTask(3, INGESTED_AT, Storage(create_table(tmp_path / "b", BRONZE)), None, present={0: [(0, 59)]})
     result = write_partition(make_batches(5), task)
     assert result.counts.present == 60
-    assert read_offsets(task.bronze_path, result.bronze) == list(range(60, 100))
+    assert read_offsets(task.bronze.uri, result.bronze) == list(range(60, 100))
 
 
 # Arrow's pool does not see the memory of arrow-rs, which builds the columns other than the raw value.
@@ -300,7 +302,7 @@ def test_a_task_holds_no_more_than_a_few_times_its_limit(
 def test_a_task_leaves_garbage_collection_as_it_was(tmp_path: Path, collected: bool):
     (gc.enable if collected else gc.disable)()
     try:
-        write_partition(iter([make_records([b"{"])]), BatchTask(3, INGESTED_AT, str(tmp_path), ""))
+        write_partition(iter([make_records([b"{"])]), BatchTask(3, INGESTED_AT, Storage(str(tmp_path)), None))
         assert gc.isenabled() is collected
     finally:
         gc.enable()
@@ -308,5 +310,5 @@ def test_a_task_leaves_garbage_collection_as_it_was(tmp_path: Path, collected: b
 
 def test_a_task_makes_no_folder_where_the_table_is_gone(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="No such table: '.*/gone'"):
-        write_partition(make_batches(1), BatchTask(3, INGESTED_AT, str(tmp_path / "gone"), ""))
+        write_partition(make_batches(1), BatchTask(3, INGESTED_AT, Storage(str(tmp_path / "gone")), None))
     assert not (tmp_path / "gone").exists()

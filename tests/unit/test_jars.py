@@ -54,3 +54,37 @@ def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jars, "version", read)
     with pytest.raises(ConfigError, match="no package 'delta-spark'; install this project"):
         jars.get_spark_packages()
+
+
+def test_the_spark_that_is_needed_is_the_one_that_is_installed():
+    assert version("pyspark").startswith(f"{jars.SPARK}.")
+
+
+@pytest.mark.parametrize(
+    ("output", "cause"),
+    [
+        ("Picked up JAVA_TOOL_OPTIONS: -XX:X\nUnrecognized VM option 'X'\nError: Could not create the Java",
+         "Unrecognized VM option 'X'"),
+        ("Error occurred during initialization of VM\nToo small maximum heap\n", "Too small maximum heap"),
+        ("#\n# There is insufficient memory for Java.\n# More", "There is insufficient memory for Java"),
+        ("", "it ended without a message"),
+    ],
+)  # fmt: skip
+def test_java_s_own_reason_is_found(output: str, cause: str):
+    assert jars.read_java_error(output) == cause
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"),
+    [
+        ({}, []),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, ["-Dhttps.proxyHost=proxy", "-Dhttps.proxyPort=3128"]),
+        ({"https_proxy": "proxy:3128"}, ["-Dhttps.proxyHost=proxy", "-Dhttps.proxyPort=3128"]),
+        (
+            {"http_proxy": "http://proxy", "NO_PROXY": "localhost, .example.com"},
+            ["-Dhttp.proxyHost=proxy", "-Dhttp.proxyPort=80", "-Dhttp.nonProxyHosts=localhost|*.example.com"],
+        ),
+    ],
+)
+def test_the_proxy_of_the_environment_becomes_java_s(environment: dict[str, str], options: list[str]):
+    assert jars.list_proxy_options(environment) == options

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bronze.kafka.client import find_stray_names, hide_values
+from bronze.kafka.properties import find_stray_names, hide_values
 
 JAAS = 'org.apache.kafka.common.security.plain.PlainLoginModule required username="u" password="s3cret word";'
 GIVEN = {

@@ -1,21 +1,33 @@
 """A table's Delta log: which code deletes from it, when a checkpoint is due, and which commits have expired."""
 
+import errno
 import json
+import os
 import shutil
+import time
 import zlib
+from contextlib import nullcontext
+from itertools import accumulate
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
-from bronze.delta import log_files
+from bronze.delta import commit, log_files, own_table
+from bronze.delta.create import publish_commit
+from bronze.delta.log import find_restore
 from bronze.delta.log_cleanup import LogFile, TableHistory, parse_listing
-from bronze.delta.log_files import LogCheckpoints, find_checkpoint, read_interval, remove_stale_checksum
+from bronze.delta.log_files import find_checkpoint, read_interval, remove_stale_checksum
 from bronze.delta.own_table import TableLog
-from bronze.errors import BronzeError
+from bronze.errors import BronzeError, TransientError
+from bronze.parquet import write_parquet
 from bronze.schema import get_bronze_spec
-from tests.support.builders import create_table
+from bronze.storage import Storage
+from bronze.transforms import split_records
+from bronze.writers import DirectWriter
+from tests.support.builders import INGESTED_AT, create_table, make_records, make_value
 from tests.support.delta_log import append, list_commits, make_old
 
 
@@ -76,22 +88,71 @@ def test_a_table_that_is_gone_ends_the_run(path: str):
         log.refresh()
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The files and folders that were written to the disk at once."""
+    found: set[str] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: found.add(str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+    return found
+
+
+def test_a_commit_is_on_the_disk_before_its_batch_is_done(path: str, synced: set[str]):
+    append(TableLog(path), 2)
+    assert {f"{path}/_delta_log/{version:020}.json" for version in (1, 2)} <= synced
+    assert {path, f"{path}/_delta_log"} <= synced
+
+
+def test_the_files_of_a_batch_are_on_the_disk_before_their_commit(path: str, synced: set[str]):
+    rows = split_records(make_records([make_value()]), 3, INGESTED_AT, False).bronze
+    (file,) = write_parquet(rows, Storage(path), get_bronze_spec(), 3)
+    assert {f"{path}/{part}" for part in accumulate(file.path.split("/"), "{}/{}".format)} <= synced
+
+
+def test_the_first_commit_of_a_table_is_on_the_disk(tmp_path: Path, synced: set[str]):
+    folder = tmp_path / "new" / "_delta_log"
+    assert publish_commit(folder / f"{0:020}.json", b"{}")
+    assert {str(folder / f"{0:020}.json"), str(folder), str(folder.parent)} <= synced
+
+
+@pytest.mark.parametrize(("code", "ends"), [(errno.EINVAL, False), (errno.EACCES, False), (errno.EIO, True)])
+def test_a_disk_that_cannot_sync_ends_no_run_but_an_error_of_the_disk_does(
+    path: str, monkeypatch: pytest.MonkeyPatch, code: int, ends: bool
+):
+    def fail(_descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(TransientError, match="Input/output error") if ends else nullcontext():
+        append(TableLog(path), 1)
+
+
+def test_a_commit_that_was_cut_off_below_a_checkpoint_is_no_restore():
+    texts = {2: '{"commitInfo":{"operation":"RESTORE"}}', 3: "\0" * 40}
+    assert find_restore(texts.get, 1, 3) == 2
+
+
 class Written(list[int]):
     """The versions at which a checkpoint was written, with a stand-in for delta-spark's function."""
 
     def __init__(self, path: str, monkeypatch: pytest.MonkeyPatch):
-        self.path, self.version, self.error = path, 0, ""
+        self.path, self.error = path, ""
         monkeypatch.setattr(log_files, "write_checkpoint", self.write)
+        set_properties(path, checkpointInterval="5")
 
     def write(self, *_: Any) -> None:
         if self.error:
             raise OSError(self.error)
-        self.append(self.version)
-        Path(self.path, "_delta_log", "_last_checkpoint").write_text(json.dumps({"version": self.version}))
+        self.append(DeltaTable(self.path).version())
+        self.point_to(self[-1])
 
-    def go_on(self, checkpoints: LogCheckpoints, versions: range) -> None:
-        for self.version in versions:
-            checkpoints.write_if_due(None, self.version, 10)
+    def point_to(self, version: int) -> None:
+        Path(self.path, "_delta_log", "_last_checkpoint").write_text(json.dumps({"version": version}))
+
+    def go_on(self, table: TableLog, commits: int) -> None:
+        for _ in range(commits):
+            append(table)
+            if due := table.claim_checkpoint():
+                log_files.try_checkpoint(None, *due)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -100,21 +161,25 @@ def written(path: str, monkeypatch: pytest.MonkeyPatch) -> Written:
 
 
 def test_a_checkpoint_is_due_after_as_many_commits_as_the_table_says(path: str, written: Written):
-    written.go_on(LogCheckpoints(path), range(35))
-    assert written == [9, 19, 29]
+    written.go_on(TableLog(path), 15)
+    assert written == [4, 9, 14]
 
 
 def test_commits_of_others_count_whatever_their_versions_are(path: str, written: Written):
-    written.go_on(LogCheckpoints(path), range(8, 40, 7))
-    assert written == [15, 29]
+    table = TableLog(path)
+    for _ in range(4):
+        append(TableLog(path), 3)
+        table.refresh()
+        written.go_on(table, 1)
+    assert written == [5, 13]
 
 
 def test_a_checkpoint_of_others_counts_too(path: str, written: Written):
-    checkpoints = LogCheckpoints(path)
-    written.go_on(checkpoints, range(15))
-    Path(path, "_delta_log", "_last_checkpoint").write_text('{"version": 17}')
-    written.go_on(checkpoints, range(15, 28))
-    assert written == [9, 27]
+    table = TableLog(path)
+    written.go_on(table, 6)
+    written.point_to(7)
+    written.go_on(table, 8)
+    assert written == [4, 14]
 
 
 def test_one_is_found_without_the_pointer_to_it(path: str):
@@ -128,21 +193,49 @@ def test_one_is_found_without_the_pointer_to_it(path: str):
 def test_a_checkpoint_that_fails_is_a_warning_and_tried_again_an_interval_later(
     path: str, written: Written, caplog: pytest.LogCaptureFixture
 ):
-    checkpoints, written.error = LogCheckpoints(path), "No space left on device"
-    written.go_on(checkpoints, range(15))
+    table, written.error = TableLog(path), "No space left on device"
+    written.go_on(table, 7)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "cannot write a checkpoint of the log of" in caplog.text and "No space left on device" in caplog.text
     written.error = ""
-    written.go_on(checkpoints, range(15, 25))
-    assert written == [19]
+    written.go_on(table, 3)
+    assert written == [9]
 
 
 def test_nothing_is_read_while_none_is_due(path: str, written: Written, monkeypatch: pytest.MonkeyPatch):
-    checkpoints = LogCheckpoints(path)
-    written.go_on(checkpoints, range(10))
+    table = TableLog(path)
+    written.go_on(table, 4)
     monkeypatch.setattr(log_files, "find_checkpoint", lambda path: pytest.fail("it was read"))
-    written.go_on(checkpoints, range(10, 19))
-    assert written == [9]
+    written.go_on(table, 3)
+    assert written == [4]
+
+
+def test_a_slow_checkpoint_delays_no_batch_and_none_is_written_at_the_same_time(
+    path: str, monkeypatch: pytest.MonkeyPatch
+):
+    written, gate = [], Event()
+    monkeypatch.setattr(commit, "try_checkpoint", lambda spark, path, *_: gate.wait(60) and written.append(path))
+    monkeypatch.setattr(own_table, "read_interval", lambda properties: 5)
+    with DirectWriter(path) as writer:
+        for _ in range(15):
+            append(TableLog(path))
+            writer.has_changed()
+            writer.keep_logs_short(None)  # type: ignore[arg-type]
+        assert not written
+        gate.set()
+    assert written == [path]
+
+
+def test_an_interrupt_does_not_wait_for_a_checkpoint(path: str, monkeypatch: pytest.MonkeyPatch):
+    gate = Event()
+    monkeypatch.setattr(commit, "try_checkpoint", lambda *_: gate.wait(60))
+    monkeypatch.setattr(own_table, "read_interval", lambda properties: 1)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), DirectWriter(path) as writer:
+        writer.keep_logs_short(None)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 20
+    gate.set()
 
 
 @pytest.mark.parametrize(("interval", "expected"), [("25", 25), ("", 10), ("0", 10), ("-5", 10), ("ten", 10)])

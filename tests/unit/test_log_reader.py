@@ -21,7 +21,7 @@ def clean(table: Path, *versions: int) -> None:
 
 
 def read(reader: LogReader) -> list[str]:
-    names = [file.name for file in reader.read_appended(100)]
+    names = [Path(file).name for _, file in reader.read_appended(100)]
     reader.advance()
     return names
 
@@ -44,7 +44,7 @@ def test_each_appended_file_is_read_once(table: Path):
 def test_a_log_that_is_cleaned_while_it_is_read_is_not_taken_for_read(table: Path):
     reader = LogReader(str(table))
     files = reader.read_appended(100)
-    assert [next(files).name for _ in range(3)] == [f"part-{n}.parquet" for n in range(3)]
+    assert [Path(next(files)[1]).name for _ in range(3)] == [f"part-{n}.parquet" for n in range(3)]
     clean(table, *range(5))
     assert list(files) == []
     with pytest.raises(NotAppendsError, match="the last commit no longer exists"):
@@ -80,7 +80,7 @@ def test_another_table_at_the_path_is_noticed(table: Path):
     read(reader)
     clean(table, *range(6))
     for version in range(7):
-        commit(table, version)
+        commit(table, version, {"add": {"path": f"other-{version}.parquet", "dataChange": True}})
     with pytest.raises(NotAppendsError, match="not the log that was read before"):
         read(reader)
 

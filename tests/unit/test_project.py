@@ -52,7 +52,10 @@ def test_conda_installs_this_project_with_all_its_extras_and_nothing_beside():
     _, (installed,) = read_environment()
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", installed)
     assert extras is not None
-    assert set(extras[1].split(",")) == set(read_project()["optional-dependencies"])
+    assert set(extras[1].split(",")) == set(read_project()["optional-dependencies"]) - {
+        "s3test",
+        "deploytest",
+    }  # added by make
 
 
 def test_every_requirement_is_bounded():
@@ -71,7 +74,9 @@ def test_every_make_target_has_a_line_of_help(target: str):
 
 
 def test_every_make_target_with_help_is_phony():
-    assert set(re.findall(r"^([a-z-]+):[^#\n]*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) == set(read_phony())
+    assert set(re.findall(r"^([a-z0-9-]+):[^#\n]*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) == set(
+        read_phony()
+    )
 
 
 def list_functions(module: Path) -> Iterator[tuple[str, int]]:
@@ -98,15 +103,19 @@ def test_half_of_all_functions_have_at_most_20_lines():
 def test_the_core_has_few_lines():
     """The files that a record passes through, which docs/architecture.md calls the core."""
     core = "batch checkpoint columns decode guard offsets parquet schema stream tasks transforms writers"
-    assert sum(len((LIB / "bronze" / f"{name}.py").read_text().splitlines()) for name in core.split()) <= 2_095
+    assert sum(len((LIB / "bronze" / f"{name}.py").read_text().splitlines()) for name in core.split()) <= 2_280
 
 
 def test_the_ingestion_loads_few_lines():
-    """The modules of ``bronze ingest``; the other commands add to them."""
+    """The modules of ``bronze ingest``; the other commands add to them.
+
+    A tenth of them finds the cause of a failure that a user must cure: Kafka's security, and a JVM that does not start;
+    60 lines of these show the settings that do not fit, without a secret.
+    """
     script = "import sys, bronze.stream; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('bronze')))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert str(LIB / "bronze" / "tasks.py") in loaded
-    assert sum(len(Path(file).read_text().splitlines()) for file in loaded) <= 7_375
+    assert sum(len(Path(file).read_text().splitlines()) for file in loaded) <= 9_792
 
 
 def list_imports(module: Path) -> Iterator[str]:
@@ -195,8 +204,8 @@ def test_a_parameter_that_is_an_option_has_its_type_and_help(notebook: Path):
 
 
 @each_notebook
-def test_a_notebook_has_every_option(notebook: Path):
-    assert set(CONFIG_FIELDS[notebook.stem]) - {"json"} <= set(read_parameters(notebook))
+def test_a_notebook_has_every_option_but_those_for_programs(notebook: Path):
+    assert set(CONFIG_FIELDS[notebook.stem]) - {"json", "log_format"} <= set(read_parameters(notebook))
 
 
 @pytest.mark.parametrize("file", PARAMS, ids=lambda p: p.stem)

@@ -8,7 +8,8 @@ import pytest
 
 from bronze.config import StatusConfig
 from bronze.delta.statistics import measure_batches
-from bronze.ops.lag import Retention, explain_unknown_headroom, measure_lag
+from bronze.kafka.retention import Retention
+from bronze.ops.lag import explain_lost_end, explain_unknown_headroom, measure_lag
 from bronze.ops.measure import choose_minutes
 from bronze.ops.status import _select_measured
 
@@ -65,6 +66,13 @@ def test_a_note_names_the_partitions_whose_headroom_is_not_known():
     assert explain_unknown_headroom(lag.loc[[1]], DAY) == ""
 
 
+def test_a_note_names_the_partitions_that_end_before_what_was_read():
+    """Their lag of 0 would look as if all was well."""
+    lag = measure_lag({0: 5, 1: 7, 2: 8}, {0: (0, 6), 1: (0, 7), 2: (0, 7)}, {}, DAY, NOW)
+    assert explain_lost_end(lag).startswith("the topic ends before the offsets that were read, in partitions 2")
+    assert explain_lost_end(lag.loc[[0, 1]]) == ""
+
+
 @pytest.mark.parametrize(
     ("headrooms", "measured"), [([3.0, 8.0], 3.0), ([3.0, math.nan], 3.0), ([30.0, math.nan], None), ([math.nan], None)]
 )
@@ -74,7 +82,7 @@ def test_a_headroom_that_is_too_short_is_not_hidden_by_one_that_is_not_known(
     lag = pd.DataFrame({"headroom": headrooms, "lag": 1})
     ages = pd.DataFrame({"age": {"Kafka timestamp": 1.0}})
     batches = pd.DataFrame({"seconds": [1.0]})
-    assert _select_measured(STATUS, batches, {"valid": 1, "invalid": 0}, lag, ages)["min_headroom_hours"] == measured
+    assert _select_measured(STATUS, batches, {"valid": 1, "invalid": 0}, lag, ages, 0)["min_headroom_hours"] == measured
 
 
 def test_records_that_kafka_deleted_unread_are_counted_and_leave_no_headroom():

@@ -1,8 +1,11 @@
 """The HTTP server that stops a query: where it listens, and which tokens it accepts."""
 
+import json
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 from bronze.config import TOKEN_VARIABLE, IngestConfig
 from bronze.errors import ConfigError, InvalidOptionError
 from bronze.stop import StopSwitch
-from bronze.stop_http import StopServer, serve_stop
+from bronze.stop_http import Page, StopServer, serve_http
+from tests.support.commands import list_flags, run_bronze
 
 PATHS = {"kafka_brokers": "a:1", "checkpoint_path": "/lake/checkpoint", "output_path": "/lake/bronze"}
 
@@ -26,15 +30,46 @@ def find_port(family: socket.AddressFamily) -> int:
         return free.getsockname()[1]
 
 
+@contextmanager
+def serve_application(
+    config: IngestConfig, switch: StopSwitch | None = None, show: Callable[[str], Page | None] = lambda _: None
+) -> Iterator[None]:
+    """The server of an application that runs."""
+    with serve_http(config) as server:
+        assert server
+        server.accept_stops((switch or StopSwitch()).request, "app-1", show)
+        yield
+
+
 def test_an_ipv6_address_is_listened_on(bronze_log: pytest.LogCaptureFixture):
     port = find_port(socket.AF_INET6)
     switch = StopSwitch()
-    with serve_stop(switch.request, "app-1", make_config(http_host="::1", http_port=port)):
+    with serve_application(make_config(http_host="::1", http_port=port), switch):
         url = bronze_log.messages[0].rpartition(" ")[2]
         assert url == f"http://[::1]:{port}/api/v1/applications/app-1/stop"
         with urllib.request.urlopen(urllib.request.Request(url, method="POST")) as answer:
             assert answer.status == 202
     assert switch.reason == "an HTTP call"
+
+
+def test_a_port_that_is_taken_is_reported_before_spark_starts():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run_bronze("ingest", *list_flags(make_config(http_port=taken.getsockname()[1])))
+    assert done.returncode == 2
+    assert "cannot listen on 127.0.0.1" in done.stderr and "already in use" in done.stderr
+
+
+def test_while_spark_starts_the_health_says_so_and_there_is_nothing_to_stop(tmp_path: Path):
+    (tmp_path / "token").write_text("t0ken")
+    config = make_config(http_token_file=str(tmp_path / "token"), http_port=find_port(socket.AF_INET))
+    base, allowed = f"http://127.0.0.1:{config.http_port}", {"Authorization": "Bearer t0ken"}
+    stop = urllib.request.Request(f"{base}/api/v1/applications//stop", method="POST", headers=allowed)
+    with serve_http(config):
+        with urllib.request.urlopen(f"{base}/health") as answer:
+            assert json.load(answer) == {"status": "starting", "reasons": []}
+        for refused in (f"{base}/metrics", stop):
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                urllib.request.urlopen(refused)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +78,7 @@ def test_an_ipv6_address_is_listened_on(bronze_log: pytest.LogCaptureFixture):
 def test_a_host_that_cannot_be_listened_on_is_refused(host: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "t0ken")
     with pytest.raises(ConfigError, match="^cannot listen on .*choose another --http-port or --http-host"):
-        StopServer(StopSwitch().request, "app-1", make_config(http_host=host, http_port=1))
+        StopServer(make_config(http_host=host, http_port=1))
 
 
 @pytest.mark.parametrize("host", ["[::1]", "http://a", "a b", "*", "ä.example"])
@@ -101,7 +136,7 @@ def test_a_token_file_that_is_emptied_after_the_start_does_not_open_the_server(t
     config = make_config(http_token_file=str(file), http_port=find_port(socket.AF_INET))
     file.write_text("")
     with pytest.raises(InvalidOptionError):
-        StopServer(StopSwitch().request, "app-1", config)
+        StopServer(config)
 
 
 @pytest.mark.parametrize("token", ["t0ken", "two words", "~!@#$%^&*()_+=,.:;'\""])
@@ -109,7 +144,7 @@ def test_a_token_of_one_line_is_asked_for(token: str, tmp_path: Path, bronze_log
     file = tmp_path / "token"
     file.write_text(f"  {token}\n\n")
     config = make_config(http_token_file=str(file), http_port=find_port(socket.AF_INET))
-    with serve_stop(StopSwitch().request, "app-1", config):
+    with serve_application(config):
         url = f"http://127.0.0.1:{config.http_port}/api/v1/applications"
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(url)
@@ -117,3 +152,17 @@ def test_a_token_of_one_line_is_asked_for(token: str, tmp_path: Path, bronze_log
         with urllib.request.urlopen(request) as answer:
             assert answer.status == 200
     assert not any(token in message for message in bronze_log.messages)
+
+
+def test_the_pages_of_the_monitor_need_no_token_and_the_rest_does(tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text("t0ken")
+    config = make_config(http_token_file=str(file), http_port=find_port(socket.AF_INET))
+    pages = {"/metrics": (200, "text/plain", b"bronze_query_up 1\n"), "/health": (503, "application/json", b"{}\n")}
+    base = f"http://127.0.0.1:{config.http_port}"
+    with serve_application(config, show=pages.get):
+        with urllib.request.urlopen(f"{base}/metrics?name=x") as answer:
+            assert (answer.status, answer.read()) == (200, b"bronze_query_up 1\n")
+        for path, code in {"/health": 503, "/other": 401, "/api/v1/applications": 401}.items():
+            with pytest.raises(urllib.error.HTTPError, match=str(code)):
+                urllib.request.urlopen(base + path)

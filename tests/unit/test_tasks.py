@@ -15,6 +15,7 @@ import pytest
 from bronze.ops.drift import count_drift
 from bronze.runtime.jars import list_executor_packages
 from bronze.schema import get_bronze_spec, get_dlq_spec
+from bronze.storage import Storage
 from bronze.tasks import BatchResult, BatchTask, _run_task, add_results, diagnose_records, split_partition
 from bronze.transforms import Counts
 from tests.support.builders import INGESTED_AT, create_table, make_records, make_value
@@ -44,7 +45,7 @@ def executor_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("function", TASKS)
 def test_a_task_runs_with_what_the_archive_has(function, executor_path: str, tmp_path: Path):
-    paths = [create_table(tmp_path / spec.name, spec) for spec in (get_bronze_spec(), get_dlq_spec())]
+    paths = [Storage(create_table(tmp_path / spec.name, spec)) for spec in (get_bronze_spec(), get_dlq_spec())]
     known = {"task": BatchTask(0, INGESTED_AT, *paths), "ingested_at": INGESTED_AT, "mask": [], "length": 100}
     names, rows = TASKS[function]
     records = make_records([make_value(), b"{", make_value()])
@@ -69,7 +70,7 @@ def test_the_bounds_of_timestamps_need_no_database_of_time_zones(executor_path: 
 
 
 def test_a_task_of_the_delta_spark_writer_writes_nothing_where_it_sees_no_table(tmp_path: Path):
-    task = BatchTask(0, INGESTED_AT, str(tmp_path / "bronze"), "")
+    task = BatchTask(0, INGESTED_AT, Storage(str(tmp_path / "bronze")), None)
     with pytest.raises(FileNotFoundError, match="No such table"):
         next(split_partition(iter([make_records([make_value()])]), task))
 

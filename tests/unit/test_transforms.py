@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bronze.columns import BRONZE_ARROW
 from bronze.offsets import OffsetSet
-from bronze.transforms import Counts, drop_present, split_records
+from bronze.transforms import Counts, drop_present, find_newest, split_records
 from tests.support.builders import EVENT_TIME, INGESTED_AT, KAFKA_TIME, make_records, make_value, read_rows, to_micros
 
 GOOD = make_value(geo={"city": "Ulm"}, client={"user_agent_parsed": {"os": "x", "v": 1.50}})
@@ -158,6 +158,18 @@ def test_records_that_are_present_are_counted_but_not_written():
     assert result.counts.by_error_type == dict.fromkeys(ERRORS[1:7], 1)
     assert result.bronze["_kafka_offset"].to_pylist() == [9]
     assert result.dlq["_kafka_offset"].to_pylist() == [2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("times", "newest"),
+    [([5, 9, 7], 9), ([5, 11, 7], 7), ([None, 5], 5), ([10], 10), ([11], 0), ([None], 0), ([], 0)],
+)
+def test_the_newest_timestamp_is_not_after_the_start_of_the_batch(times: list[int | None], newest: int):
+    assert find_newest(pa.array(times, pa.timestamp("us", "UTC")), 10) == newest
+
+
+def test_the_newest_timestamp_of_several_tasks_is_the_newest_of_all():
+    assert (Counts(newest=5) + Counts(newest=9) + Counts()).newest == 9
 
 
 def test_counts_add_up():

@@ -78,18 +78,23 @@ class DlqBinding:
         if ledger.dlqs and not matches:
             names = [] if is_decided and not ledger.dlq else self._names
             raise other_dlq_error(bronze.path, self.topic, names, dlq.path if dlq else "")
+        self._check_owner()
+
+    def _check_owner(self) -> None:
+        bronze, dlq = self.bronze, self.dlq
         owner = dlq.state.note.bronze.get(self.topic) if dlq and dlq.state else None
         if dlq and owner and owner.id != bronze.id:
             raise taken_dlq_error(dlq.path, self.topic, owner.path, missing="" if bronze.state else bronze.path)
 
     def check_is_named(self) -> None:
-        """Refuse to replay from, or audit, a DLQ that bronze does not name; if it names none, any DLQ is accepted.
+        """Refuse to replay from, or audit, a DLQ that bronze does not name, or that keeps another table's records.
 
         Raises:
-            ConfigError: Bronze names other DLQs. The message lists them.
+            ConfigError: Bronze names other DLQs; the message lists them. The DLQ belongs to another bronze table.
         """
         if self.dlq and self.ledger.dlqs and self.given and self.given not in self.paths:
             raise other_dlq_error(self.bronze.path, self.topic, self._names, self.dlq.path)
+        self._check_owner()
 
     @property
     def _names(self) -> list[str]:

@@ -7,9 +7,10 @@ the batch again at the next start, and the overlap guard skips the records that 
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -17,15 +18,19 @@ from pyspark.sql import DataFrame, SparkSession
 
 from bronze.delta.binding import changed_dlq_error, taken_dlq_error
 from bronze.delta.ledger import CommitNote, Place, TopicLedger, new_note
+from bronze.delta.log_files import try_checkpoint
 from bronze.delta.own_table import ConflictError, OwnTable
 from bronze.errors import AppendConflictError
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.runtime.retry import ATTEMPTS, Answer, retry_conflicts
+from bronze.runtime.spark_errors import is_interrupt
+from bronze.runtime.stats import BatchStats
 from bronze.tasks import BatchTask
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
 _PAUSE = (0.05, 0.2)
+_CHECKPOINT_TIMEOUT = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Written:
     rows: dict[str, Any]
 
 
-class TableWriter:
+class TableWriter(AbstractContextManager["TableWriter"]):
     """Commits batches to the tables, the DLQ before bronze. The subclasses define how rows are written."""
 
     def __init__(
@@ -75,16 +80,31 @@ class TableWriter:
         """
         Args:
             tables: ``dlq``, if one is configured, before ``bronze``.
-            write: Decodes Kafka records and writes their rows, which ``commit`` takes within the context.
+            write: Decodes Kafka records and writes their rows, within a context.
         """
-        self._tables, self.write = dict(tables), write
+        self._tables, self._write = dict(tables), write
+        self.stats = BatchStats()  # of the current batch
         self._bound: tuple[str, Place | None, Place] | None = None
+        self._background: Thread | None = None
         self._has_missed = False  # whether a retry saw other writers' commits that has_changed has not reported yet
+
+    @contextmanager
+    def write(self, batch: DataFrame, task: BatchTask) -> Iterator[Written]:
+        """Decode Kafka records and write their rows, which ``commit`` takes within the context."""
+        with ExitStack() as stack:
+            with self.stats.time("write"):
+                written = stack.enter_context(self._write(batch, task))
+            yield written
 
     @property
     def ledger(self) -> dict[str, TopicLedger]:
         """Bronze's ledger of each topic, as last read."""
         return self._tables["bronze"].note.ledger
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each table after this object's last refresh or commit."""
+        return {name: table.version for name, table in self._tables.items()}
 
     def has_changed(self) -> bool:
         """Whether a table has commits since the last call that this object did not make.
@@ -120,6 +140,11 @@ class TableWriter:
         Raises:
             ConflictError: Another writer of this package has committed since the last refresh.
         """
+        with self.stats.time("commit"):
+            self._commit(written, committed, source, batch_id)
+        self.stats.set_files(written.rows)
+
+    def _commit(self, written: Written, committed: dict[str, Counts], source: Source, batch_id: int) -> None:
         is_news = source.is_news(self.ledger.get(source.topic, TopicLedger()))
         for table in self._tables.values():
             table.check_unchanged()
@@ -132,9 +157,17 @@ class TableWriter:
                 committed[name] = written.counts
 
     def keep_logs_short(self, spark: SparkSession) -> None:
-        """Write due checkpoints of the logs after the commits of a batch; a failure must not end the run."""
-        for table in self._tables.values():
-            table.keep_log_short(spark)
+        """Write due checkpoints of the logs in the background, so that the next batch need not wait for them."""
+        if not (self._background and self._background.is_alive()):
+            due = [due for table in self._tables.values() if (due := table.claim_checkpoint())]
+            if due:
+                self._background = Thread(target=_write_checkpoints, args=(spark, due), daemon=True)
+                self._background.start()
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Wait for a checkpoint that is being written; after an interrupt or a long wait, it ends with the process."""
+        if self._background and not (error and is_interrupt(error)):
+            self._background.join(_CHECKPOINT_TIMEOUT)
 
     def change_ledger(self, topic: str, change: Callable[[TopicLedger], TopicLedger]) -> None:
         """Commit a change of bronze's ledger of a topic, unless the ledger stays the same.
@@ -226,6 +259,11 @@ class TableWriter:
                 "time",
                 hint="nothing was lost, run the same command again",
             ) from None
+
+
+def _write_checkpoints(spark: SparkSession, due: list[tuple[str, int, int]]) -> None:
+    for path, version, interval in due:
+        try_checkpoint(spark, path, version, interval)
 
 
 def _make_note(before: CommitNote, source: Source, counts: Counts, batch_id: int) -> CommitNote:

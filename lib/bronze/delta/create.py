@@ -1,7 +1,8 @@
 """Creates a Delta table, of which only one of several processes at the same time can write the first commit.
 
 Neither delta-spark nor deltalake excludes other processes when it creates a table. So the first commit is built in a
-temporary folder, and a hard link puts it in place. deltalake builds it, because Spark takes seconds more.
+temporary folder. A hard link, or in S3 a conditional request, puts it in place. deltalake builds it, because Spark
+takes seconds more.
 """
 
 import logging
@@ -14,10 +15,13 @@ from deltalake import DeltaTable, Schema
 from pyspark.sql import SparkSession
 
 from bronze.delta.ddl import create_table_statement
-from bronze.delta.log import locate_commit
+from bronze.delta.log import name_commit
+from bronze.parsing import is_s3
+from bronze.runtime.object_store import check_conditions, put_if_absent
 from bronze.runtime.paths import to_local_path
 from bronze.runtime.spark_errors import explain_failures
 from bronze.schema import TableSpec
+from bronze.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
     """
     log.info("Creating the %s table at %s", spec.name, path)
     local = to_local_path(path)
-    if local is None:
+    if local is None and not is_s3(path):
         spark.sql(create_table_statement(spec, path))
         return
     with TemporaryDirectory(prefix="bronze-") as folder:
@@ -46,9 +50,15 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
             spark.sql(create_table_statement(spec, f"file:{folder}/new"))
         else:
             _build_table(f"{folder}/new", spec)
-        with explain_failures(path):
-            if not publish_commit(locate_commit(local, 0), locate_commit(f"{folder}/new", 0).read_bytes()):
-                log.info("Another process has created %s", path)
+        content = Path(folder, "new", name_commit(0)).read_bytes()
+    with explain_failures(path):
+        if local is None:
+            check_conditions(spark, path)
+            is_created = put_if_absent(spark, f"{path}/{name_commit(0)}", content)
+        else:
+            is_created = publish_commit(Path(local, name_commit(0)), content)
+    if not is_created:
+        log.info("Another process has created %s", path)
 
 
 def _build_table(path: str, spec: TableSpec) -> None:
@@ -71,12 +81,15 @@ def publish_commit(commit: Path, content: bytes) -> bool:
         OSError: It cannot be written.
     """
     commit.parent.mkdir(parents=True, exist_ok=True)
+    table = Storage(str(commit.parents[1]))
     written = commit.with_name(f".{commit.name}.{uuid4()}.tmp")
     try:
         written.write_bytes(content)
+        table.sync([f"_delta_log/{written.name}"])
         os.link(written, commit)
     except FileExistsError:
         return False
     finally:
         written.unlink(missing_ok=True)
+    table.sync([f"_delta_log/{commit.name}"])
     return True

@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 
 from bronze.offsets import EMPTY, OffsetSet
+from bronze.runtime.logs import RUN_ID
 
 # Each commit of this package, by either writer, advances this application's version in the table. So two concurrent
 # commits conflict; Delta alone would accept both, because they are blind appends.
@@ -83,6 +84,7 @@ class CommitNote(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="wri
     Attributes:
         kind: ``ingest``, ``backfill``, ``replay``, or ``ledger`` for a commit that changes only the ledger.
         commit: Id of this commit, with which its writer finds it again.
+        run_id: Id of the process that committed, which is also in its log.
         query_id: Id of the streaming query, or of the run of a backfill or replay.
         batch_id: Batch of that query.
         topic: Topic of the batch.
@@ -94,6 +96,7 @@ class CommitNote(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="wri
 
     kind: str
     commit: str = ""
+    run_id: str = ""
     query_id: str = ""
     batch_id: int = -1
     topic: str = ""
@@ -108,8 +111,8 @@ class CommitNote(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="wri
 
 
 def new_note(kind: str, **values: object) -> CommitNote:
-    """Make a note with a new commit id."""
-    return CommitNote(kind, commit=uuid4().hex, **values)  # type: ignore[arg-type]
+    """Make a note of this run with a new commit id."""
+    return CommitNote(kind, commit=uuid4().hex, run_id=RUN_ID, **values)  # type: ignore[arg-type]
 
 
 def decode_note(text: Any) -> CommitNote | None:

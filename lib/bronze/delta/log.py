@@ -1,12 +1,13 @@
 """Reads a table's Delta log: its state, its commits, and the notes of this package's commits.
 
-Reads local tables without Spark, and others through Hadoop. Only ``statistics`` uses Spark, to read many commits at
-once.
+Reads tables on a local disk and in S3 without Spark, and others through Hadoop. Only ``statistics`` uses Spark, to read
+many commits at once.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,8 +15,12 @@ import msgspec
 from pyspark.sql import SparkSession
 
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, decode_note
-from bronze.runtime.paths import find_class, read_text, to_local_path
+from bronze.errors import BronzeError
+from bronze.runtime.object_store import find_storage, read_file
+from bronze.runtime.paths import find_class
+from bronze.storage import Storage
 
+_COMMIT = re.compile(r"\d{20}\.json")
 # Number of commits to search for a ledger; commits of an older version of this package have none.
 _LOOK_BACK = 1_000
 # Number of commits to search for a RESTORE; the audit finds records that an older RESTORE removed.
@@ -34,31 +39,32 @@ def read_transaction_version(snapshot: Any, app_id: str) -> int:
     return int(version.get()) if version.isDefined() else 0
 
 
-def read_commit(path: str, version: int) -> str | None:
+def read_commit(table: Storage, version: int) -> str | None:
     """Read the text of a commit in a table's log; None if the file does not exist."""
-    if to_local_path(path) is None:
-        return read_text(SparkSession.active(), f"{path}/_delta_log/{version:020}.json")
-    try:
-        return locate_commit(path, version).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
+    content = read_file(table, name_commit(version))
+    return None if content is None else content.decode()
 
 
-def locate_commit(path: str, version: int) -> Path:
-    """Return the path of a commit's file in a local table."""
-    return Path(to_local_path(path) or "/nowhere", "_delta_log", f"{version:020}.json")
+def name_commit(version: int) -> str:
+    """Return the path of a commit's file, relative to the table."""
+    return f"_delta_log/{version:020}.json"
 
 
-def identify_commit(path: str, version: int) -> tuple[int, int] | None:
-    """Return the identity (inode, modification time) of a commit's file in a local table; None if it does not exist.
+def identify_commit(table: Storage, version: int) -> bytes | None:
+    """Return the identity of a commit, a hash of its content; None if it does not exist.
 
-    A table that was deleted and recreated at the same path has another identity.
+    A table that was deleted and recreated at the same path has another identity, because each table has a new id.
     """
-    try:
-        file = locate_commit(path, version).stat()
-    except FileNotFoundError:
-        return None
-    return file.st_ino, file.st_mtime_ns
+    content = table.read(name_commit(version))
+    return None if content is None else sha256(content).digest()
+
+
+def changed_table_error(path: str) -> BronzeError:
+    """Build the error for a table that is no longer the one that this run opened."""
+    return BronzeError(
+        f"{path} was altered, replaced or deleted since this run began",
+        hint="run the same command again, which checks the table again",
+    )
 
 
 class _Transaction(msgspec.Struct, rename="camel"):
@@ -159,7 +165,14 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
 def find_restore(read: Callable[[int], str | None], first: int, last: int) -> int | None:
     """Find the version of the newest RESTORE from first to last, among the newest commits; None if there is none."""
     newest = range(last, max(first, last - _LOOK_BACK_RESTORE) - 1, -1)
-    return next((v for v in newest if parse_commit(read(v) or "").operation == "RESTORE"), None)
+    return next((v for v in newest if _read_operation(read(v) or "") == "RESTORE"), None)
+
+
+def _read_operation(text: str) -> str:
+    try:
+        return parse_commit(text).operation
+    except ValueError:  # cut off by a power failure, below a checkpoint of the log
+        return ""
 
 
 class NotAppendsError(Exception):
@@ -167,35 +180,36 @@ class NotAppendsError(Exception):
 
 
 class LogReader:
-    """Reads the log of a local table commit by commit, starting with the first one."""
+    """Reads the log of a table commit by commit, starting with the first one."""
 
     def __init__(self, path: str):
         self._path = path
         self._version = self._read_to = -1
-        self._identity: tuple[int, int] | None = None
+        self._identity: bytes | None = None
 
-    def read_appended(self, limit: int) -> Iterator[Path]:
+    def read_appended(self, limit: int) -> Iterator[tuple[Storage, str]]:
         """Yield the files that were appended since the position; end after the commit that exceeds the limit.
 
         Raises:
-            NotAppendsError: Rows were deleted, commits no longer exist, or the table was replaced.
+            NotAppendsError: Rows were deleted, commits no longer exist, the table was replaced, or only Spark can
+                reach it.
         """
-        is_same = self._identity and self._identity == identify_commit(self._path, self._version)
+        table = find_storage(self._path)
+        if not table.is_direct:
+            raise NotAppendsError("only Spark can read it")
+        is_same = self._identity and self._identity == identify_commit(table, self._version)
         if self._version >= 0 and not is_same:
             raise NotAppendsError("not the log that was read before")
-        if self._version < 0 and not locate_commit(self._path, 0).is_file():
-            raise NotAppendsError("its first commits no longer exist")
         self._read_to, count = self._version, 0
-        while count <= limit and locate_commit(self._path, self._read_to + 1).is_file():
+        while count <= limit and (content := table.read(name_commit(self._read_to + 1))) is not None:
             self._read_to += 1
-            text = read_commit(self._path, self._read_to)
-            if text is None:
-                raise NotAppendsError("a commit is gone")
-            commit = parse_commit(text)
+            commit = parse_commit(content.decode())
             if commit.has_deleted:
                 raise NotAppendsError("rows were deleted")
             count += len(commit.appended)
-            yield from (Path(to_local_path(self._path) or "", unquote(file)) for file in commit.appended)
+            yield from ((table, unquote(file)) for file in commit.appended)
+        if self._read_to < 0:
+            raise NotAppendsError("its first commits no longer exist")
 
     def advance(self) -> None:
         """Move the position to the end of the commits that were read.
@@ -204,14 +218,15 @@ class LogReader:
             NotAppendsError: The last commit that was read no longer exists. The log was cleaned meanwhile, and commits
                 after it may be gone too.
         """
-        identity = identify_commit(self._path, self._read_to)
+        identity = identify_commit(find_storage(self._path), self._read_to)
         if identity is None and self._read_to >= 0:
             raise NotAppendsError("the last commit no longer exists")
         self._version, self._identity = self._read_to, identity
 
     def skip_to_end(self) -> None:
         """Move the position to the end of the log."""
-        folder = locate_commit(self._path, 0).parent
-        versions = [int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal()]
+        table = find_storage(self._path)
+        names = table.list_names("_delta_log") if table.is_direct else []
+        versions = [int(name[:-5]) for name in names if _COMMIT.fullmatch(name)]
         self._version = max(versions, default=-1)
-        self._identity = identify_commit(self._path, self._version)
+        self._identity = identify_commit(table, self._version) if versions else None

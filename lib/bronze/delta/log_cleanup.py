@@ -7,16 +7,15 @@ Delta's own code deletes the expired commits before them.
 import logging
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from bronze.delta.log import open_log
-from bronze.delta.log_files import remove_stale_checksum, write_checkpoint
+from bronze.delta.log_files import write_checkpoint
 from bronze.delta.tables import read_table_state
-from bronze.runtime.paths import find_class, to_local_path
+from bronze.runtime.paths import find_class
 from bronze.schema import CLEANED_BY
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ _DAY = 86_400_000
 _HOUR = 3_600_000
 _FILE = re.compile(r"/(\d{20})\.([^;/]+); isDirectory=false; [^}]*?modification_time=(\d+)")
 # This many intervals without a checkpoint mean more than one failed attempt.
-_LATE = 3
+LATE = 3
 
 
 @dataclass(frozen=True, order=True)
@@ -118,17 +117,6 @@ def parse_listing(text: str) -> tuple[LogFile, ...]:
     return tuple(sorted(found))
 
 
-def prepare_log(spark: SparkSession, path: str) -> None:
-    """Prepare the log of a table before maintenance commits to it.
-
-    Args:
-        spark: Session.
-        path: The table.
-    """
-    if local := to_local_path(path):
-        remove_stale_checksum(local)
-
-
 def tidy_log(spark: SparkSession, path: str) -> int:
     """Write a due checkpoint, and delete the commits beyond the table's retention.
 
@@ -183,29 +171,51 @@ def keep_newest(spark: SparkSession, path: str) -> int | None:
     return state.found.version if state and state.found.version >= 0 else None
 
 
-def list_log_notes(spark: SparkSession, paths: Sequence[str]) -> list[str]:
-    """List remedies for logs that are longer than they should be.
+@dataclass(frozen=True)
+class LogState:
+    """How long the log of a table is.
+
+    Attributes:
+        path: The table.
+        pending: Commits since its last checkpoint.
+        expired: Commits that ``maintain`` would delete.
+        interval: Commits between two checkpoints, from the table's properties.
+        retention: Days that commits are kept, from the table's properties.
+    """
+
+    path: str
+    pending: int
+    expired: int
+    interval: int
+    retention: float
+
+    @property
+    def notes(self) -> list[str]:
+        """Remedies if the log is longer than it should be."""
+        notes = []
+        if self.pending >= LATE * self.interval:
+            notes.append(
+                f"the log of {self.path} has {self.pending:,} commits since its last checkpoint, but "
+                f"delta.checkpointInterval is {self.interval}; run bronze maintain"
+            )
+        if self.expired:
+            notes.append(
+                f"the log of {self.path} has {self.expired:,} commits that are older than delta.logRetentionDuration, "
+                f"{self.retention:,g} days; run bronze maintain"
+            )
+        return notes
+
+
+def measure_log(spark: SparkSession, path: str) -> LogState:
+    """Measure how long the log of a table is.
 
     Args:
         spark: Session.
-        paths: The tables.
+        path: The table.
     """
-    return [note for path in paths for note in _list_notes(spark, path)]
-
-
-def _list_notes(spark: SparkSession, path: str) -> list[str]:
-    history, notes = read_history(spark, path), []
-    if history.pending >= _LATE * history.interval:
-        notes.append(
-            f"the log of {path} has {history.pending:,} commits since its last checkpoint, but "
-            f"delta.checkpointInterval is {history.interval}; run bronze maintain"
-        )
-    if not history.is_kept and (expired := _count_expired(spark, path, history)):
-        notes.append(
-            f"the log of {path} has {expired:,} commits that are older than delta.logRetentionDuration, "
-            f"{history.retention / _DAY:,g} days; run bronze maintain"
-        )
-    return notes
+    history = read_history(spark, path)
+    expired = 0 if history.is_kept else _count_expired(spark, path, history)
+    return LogState(path, history.pending, expired, history.interval, history.retention / _DAY)
 
 
 def _count_expired(spark: SparkSession, path: str, history: TableHistory) -> int:

@@ -10,59 +10,20 @@ import logging
 import re
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.delta.log import open_log
-from bronze.runtime.paths import find_class
+from bronze.delta.log import changed_table_error, open_log, read_commit
+from bronze.runtime.object_store import find_storage
+from bronze.runtime.paths import find_class, open_file_system, to_local_path
 
 log = logging.getLogger(__name__)
 
 _INTERVAL = 10  # Delta's default
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(parquet|json)")
-
-
-class LogCheckpoints:
-    """Writes a checkpoint of a local table's log when enough commits follow the last one, by any writer.
-
-    It counts commits, because versions that are multiples of the interval may all belong to other writers.
-    """
-
-    def __init__(self, path: str):
-        """
-        Args:
-            path: The table, on the local file system.
-        """
-        self._path = path
-        self._last = -1
-        remove_stale_checksum(path)
-
-    def write_if_due(self, spark: SparkSession, version: int, interval: int = _INTERVAL) -> bool:
-        """Write a checkpoint if it is due; a failure logs a warning, and the next attempt follows an interval later.
-
-        Costs one comparison until an interval of commits follows the last known checkpoint.
-
-        Args:
-            spark: Session.
-            version: Version of the table.
-            interval: Commits between two checkpoints, from ``read_interval``.
-
-        Returns:
-            Whether a checkpoint was written.
-        """
-        if version - self._last < interval:
-            return False
-        self._last = max(self._last, find_checkpoint(self._path))
-        if version - self._last < interval:
-            return False
-        self._last = version
-        try:
-            write_checkpoint(spark, self._path)
-        except Exception as error:  # the batch is committed, and readers do not need the checkpoint
-            log.warning("cannot write a checkpoint of the log of %s at version %d: %s", self._path, version, error)
-            return False
-        return True
 
 
 def read_interval(properties: Mapping[str, str]) -> int:
@@ -84,30 +45,63 @@ def write_checkpoint(spark: SparkSession, path: str) -> None:
 
     Raises:
         Py4JJavaError: The checkpoint cannot be written.
+        BronzeError: The table was deleted or replaced meanwhile. A checkpoint is a whole table to its readers, so
+            that of a table that is gone does not stay.
     """
     delta_log, snapshot = open_log(spark, path)
+    table, version = find_storage(path), snapshot.version()
+    if (commit := read_commit(table, version)) is None:
+        raise changed_table_error(path)
     written = delta_log.writeCheckpointFiles(snapshot, find_class(spark, "scala.Option").empty())
     delta_log.writeLastCheckpointFile(delta_log, written, True)
-    log.info("Wrote a checkpoint of the log of %s at version %d", path, snapshot.version())
+    if read_commit(table, version) != commit:
+        _remove_checkpoint(spark, path, version)
+        raise changed_table_error(path)
+    log.info("Wrote a checkpoint of the log of %s at version %d", path, version)
+
+
+def _remove_checkpoint(spark: SparkSession, path: str, version: int) -> None:
+    """Remove a checkpoint with the pointer to it, and the folders if nothing else is in them."""
+    file_system, folder = open_file_system(spark, f"{path}/_delta_log")
+    files = [status.getPath() for status in file_system.listStatus(folder)]
+    written = [file for file in files if file.getName().startswith((f"{version:020}.checkpoint.", "_last_checkpoint"))]
+    for place in (*written, folder, folder.getParent()):
+        with suppress(Py4JJavaError):  # a folder that is not empty
+            file_system.delete(place, False)
+
+
+def try_checkpoint(spark: SparkSession, path: str, version: int, interval: int) -> None:
+    """Write a checkpoint, unless any writer has written one less than an interval of commits before a version.
+
+    It counts commits, because versions that are multiples of the interval may all belong to other writers. A failure
+    is only logged, because the commits are there and readers do not need the checkpoint.
+    """
+    try:
+        if version - find_checkpoint(path) >= interval:
+            write_checkpoint(spark, path)
+    except Exception as error:
+        log.warning("cannot write a checkpoint of the log of %s: %s", path, error)
 
 
 def find_checkpoint(path: str) -> int:
-    """Return the version of a local table's newest checkpoint; -1 if there is none."""
-    folder = Path(path, "_delta_log")
+    """Return the version of a table's newest checkpoint; -1 if there is none."""
+    table = find_storage(path)
     try:
-        return int(json.loads((folder / "_last_checkpoint").read_bytes())["version"])
+        return int(json.loads(table.read("_delta_log/_last_checkpoint") or "")["version"])
     except (OSError, ValueError, KeyError, TypeError):  # no checkpoint yet, or no readable pointer to one
-        found = (_CHECKPOINT.fullmatch(file.name) for file in folder.glob("*.checkpoint.*"))
+        found = map(_CHECKPOINT.fullmatch, table.list_names("_delta_log"))
         return max((int(name[1]) for name in found if name), default=-1)
 
 
 def remove_stale_checksum(path: str) -> None:
-    """Remove Hadoop's checksum of a local table's ``_last_checkpoint`` if it does not match.
+    """Remove Hadoop's checksum of ``_last_checkpoint`` if it does not match; only local tables have one.
 
     Earlier versions wrote checkpoints with deltalake, which replaces the file but not its checksum. Spark then warns of
     a corrupted file whenever it opens the table.
     """
-    folder = Path(path, "_delta_log")
+    if (local := to_local_path(path)) is None:
+        return
+    folder = Path(local, "_delta_log")
     checksum = folder / "._last_checkpoint.crc"
     try:
         if not _fits(checksum.read_bytes(), (folder / "_last_checkpoint").read_bytes()):

@@ -6,7 +6,6 @@ before the next commit. So the driver reads the files of a few new commits itsel
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from pyspark.sql import SparkSession
 from bronze.delta.log import LogReader, NotAppendsError
 from bronze.delta.positions import find_ingested, list_ranges
 from bronze.offsets import EMPTY, Bounds, OffsetSet
+from bronze.storage import Storage
 
 log = logging.getLogger(__name__)
 # If there are more new files, a look-up with Spark is faster.
@@ -46,10 +46,12 @@ class Lookup:
             self._add_committed(bounds)
         except (NotAppendsError, OSError, ValueError, KeyError, pa.ArrowException) as reason:
             log.debug("Looking up with Spark: %s: %s", type(reason).__name__, reason)
-            self._readers = [LogReader(table) for table in self.tables]
-            for reader in self._readers:  # before Spark's look-up: commits during it are read twice, but none is missed
+            readers = [LogReader(table) for table in self.tables]
+            for reader in readers:  # before Spark's look-up: commits during it are read twice, but none is missed
                 reader.skip_to_end()
-            self._bounds, self._ingested = bounds, find_ingested(self._spark, self.tables, self._topic, bounds)
+            found = find_ingested(self._spark, self.tables, self._topic, bounds)
+            # Only now: if the look-up fails, the next one must not take the skipped commits for read.
+            self._readers, self._bounds, self._ingested = readers, bounds, found
         return self._ingested.clip(bounds)
 
     def _add_committed(self, bounds: Bounds) -> None:
@@ -61,14 +63,16 @@ class Lookup:
         files = [file for reader in self._readers for file in reader.read_appended(_MAX_FILES)]
         if len(files) > _MAX_FILES:
             raise NotAppendsError(f"{len(files)} new files")
-        self._ingested |= OffsetSet.union(read_file_positions(file, self._topic) for file in files)
+        self._ingested |= OffsetSet.union(read_file_positions(*file, self._topic) for file in files)
         for reader in self._readers:
             reader.advance()
 
 
-def read_file_positions(file: Path, topic: str) -> OffsetSet:
+def read_file_positions(table: Storage, file: str, topic: str) -> OffsetSet:
     """Read the offsets of a topic in a table's file."""
-    rows = pq.ParquetFile(file).read(["_kafka_topic", "_kafka_partition", "_kafka_offset"])
+    rows = pq.ParquetFile(table.locate(file), filesystem=table.file_system).read(
+        ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
+    )
     rows = rows.filter(pc.equal(rows["_kafka_topic"], topic))
     partitions, offsets = (rows[name].to_numpy() for name in ("_kafka_partition", "_kafka_offset"))
     return OffsetSet({int(p): list_ranges(offsets[partitions == p]) for p in np.unique(partitions)})

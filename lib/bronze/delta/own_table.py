@@ -8,11 +8,11 @@ import json
 import logging
 import re
 from abc import ABC, abstractmethod
-from pathlib import Path
+from itertools import count
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -22,19 +22,23 @@ from bronze.delta.ddl import quote_path
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote
 from bronze.delta.log import (
     FoundNote,
+    changed_table_error,
     find_note,
     find_restore,
     identify_commit,
+    name_commit,
     open_log,
     parse_commit,
     read_commit,
     read_transaction_version,
 )
-from bronze.delta.log_files import LogCheckpoints, read_interval
+from bronze.delta.log_files import read_interval, remove_stale_checksum
 from bronze.delta.tables import is_watched
 from bronze.errors import BronzeError
 from bronze.parquet import DataFile
+from bronze.runtime.object_store import find_storage
 from bronze.runtime.spark_errors import explain_failures
+from bronze.storage import Storage
 
 
 class ConflictError(Exception):
@@ -43,6 +47,8 @@ class ConflictError(Exception):
 
 class OwnTable(ABC):
     """One table of a writer: notices commits of others, and commits."""
+
+    _storage: Storage  # set by the subclasses, before this class reads the table
 
     def __init__(self, path: str):
         self.path = path
@@ -77,8 +83,21 @@ class OwnTable(ABC):
             ConflictError: Another writer of this package has committed since.
         """
 
-    def keep_log_short(self, spark: SparkSession) -> None:  # noqa: B027
-        """Write a checkpoint of the log if it is due; a failure must not end the run. Spark's writer does it itself."""
+    def _has_committed(self, note: CommitNote) -> bool:
+        """Whether a commit since the last refresh has the note, whatever the writer was told."""
+        assert self._state is not None
+        for version in count(self._state[0] + 1):
+            text = self._read_commit(version)
+            if text is None:
+                return False
+            found = parse_commit(text).note
+            if found is not None and found.commit == note.commit:
+                return True
+        raise AssertionError("the log has an end")
+
+    def claim_checkpoint(self) -> tuple[str, int, int] | None:
+        """Return the arguments of ``try_checkpoint`` if the caller must call it. Spark writes checkpoints itself."""
+        return None
 
     def refresh(self) -> bool:
         """Read the table's newest state; return whether there are commits that this object did not make."""
@@ -98,7 +117,7 @@ class OwnTable(ABC):
         return True
 
     def _read_commit(self, version: int) -> str | None:
-        return read_commit(self.path, version)
+        return read_commit(self._storage, version)
 
     def check_unchanged(self) -> None:
         """Raise the conflict that a commit would raise, before the first table is committed to."""
@@ -139,42 +158,51 @@ class TableLog(OwnTable):
     """
 
     def __init__(self, path: str):
-        self._table = DeltaTable(path)
+        self._storage = find_storage(path)
+        self._table = DeltaTable(self._storage.uri, storage_options=self._storage.options)
         self._shape = _read_shape(self._table)
-        self._newest = identify_commit(path, self._table.version())
-        self._checkpoints = LogCheckpoints(path)
+        self._newest = identify_commit(self._storage, self._table.version())
+        self._claimed = -1  # version of the last checkpoint that was claimed
+        remove_stale_checksum(path)
         super().__init__(path)
 
     def _read_state(self) -> tuple[int, int]:
-        found = identify_commit(self.path, self._table.version())
-        if found is None:  # the log was cleaned, or the table was replaced
-            self._table = self._open_again()
-        elif found != self._newest:
-            raise _changed_table_error(self.path)
-        else:
+        storage = find_storage(self.path)
+        is_same_access, self._storage = storage == self._storage, storage
+        version = self._table.version()
+        found = identify_commit(storage, version)
+        if found not in (None, self._newest):
+            raise changed_table_error(self.path)
+        if found and is_same_access:
             self._table.update_incremental()  # a DeltaTable handle keeps its version, even after its own commit
+        else:  # the log was cleaned, or the table was replaced; or the credentials were renewed
+            self._table = self._open_again()
         if _read_shape(self._table) != self._shape:
-            raise _changed_table_error(self.path)
-        self._newest = identify_commit(self.path, self._table.version())
+            raise changed_table_error(self.path)
+        if self._table.version() != version or not found:
+            self._newest = identify_commit(storage, self._table.version())
         return self._table.version(), self._table.transaction_version(SHARED_APP_ID) or 0
 
     def _open_again(self) -> DeltaTable:
         try:
-            table = DeltaTable(self.path)
-        except DeltaError:
-            raise _changed_table_error(self.path) from None
+            table = DeltaTable(self._storage.uri, storage_options=self._storage.options)
+        except TableNotFoundError:
+            raise changed_table_error(self.path) from None
         if table.version() < self._table.version():
-            raise _changed_table_error(self.path)
+            raise changed_table_error(self.path)
         return table
 
-    def keep_log_short(self, spark: SparkSession) -> None:
-        """Write a checkpoint of the log if it is due."""
+    def claim_checkpoint(self) -> tuple[str, int, int] | None:
+        """Return the arguments of ``try_checkpoint``, at the first call and after each interval of commits."""
         interval = read_interval(self._table.metadata().configuration)
-        self._checkpoints.write_if_due(spark, self.version, interval)
+        if self.version - self._claimed < interval:
+            return None
+        self._claimed = self.version
+        return self.path, self.version, interval
 
     def _append(self, rows: list[DataFile] | None, note: CommitNote, shared: int) -> None:
         files = rows or []
-        _check_files(self.path, files)
+        _check_files(self._storage, files)
         with explain_failures(f"{self.path}/_delta_log"):
             try:
                 self._table.create_write_transaction(
@@ -188,9 +216,20 @@ class TableLog(OwnTable):
                     ),
                     post_commithook_properties=_NO_HOOKS,
                 )
-            except CommitFailedError as error:
-                log.info("Commit to %s failed: %s", self.path, error)
-                raise ConflictError(self.path) from error
+            except (DeltaError, OSError) as error:
+                if not self._has_committed(note):  # otherwise the answer was lost
+                    if isinstance(error, CommitFailedError):
+                        log.info("Commit to %s failed: %s", self.path, error)
+                        raise ConflictError(self.path) from error
+                    raise
+            self._sync_commits()
+
+    def _sync_commits(self) -> None:
+        """Let the new commits survive a power failure; a batch that Spark has noted as done is not read again."""
+        assert self._state is not None
+        version = self._state[0] + 1
+        while self._storage.sync([name_commit(version)]):
+            version += 1
 
 
 def _read_shape(table: DeltaTable) -> tuple[object, ...]:
@@ -200,14 +239,13 @@ def _read_shape(table: DeltaTable) -> tuple[object, ...]:
     return metadata.id, json.loads(table.schema().to_json()), metadata.partition_columns, properties, features
 
 
-def _check_files(path: str, files: list[DataFile]) -> None:
+def _check_files(table: Storage, files: list[DataFile]) -> None:
     """Check that the driver sees the files: an executor's ``file:`` path may be its own disk, not a shared one."""
-    for file in files:
-        written = Path(path, file.path)
-        if not written.is_file() or written.stat().st_size != file.size:
+    for file, size in zip(files, table.measure(file.path for file in files), strict=True):
+        if size != file.size:
             raise BronzeError(
-                f"an executor wrote {written}, but the driver does not see the complete file: is the path on a disk "
-                "that all nodes share?",
+                f"an executor wrote {table.uri}/{file.path}, but the driver does not see the complete file: is the "
+                "path on a disk that all nodes share?",
                 hint="If not, use --writer delta-spark with a path on a shared file system; nothing was committed",
             )
 
@@ -232,17 +270,18 @@ class SparkTable(OwnTable):
     """One table through delta-spark, on any file system."""
 
     def __init__(self, path: str):
+        self._storage = find_storage(path)
         self._shape: tuple[object, ...] = ()
         super().__init__(path)
 
     def _read_state(self) -> tuple[int, int]:
         _, snapshot = open_log(SparkSession.active(), self.path)
-        metadata = snapshot.metadata()
-        properties = {k: v for k, v in _to_dict(metadata.configuration()).items() if is_watched(k)}
-        shape = (metadata.id(), metadata.schemaString(), properties)
+        metadata = json.loads(snapshot.metadata().json())["metaData"]
+        properties = {k: v for k, v in metadata["configuration"].items() if is_watched(k)}
+        shape = (metadata["id"], metadata.get("schemaString"), properties)  # a table that was dropped has no schema
         self._shape = self._shape or shape
         if shape != self._shape:
-            raise _changed_table_error(self.path)
+            raise changed_table_error(self.path)
         return snapshot.version(), read_transaction_version(snapshot, SHARED_APP_ID)
 
     def _append(self, rows: DataFrame | None, note: CommitNote, shared: int) -> None:
@@ -250,24 +289,8 @@ class SparkTable(OwnTable):
         selected = spark.read.format("delta").load(self.path).limit(0) if rows is None else rows
         options = {"txnAppId": SHARED_APP_ID, "txnVersion": str(shared), "userMetadata": note.to_json()}
         _append_rows(selected, self.path, options)
-        if not self._has_committed(note):
+        if not self._has_committed(note):  # Delta does not report an append that it skipped
             raise ConflictError(self.path)
-
-    def _has_committed(self, note: CommitNote) -> bool:
-        """Whether the newest commits have the note; Delta does not report an append that it skipped."""
-        assert self._state is not None
-        newest = open_log(SparkSession.active(), self.path)[1].version()
-        texts = (self._read_commit(version) or "" for version in range(newest, self._state[0], -1))
-        return any(found is not None and found.commit == note.commit for found in (parse_commit(t).note for t in texts))
-
-
-def _to_dict(scala_map: Any) -> dict[str, str]:
-    pairs = scala_map.iterator()
-    found = {}
-    while pairs.hasNext():
-        pair = pairs.next()
-        found[pair._1()] = pair._2()
-    return found
 
 
 def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
@@ -281,12 +304,5 @@ def _append_rows(rows: DataFrame, path: str, options: dict[str, str]) -> None:
             if _CONFLICT.search(text):
                 raise ConflictError(path) from error
             if _DROPPED.search(text) or _ALTERED.search(text):
-                raise _changed_table_error(path) from error
+                raise changed_table_error(path) from error
             raise
-
-
-def _changed_table_error(path: str) -> BronzeError:
-    return BronzeError(
-        f"{path} was altered, replaced or deleted since this run began",
-        hint="run the same command again, which checks the table again",
-    )

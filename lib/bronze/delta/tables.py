@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -17,9 +16,13 @@ from bronze.config import TablesConfig
 from bronze.delta.features import list_column_reasons, list_misfits, list_reasons
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, Place
 from bronze.delta.log import FoundNote, find_note, open_log, read_commit, read_transaction_version
-from bronze.errors import ConfigError, NotADeltaTableError
+from bronze.errors import ConfigError, NotADeltaTableError, TransientError
+from bronze.parsing import is_s3
+from bronze.runtime.object_store import find_storage, find_unsupported
 from bronze.runtime.paths import qualify_path, to_local_path
+from bronze.runtime.spark_errors import explain_failure
 from bronze.schema import TableSpec, get_bronze_spec, get_dlq_spec
+from bronze.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -67,30 +70,33 @@ def is_watched(key: str) -> bool:
 def read_table_state(path: str, option: str, spark: SparkSession | None = None) -> TableState | None:
     """Read the state of a table from its log; None if there is no table yet.
 
-    Reads local tables without Spark, and others only with a session.
+    Reads local tables without Spark, and others only if there is a session.
 
     Raises:
         NotADeltaTableError: The path holds files that are not a Delta table.
     """
-    local = to_local_path(path)
-    if local is None:
+    if to_local_path(path) is None and spark is None:
+        return None
+    table = find_storage(path)
+    if not table.is_direct:
         return _read_through_spark(spark, path) if spark else None
-    if DeltaTable.is_deltatable(local):
+    if DeltaTable.is_deltatable(table.uri, table.options):
         try:
-            return _read_local(local)
+            return _read_directly(table)
         except DeltaError as error:
+            if isinstance(explained := explain_failure(error, path), TransientError):
+                raise explained from error
             log.debug("deltalake cannot open %s: %s", path, error)
             found = _read_through_spark(spark, path) if spark else None
             return found and replace(found, obstacle=f"deltalake cannot open {path}")
-    folder = Path(local)
     # A log without a commit: another process is about to create the table, or was killed before it did.
-    if folder.exists() and (not folder.is_dir() or any(file.name != "_delta_log" for file in folder.iterdir())):
+    if table.is_file or any(name != "_delta_log" for name in table.list_names()):
         raise _not_a_table_error(option, path)
     return None
 
 
-def _read_local(path: str) -> TableState:
-    table = DeltaTable(path)
+def _read_directly(place: Storage) -> TableState:
+    table = DeltaTable(place.uri, storage_options=place.options)
     metadata, protocol = table.metadata(), table.protocol()
     shared = table.transaction_version(SHARED_APP_ID) or 0
     return TableState(
@@ -100,7 +106,7 @@ def _read_local(path: str) -> TableState:
         properties=dict(metadata.configuration),
         writer_features=_list_features(protocol),
         version=table.version(),
-        found=find_note(partial(read_commit, path), table.version(), shared),
+        found=find_note(partial(read_commit, place), table.version(), shared),
     )
 
 
@@ -128,7 +134,7 @@ def _read_through_spark(spark: SparkSession, path: str) -> TableState | None:
         properties=dict(detail.properties),
         writer_features=tuple(detail.tableFeatures),
         version=version,
-        found=find_note(partial(read_commit, path), version, shared),
+        found=find_note(partial(read_commit, find_storage(path)), version, shared),
     )
 
 
@@ -219,8 +225,10 @@ def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTab
 
 def find_obstacle(path: str, state: TableState | None) -> str:
     """Return why the direct writer cannot append to a table correctly; empty if it can."""
-    if to_local_path(path) is None:
-        return f"{path} is not on a local file system"
+    if to_local_path(path) is None and not is_s3(path):
+        return f"{path} is neither on a local file system nor in S3"
+    if setting := find_unsupported(path):
+        return f"{setting} is set for {path}"
     if state is None:
         return ""
     if state.obstacle:

@@ -1,28 +1,57 @@
 """The Kafka client: Java's own, from Spark's class path, with retries until Kafka answers."""
 
 import logging
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from py4j.protocol import Py4JError, Py4JJavaError
-from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from bronze.config import KafkaConfig
-from bronze.errors import BronzeError, ConfigError, UnknownTopicError
-from bronze.parsing import read_properties_text
+from bronze.errors import BronzeError, ConfigError, TransientError, UnknownTopicError
+from bronze.kafka.advertised import find_unreachable
+from bronze.kafka.probe import find_mismatch, is_reachable
+from bronze.kafka.properties import client_config_error, hide_values, read_client_properties
 from bronze.runtime.jars import missing_jars_error
+from bronze.runtime.kafka_faults import (
+    RENEW,
+    TRUST,
+    Fault,
+    find_fault,
+    find_unfit_login,
+    read_causes,
+    refused_again_error,
+    show,
+)
 from bronze.runtime.spark_errors import lost_kafka_error
 
 log = logging.getLogger(__name__)
 _ATTEMPT_MS = 5_000
 _MAX_PAUSE = 8.0  # seconds
+# An answer of a broker that is restarting may be wrong. The client itself asks again within this time.
+_CONFIRM_PAUSE = 0.8  # seconds
 _NO_TOPIC = ("UnknownTopicOrPartitionException", "InvalidTopicException")
-_REFUSALS = ("AuthenticationException", "AuthorizationException", "ConfigException")
+_NO_TOKEN = "retrieving token from callback handler"
+_BROKERS = "bootstrap.servers"
+_REFUSALS = ("AuthorizationException", "ConfigException")
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An attempt without an answer; ``error`` is None if waiting may help.
+
+    Attributes:
+        is_advertised: Whether an address that the brokers advertise is the reason.
+    """
+
+    reason: str
+    error: BronzeError | None
+    is_advertised: bool = False
+
 
 # For the consumers of Spark's source. They wait 20 ms at the end of a range: with Kafka's half second, 16 partitions
 # with 30 records each took 2.4 s instead of 0.5 s. Spark asks Kafka for the available offsets at each poll, so a read
@@ -49,7 +78,7 @@ class KafkaClient:
         self.spark, self.config = spark, config
         self.jvm: Any = spark._jvm
         self.properties = read_client_properties(spark, config)  # may hold secrets: never log them
-        self._is_closed = False
+        self._is_closed = self._has_answered = False
         self.admin = _create_admin(self.jvm, config, self.properties)
 
     def close(self) -> None:
@@ -60,45 +89,73 @@ class KafkaClient:
                 self.admin.close(self.jvm.java.time.Duration.ofSeconds(1))
 
     def call_with_retry(self, question: Callable[[Any], Answer], timeout: float | None = None) -> Answer:
-        """Call the admin client until Kafka answers; errors that waiting cannot fix are raised immediately.
+        """Call the admin client until Kafka answers; an error that waiting cannot fix is raised when it comes twice.
 
         Args:
             question: Takes the admin client.
             timeout: Seconds that a running query waits; None at a start, which waits for ``startup_timeout``.
 
         Raises:
-            BronzeError: Kafka did not answer at a start. It did not answer a running query.
+            BronzeError: Kafka did not answer at a start. It did not answer a running query. It has answered before, and
+                now refuses the client.
             UnknownTopicError: Kafka has no such topic.
             ConfigError: Kafka refuses the client.
         """
         brokers, seconds = self.config.kafka_brokers, self.config.startup_timeout if timeout is None else timeout
-        started, pause = time.monotonic(), 1.0
+        started, pause, previous = time.monotonic(), 1.0, ""
         while True:
-            try:
-                return question(self.admin)
-            except Py4JJavaError as error:
-                reason = read_reason(error)
-                if reason.startswith("Interrupt"):  # the query is being stopped
-                    raise
-                self._raise_if_final(reason)
-                waited = time.monotonic() - started
-                if waited >= seconds:
-                    if timeout is not None:
-                        raise lost_kafka_error(reason) from None
-                    raise no_answer_error(self.config, seconds, reason) from None
-                log.warning("Kafka at %s does not answer, waited %d s: %s", brokers, waited, reason)
-                time.sleep(min(pause, seconds - waited))  # some errors return at once
-                pause = min(2 * pause, _MAX_PAUSE)
+            answer = self._try(question)
+            if not isinstance(answer, _Failure):
+                return answer
+            waited = time.monotonic() - started
+            if answer.error:
+                if str(answer.error) == previous:
+                    raise answer.error
+                previous = str(answer.error)
+                time.sleep(_CONFIRM_PAUSE)
+                continue
+            if waited >= seconds:
+                if timeout is not None:
+                    raise lost_kafka_error(answer.reason)
+                raise no_answer_error(self.config, seconds, answer.reason, answer.is_advertised)
+            log.warning("Kafka at %s does not answer, waited %d s: %s", brokers, waited, answer.reason)
+            time.sleep(min(pause, seconds - waited))  # some errors return at once
+            pause = min(2 * pause, _MAX_PAUSE)
 
-    def _raise_if_final(self, reason: str) -> None:
-        """Raise an error that waiting cannot fix."""
-        if is_final(reason):
-            if reason.startswith(_NO_TOPIC):
-                raise UnknownTopicError(
-                    f"Kafka at {self.config.kafka_brokers} has no topic {self.config.kafka_topic!r}",
-                    hint="create it, or correct --kafka-topic",
-                ) from None
-            raise client_config_error(self.config, reason) from None
+    def _try(self, question: Callable[[Any], Answer]) -> "Answer | _Failure":
+        """Call the admin client once; before its first answer, check that the port speaks the client's protocol."""
+        if not self._has_answered and (fault := find_mismatch(self.properties)):
+            return _Failure(fault.problem, fault_error(self.config, fault))
+        try:
+            answer = question(self.admin)
+        except Py4JJavaError as error:
+            causes = read_causes(error.java_exception)
+            if causes[-1].startswith("Interrupt"):  # the query is being stopped
+                raise
+            final = self._explain(causes)
+            advertised = "" if final or self._has_answered else find_unreachable(self.admin)
+            return _Failure(advertised or causes[-1], final, advertised != "")
+        self._has_answered = True
+        return answer
+
+    def _explain(self, causes: list[str]) -> BronzeError | None:
+        """Build the error for an answer that stays the same, however long one waits; None if it may change."""
+        config = self.config
+        if causes[-1].startswith(_NO_TOPIC):
+            return UnknownTopicError(
+                f"Kafka at {config.kafka_brokers} has no topic {config.kafka_topic!r}",
+                hint="create it, or correct --kafka-topic",
+            )
+        fault = find_fault(causes, self.properties)
+        if fault and fault.alert:
+            fault = _add_validity(fault, self.jvm, self.properties)
+        if fault and self._has_answered:
+            return refused_again_error(fault)
+        if any(cause.startswith("TopicAuthorizationException") for cause in causes):
+            return missing_right_error(config, "DESCRIBE")
+        if fault:
+            return fault_error(config, fault)
+        return client_config_error(config, causes[-1]) if is_final(causes) else None
 
     def build_source_options(self, isolation: str) -> dict[str, Any]:
         """Return the client properties as options of Spark's Kafka source, with our defaults of the consumer."""
@@ -107,9 +164,9 @@ class KafkaClient:
 
 
 def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
+    if unfit := find_unfit_login(given):
+        raise fault_error(config, unfit)
     properties, bytes_reader = jvm.java.util.Properties(), "org.apache.kafka.common.serialization.ByteArrayDeserializer"
-    for key, value in given.items():
-        properties.setProperty(key, value)
     # One attempt may take as long as all attempts together; the default is a minute.
     attempt = str(min(_ATTEMPT_MS, config.startup_timeout * 1000))
     own = {"default.api.timeout.ms": attempt, "request.timeout.ms": attempt}
@@ -118,110 +175,72 @@ def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
         jvm.org.apache.kafka.clients.consumer.ConsumerConfig(
             {"key.deserializer": bytes_reader, "value.deserializer": bytes_reader, **given}
         )
-        for key, value in own.items():
+        for key, value in {**given, **own}.items():
             properties.setProperty(key, value)
         return jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
     except TypeError:  # py4j treats a missing class as a package
         raise missing_jars_error() from None
     except Py4JJavaError as error:
-        reason = hide_values(read_reason(error), {n: v for n, v in given.items() if n != "bootstrap.servers"})
-    raise client_config_error(config, reason)  # outside the except block, so that Java's error is not its context
-
-
-def is_final(reason: str) -> bool:
-    """Whether this answer of Kafka or its client stays the same, however long one waits."""
-    return reason.startswith(_NO_TOPIC) or reason.partition(":")[0].endswith(_REFUSALS)
-
-
-def read_reason(error: Py4JJavaError) -> str:
-    """Return the innermost cause as ``Class: message``."""
-    cause = error.java_exception
-    while cause.getCause() is not None:
-        cause = cause.getCause()
-    return f"{cause.getClass().getSimpleName()}: {cause.getMessage()}"
-
-
-def read_client_properties(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
-    """Return the client properties: the file's, and the brokers. Names and values may be secrets: never log them.
-
-    Raises:
-        ConfigError: The file is not a properties file.
-    """
-    properties = _load_file(spark, config) if config.kafka_config else {}
-    return {**properties, "bootstrap.servers": config.kafka_brokers}
-
-
-def _load_file(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
-    jvm: Any = spark._jvm
-    loaded, problem = jvm.java.util.Properties(), ""
-    try:
-        loaded.load(jvm.java.io.StringReader(read_properties_text(config.kafka_config)))
-    except UnicodeError:
-        problem = "is not in UTF-8"
-    except IllegalArgumentException:
-        problem = "has an escape \\u without four hexadecimal digits; a backslash of a value is written twice"
-    properties = {str(key): str(loaded.getProperty(key)) for key in loaded.stringPropertyNames()}
-    if not problem and (stray := find_stray_names(properties)):
-        problem = (
-            f"has {len(stray)} lines that are not properties (not shown, because they may be secrets); a value "
-            "continues on the next line only after a backslash"
+        causes = read_causes(error.java_exception)
+    fault = find_fault(causes, given)  # outside the except block, so that Java's error is not the context of ours
+    provider = given.get("sasl.oauthbearer.token.endpoint.url", "")
+    if fault and provider and any(_NO_TOKEN in cause for cause in causes) and not is_reachable(provider):
+        raise TransientError(
+            f"the identity provider ({show('endpoint', given) or 'URL not shown'}) cannot be reached from this machine",
+            hint="check that it runs and can be reached, or correct sasl.oauthbearer.token.endpoint.url in the "
+            "--kafka-config file, then run the same command again",
         )
-    if problem:
-        raise client_config_error(config, f"{config.kafka_config} {problem}")
-    return properties
+    if fault:
+        raise fault_error(config, fault)
+    raise client_config_error(config, hide_values(causes[-1], {n: v for n, v in given.items() if n != _BROKERS}))
 
 
-# Values that are not secret, and that occur in messages for other reasons.
-_PLAIN = {"true", "false", "plaintext", "sasl_plaintext", "sasl_ssl", "gssapi", "oauthbearer", "https", "none", "kafka"}
-_SHORTEST = 3  # shorter parts of a value may occur in any text
-_INVALID_VALUE = re.compile(r"Invalid value (?P<value>.*) for configuration (?P<name>[\w.-]+)(?P<why>.*)", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+|acks|retries", re.ASCII)
-_LONGEST_NAME = 100
+def _add_validity(fault: Fault, jvm: Any, properties: dict[str, str]) -> Fault:
+    """Add until when the certificate of ``ssl.keystore.location`` is valid, and keep the cure that follows from it."""
+    with suppress(Py4JError, TypeError, ValueError):
+        factory = jvm.org.apache.kafka.common.security.ssl.DefaultSslEngineFactory()  # reads each type of file
+        factory.configure(jvm.org.apache.kafka.clients.admin.AdminClientConfig(properties).values())
+        keys = factory.keystore()
+        names = filter(keys.isKeyEntry, jvm.java.util.Collections.list(keys.aliases()))
+        end = min(str(keys.getCertificate(name).getNotAfter().toInstant()) for name in names)
+        if end < str(jvm.java.time.Instant.now()):
+            return Fault(f"{fault.problem}, which expired on {end}", RENEW)
+        return Fault(f"{fault.problem}, which is valid until {end}", TRUST)
+    return fault
 
 
-def find_stray_names(properties: Mapping[str, str]) -> list[str]:
-    """Return names that no property can have: continued lines of a value without a backslash. Never log them."""
-    return [name for name in properties if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME]
+def is_final(causes: list[str]) -> bool:
+    """Whether this answer of Kafka or its client stays the same, however long one waits."""
+    kinds = [cause.partition(":")[0] for cause in causes]
+    return causes[-1].startswith(_NO_TOPIC) or any(kind.endswith(_REFUSALS) for kind in kinds)
 
 
-def hide_values(reason: str, properties: Mapping[str, str]) -> str:
-    """Replace the values of properties by their names in a reason of Kafka's client.
-
-    A message that may quote a part of a value is replaced by the property's name, because JAAS quotes parts of a
-    password.
-
-    Args:
-        reason: The reason as ``Class: message``.
-        properties: Properties of the user's file.
-    """
-    kind, _, message = reason.partition(": ")
-    if invalid := _INVALID_VALUE.search(message):
-        why = invalid["why"].replace(invalid["value"], "…") if invalid["value"] else invalid["why"]
-        message = f"it does not accept the value of {invalid['name']}{why}"
-    values = {n: v for n, v in properties.items() if len(v) >= _SHORTEST and v.lower() not in _PLAIN}
-    for name, value in values.items():
-        message = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", f"<{name}>", message)
-    words = {word for word in re.split(r"[\s'\"`()<>\[\],;:=]+", message) if len(word) >= _SHORTEST} - set(properties)
-    quoted = [name for name, value in values.items() if any(word in value or value in word for word in words)]
-    if not invalid:  # only Kafka knows the value that a config provider returns
-        quoted += [name for name, value in values.items() if "${" in value and name not in quoted]
-    if "JAAS" in message:
-        quoted = ["sasl.jaas.config"]
-    if quoted:
-        return f"{kind}, about {', '.join(sorted(quoted))} (message not shown, because it may quote a secret)"
-    return f"{kind}: {message}"
+def fault_error(config: KafkaConfig, fault: Fault) -> ConfigError:
+    """Make the error for a fault that keeps a client from its first contact with Kafka."""
+    return ConfigError(f"cannot connect to Kafka at {config.kafka_brokers}: {fault.problem}", hint=fault.cure)
 
 
-def client_config_error(config: KafkaConfig, reason: str) -> ConfigError:
-    """Make the error for a Kafka client that refuses its configuration, a broker's name or its credentials."""
+def missing_right_error(config: KafkaConfig, operation: str) -> ConfigError:
+    """Make the error for a user without a right on the topic."""
+    other = ", or there is no such topic (Kafka gives the same answer)" if operation == "DESCRIBE" else ""
     return ConfigError(
-        f"cannot read from Kafka at {config.kafka_brokers}: {reason}", hint="check --kafka-brokers and --kafka-config"
+        f"the user that connects to Kafka at {config.kafka_brokers} has no right to {operation} topic "
+        f"{config.kafka_topic!r}{other}",
+        hint="ask an administrator of Kafka to grant READ, which includes DESCRIBE (kafka-acls.sh --bootstrap-server "
+        f"{config.kafka_brokers} --add --operation Read --topic {config.kafka_topic} --allow-principal User:NAME), or "
+        "correct the user (sasl.jaas.config or ssl.keystore.location in the --kafka-config file) or --kafka-topic",
     )
 
 
-def no_answer_error(config: KafkaConfig, seconds: float, reason: str) -> BronzeError:
+def no_answer_error(config: KafkaConfig, seconds: float, reason: str, is_advertised: bool = False) -> TransientError:
     """Make the error for brokers that do not answer at a start."""
-    return BronzeError(
+    if is_advertised:
+        return TransientError(
+            f"Kafka at {config.kafka_brokers} cannot be used: {reason} (tried for {seconds:g} s, --startup-timeout)",
+            hint="correct the brokers' advertised.listeners, or make this machine able to resolve and reach that "
+            "address, then run the same command again",
+        )
+    return TransientError(
         f"Kafka at {config.kafka_brokers} did not answer within {seconds:g} s (--startup-timeout): {reason}",
         hint="start the broker or correct --kafka-brokers, then run the same command again",
     )

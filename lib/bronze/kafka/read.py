@@ -8,7 +8,8 @@ from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamReader
 
 from bronze.config import DEFAULT_STARTING_OFFSETS, IngestConfig, KafkaConfig
-from bronze.kafka.client import KafkaClient, client_config_error
+from bronze.kafka.client import KafkaClient
+from bronze.kafka.properties import client_config_error
 from bronze.offsets import Bounds
 from bronze.runtime.session import DROPS_FETCHED
 

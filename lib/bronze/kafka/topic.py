@@ -13,9 +13,10 @@ from py4j.protocol import Py4JJavaError
 
 from bronze.config import IngestConfig, KafkaConfig
 from bronze.errors import ConfigError, to_flag
-from bronze.kafka.client import KafkaClient, read_reason
+from bronze.kafka.client import KafkaClient, missing_right_error
 from bronze.offsets import Bounds
 from bronze.parsing import parse_starting_offsets
+from bronze.runtime.kafka_faults import read_causes
 
 log = logging.getLogger(__name__)
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID, which old brokers return
@@ -36,17 +37,27 @@ def fetch_topic(client: KafkaClient) -> Topic:
     Raises:
         BronzeError: No broker answered in time.
         UnknownTopicError: Kafka has no such topic.
+        ConfigError: Kafka refuses the client, or the user may not read the topic.
     """
     name = client.config.kafka_topic
-    found = client.call_with_retry(lambda _: request_topic(client).get()).get(name)
+    found = client.call_with_retry(lambda _: request_topic(client, True).get()).get(name)
+    allowed = found.authorizedOperations()  # null from old brokers
+    if allowed and not allowed.contains(client.jvm.org.apache.kafka.common.acl.AclOperation.READ):
+        raise missing_right_error(client.config, "READ")
     partitions = sorted(info.partition() for info in found.partitions())
     return Topic(name, read_topic_id(found.topicId().toString(), client.config), tuple(partitions))
 
 
-def request_topic(client: KafkaClient) -> Any:
-    """Request the description of the topic; returns a future of Kafka's client."""
+def request_topic(client: KafkaClient, with_rights: bool = False) -> Any:
+    """Request the description of the topic; returns a future of Kafka's client.
+
+    Args:
+        client: Client of the topic.
+        with_rights: Whether it has the operations that the user is allowed.
+    """
     names = client.jvm.java.util.Collections.singletonList(client.config.kafka_topic)
-    return client.admin.describeTopics(names).allTopicNames()
+    options = client.jvm.org.apache.kafka.clients.admin.DescribeTopicsOptions()
+    return client.admin.describeTopics(names, options.includeAuthorizedOperations(with_rights)).allTopicNames()
 
 
 def fetch_offsets(client: KafkaClient, partitions: Iterable[int], timeout: float | None = None) -> Bounds:
@@ -88,7 +99,7 @@ def fetch_settings(client: KafkaClient) -> dict[str, str]:
     try:
         found = client.admin.describeConfigs(jvm.java.util.Collections.singletonList(resource)).all().get()
     except Py4JJavaError as error:
-        log.warning("cannot read the settings of topic %s: %s", name, read_reason(error))
+        log.warning("cannot read the settings of topic %s: %s", name, read_causes(error.java_exception)[-1])
         return {}
     return {entry.name(): entry.value() for entry in found.get(resource).entries().iterator()}
 

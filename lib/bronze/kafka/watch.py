@@ -6,8 +6,10 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError
 
-from bronze.kafka.client import KafkaClient, client_config_error, is_final, read_reason
+from bronze.kafka.client import KafkaClient, is_final
+from bronze.kafka.properties import client_config_error
 from bronze.kafka.topic import Topic, recreated_topic_error, request_topic
+from bronze.runtime.kafka_faults import find_fault, read_causes
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +68,11 @@ class TopicWatch:
         try:
             self._answer.get()
         except Py4JJavaError as error:
-            reason = read_reason(error)
-            if is_final(reason):  # Kafka does answer; the next batch fails with this error
+            causes = read_causes(error.java_exception)
+            if find_fault(causes) or is_final(causes):  # Kafka does answer; the next batch fails with this error
                 return
             self._silent_since = self._silent_since or self._asked
-            log.warning("Kafka at %s does not answer, waited %d s: %s", brokers, now - self._silent_since, reason)
+            log.warning("Kafka at %s does not answer, waited %d s: %s", brokers, now - self._silent_since, causes[-1])
         else:
             if self._silent_since is not None:
                 log.info("Kafka at %s answers again, after %d s", brokers, now - self._silent_since)

@@ -3,7 +3,7 @@
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ import pandas as pd
 
 from bronze.config import Config, IngestConfig
 from bronze.errors import ConfigError, InvalidOptionError, show_value
-from bronze.runtime.logs import configure_logging
+from bronze.runtime.logs import RUN_ID, configure_logging
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 RESULT_MIME = "application/vnd.bronze.result+json"
@@ -109,9 +109,10 @@ def list_settings(config: Config) -> pd.DataFrame:
 
 
 def record_result(**values: str | int | float | bool) -> None:
-    """Show values, and record them in the executed notebook for ``read_result`` and a scheduler."""
+    """Show values and the run's id, and record them in the executed notebook for ``read_result`` and a scheduler."""
     from IPython.display import display
 
+    values["run_id"] = RUN_ID
     width = max(map(len, values))
     lines = (
         f"{name:<{width}}  {value:,}" if type(value) is int else f"{name:<{width}}  {value}"
@@ -126,16 +127,15 @@ def read_result(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: The notebook has none.
     """
-    if found := find_result(path):
+    import nbformat  # imported here, because it takes a second and a kernel never needs it
+
+    if found := find_result(nbformat.read(path, as_version=4).cells):
         return found[RESULT_MIME]
     raise ValueError(f"{path} has no recorded result: it was not executed to its end")
 
 
-def find_result(path: str | Path) -> dict[str, Any]:
-    """The recorded result of an executed notebook by MIME type, for programs and as text; empty if there is none."""
-    import nbformat  # imported here, because it takes a second and a kernel never needs it
-
-    cells = nbformat.read(path, as_version=4).cells
+def find_result(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The recorded result of executed cells by MIME type, for programs and as text; empty if there is none."""
     for output in (o for cell in reversed(cells) for o in cell.get("outputs", [])):
         if RESULT_MIME in output.get("data", {}):
             return output["data"]

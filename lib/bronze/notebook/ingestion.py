@@ -152,6 +152,7 @@ def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig)
         "valid": summary.counts.valid,
         "invalid": summary.counts.invalid,
         "batches": summary.batch_count,
+        "restarts": summary.restarts,
         **counts,
         "output_path": config.output_path,
         "dlq_path": config.dlq_path,

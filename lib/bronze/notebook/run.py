@@ -15,6 +15,7 @@ import yaml
 from nbformat.reader import NotJSONError
 from nbformat.validator import NotebookValidationError
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import papermill_io
 
 from bronze import errors
 from bronze.errors import BronzeError, ConfigError, ExitCode
@@ -28,11 +29,11 @@ _BOOLEANS = {"true": True, "false": False}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a notebook, print its recorded result, and return 0 or the exit code of the error."""
     given = _build_parser().parse_args(arguments)
-    output = given.output or Path("runs", given.notebook.name)
+    output = given.output or f"runs/{given.notebook.name}"
     try:
         parameters = parse_parameters(given.notebook, given.parameters_file, given.parameter)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        papermill.execute_notebook(given.notebook, output, parameters, kernel_name="python3")
+        _check_output(output)
+        executed = papermill.execute_notebook(given.notebook, output, parameters, kernel_name="python3")
     except PapermillExecutionError as error:
         print(f"\n{given.notebook} failed: {error.ename}: {error.evalue}\nExecuted notebook: {output}", file=sys.stderr)
         return getattr(vars(errors).get(error.ename), "exit_code", ExitCode.FAILED)
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bronze: {error}", file=sys.stderr)
         return error.exit_code
     print(f"\nExecuted notebook: {output}")
-    if result := find_result(output):
+    if result := find_result(executed.cells):
         print(f"\n{result['text/plain']}")
     return ExitCode.DONE
 
@@ -48,10 +49,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bronze.notebook.run", description=__doc__)
     parser.add_argument("notebook", type=Path, help="for example notebooks/ingestion.ipynb")
-    parser.add_argument("-o", "--output", type=Path, help="executed copy (default: runs/ and the notebook's name)")
+    parser.add_argument("-o", "--output", help="executed copy, path or URI (default: runs/ and the notebook's name)")
     parser.add_argument("-f", "--parameters-file", type=Path, help="YAML file of parameters")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     return parser
+
+
+def _check_output(output: str) -> None:
+    """Create a local folder, or write an empty file to a URI, so that hours of work do not end without a place for it.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    if "://" not in output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        return
+    try:
+        papermill_io.write("", output)
+    except Exception as error:  # each store has its own client with its own errors
+        raise ConfigError(
+            f"--output {output} cannot be written: {type(error).__name__}: {error}",
+            hint="Install papermill's client of the store (papermill[s3], [gcs] or [azure]), or check its address and "
+            "credentials",
+        ) from None
 
 
 def parse_parameters(notebook: Path, file: Path | None, pairs: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 from pyspark.sql.streaming.query import StreamingQuery
 
+from bronze.runtime.logs import event
+
 log = logging.getLogger(__name__)
 # Seconds: the minimum time between two lines, and the window over which the rate is measured.
 _INTERVAL = 10
@@ -61,7 +63,8 @@ class Backlog:
             self._points.popleft()
         if left and now - self._logged >= _INTERVAL:
             self._logged = now
-            log.info("Progress: %s", format_progress(self._first, self._points[0], self._points[-1]))
+            fields = event("progress", batches=self._points[-1].batches, left=left)
+            log.info("Progress: %s", format_progress(self._first, self._points[0], self._points[-1]), extra=fields)
 
 
 def count_left(progress: StreamingQueryProgress) -> int:

@@ -39,6 +39,10 @@ _RULES = {
         "invalid share",
         "check the DLQ's error types and details: did a producer change its events? Then replay",
     ),
+    "max_dlq_waiting": (
+        "waiting in the DLQ (records)",
+        "inspect the DLQ, and replay the records that are valid by now; bronze replay --dry-run counts them",
+    ),
     "max_lag": (
         "lag (records)",
         "is the ingestion running? If so, the producers are faster: give it more cores or larger batches",

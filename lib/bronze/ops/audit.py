@@ -7,7 +7,7 @@ looks for the missing offsets in Kafka: an offset where Kafka has a record is a 
 import logging
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,11 +25,13 @@ from bronze.delta.positions import (
     select_positions,
 )
 from bronze.errors import ExitCode
+from bronze.observe.metrics import check_client, write_metrics
 from bronze.offsets import MAX_OFFSET, Bounds, OffsetSet
 from bronze.ops.audit_gaps import Gaps, explain_gaps
 from bronze.ops.audit_report import AuditReport, PartitionAudit
+from bronze.ops.metrics import fill_audit
 from bronze.pipeline import Pipeline
-from bronze.resume import read_own_checkpoint
+from bronze.resume import find_beyond, read_own_checkpoint
 from bronze.runtime.spark_errors import explain_failures
 
 log = logging.getLogger(__name__)
@@ -81,9 +83,12 @@ def audit(config: AuditConfig, spark: SparkSession | None = None) -> AuditReport
     Raises:
         BronzeError: Kafka, a table or the checkpoint cannot be read, or they do not belong together.
     """
+    check_client(config.metrics_file)
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline.check_exists("output-path")
-        return _audit(pipeline, config)
+        report = _audit(pipeline, config)
+    write_metrics(config.metrics_file, "audit", report.topic, partial(fill_audit, report))
+    return report
 
 
 def _audit(pipeline: Pipeline, config: AuditConfig) -> AuditReport:
@@ -100,6 +105,7 @@ def _audit(pipeline: Pipeline, config: AuditConfig) -> AuditReport:
     contradicting = _find_not_replayed(pipeline, in_both.bounds) if in_both else in_both
     gaps = explain_gaps(pipeline.kafka, expected.offsets - ingested, ledger, available)
     gaps = _look_again(pipeline, gaps)
+    beyond_end = find_beyond(ingested | ledger.read, available)
     audits = []
     for p in sorted({*available, *bronze.rows, *dlq.rows}):
         (earliest, end), read_to = available.get(p, (0, 0)), expected.next_offsets.get(p, 0)
@@ -122,6 +128,7 @@ def _audit(pipeline: Pipeline, config: AuditConfig) -> AuditReport:
                 contradicting=contradicting[p],
                 missing=gaps.missing[p],
                 unread=gaps.unread[p],
+                beyond_end=beyond_end[p] if p in available else [],  # a partition that is being added
                 removed=gaps.removed[p],
                 removed_records=gaps.removed_records.get(p, 0),
                 explained={reason: offsets[p] for reason, offsets in gaps.explained.items() if p in offsets},

@@ -44,6 +44,7 @@ class PartitionAudit:
         contradicting: Finding: offsets in both tables that were not replayed from the DLQ.
         missing: Finding: offsets where Kafka has a record and the tables have none.
         unread: Finding: offsets that no commit has read and Kafka no longer holds.
+        beyond_end: Finding: offsets that were read, at or beyond Kafka's end; new records would get the same offsets.
         removed: Finding: offsets of which ``removed_records`` held a committed record that no table has.
         removed_records: Number of such records.
         explained: Offsets without a row, by reason.
@@ -66,6 +67,7 @@ class PartitionAudit:
     contradicting: Ranges = field(default_factory=list)
     missing: Ranges = field(default_factory=list)
     unread: Ranges = field(default_factory=list)
+    beyond_end: Ranges = field(default_factory=list)
     removed: Ranges = field(default_factory=list)
     removed_records: int = 0
     explained: dict[str, Ranges] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class PartitionAudit:
             "in both tables": self.contradicting,
             "missing": self.missing,
             "never read, and deleted in Kafka": self.unread,
+            "at or beyond Kafka's end": self.beyond_end,
             f"with {self.removed_records:,} records that were committed and are no longer in any table": self.removed,
         }
         return {name: ranges for name, ranges in named.items() if ranges}
@@ -85,7 +88,7 @@ class PartitionAudit:
     @property
     def finding_count(self) -> int:
         """Number of offsets with a finding."""
-        others = (self.doubled, self.contradicting, self.missing, self.unread)
+        others = (self.doubled, self.contradicting, self.missing, self.unread, self.beyond_end)
         return sum(map(count_offsets, others)) + self.removed_records
 
 
@@ -140,7 +143,8 @@ class AuditReport:
                 f"Complete: every record read from {self.topic} is in the tables exactly once ({counted}); lag {lag:,}"
             )
         offsets = sum(a.finding_count for a in self.partitions)
-        return f"NOT complete: {offsets:,} offsets of {self.topic} are missing or duplicated ({counted})"
+        found = f"{offsets:,} offsets of {self.topic} are missing, duplicated or beyond Kafka's end"
+        return f"NOT complete: {found} ({counted})"
 
     def _list_explained(self) -> list[str]:
         return [

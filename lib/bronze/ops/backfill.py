@@ -33,7 +33,8 @@ from bronze.ops.backfill_plan import (
     resolve_times,
 )
 from bronze.pipeline import Pipeline, bind_tables, reopen_for_append
-from bronze.resume import build_ledger, read_own_checkpoint, warn_of_rollback
+from bronze.resume import build_ledger, check_end, read_own_checkpoint, warn_of_rollback
+from bronze.runtime.logs import event, report
 from bronze.runtime.retry import retry_conflicts
 from bronze.runtime.spark_errors import drop_connection, explain_failures
 from bronze.transforms import Counts
@@ -81,7 +82,7 @@ class BackfillResult:
 def main(config: BackfillConfig) -> int:
     """The command ``bronze backfill``: print the plan (``dry_run``) or the result; exit code 130 if interrupted."""
     result = backfill(config)
-    print(result.plan.to_text() if config.dry_run else result.describe())
+    report(result.plan.to_text() if config.dry_run else result.describe(), "result", dry_run=config.dry_run)
     return ExitCode.INTERRUPTED if result.is_interrupted else ExitCode.DONE
 
 
@@ -94,7 +95,7 @@ def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> Backf
 
     Raises:
         ConfigError: A part of the range is neither in the tables nor in Kafka, and that is not allowed.
-        DataLossError: Kafka deleted records before they were read.
+        DataLossError: Kafka deleted records before they were read. The topic ends before the offsets that were read.
         BronzeError: Something does not fit or failed; records appended by then stay.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
@@ -137,7 +138,9 @@ def _check(pipeline: Pipeline, config: BackfillConfig) -> tuple[Pipeline, Checkp
     read_records(pipeline.kafka, dict.fromkeys(pipeline.topic.partitions, (0, 0)), "read_committed")  # reads nothing
     pipeline = reopen_for_append(pipeline, config)
     warn_of_rollback(pipeline)
-    return pipeline, read_own_checkpoint(pipeline, config) if config.checkpoint_path else None
+    checkpoint = read_own_checkpoint(pipeline, config) if config.checkpoint_path else None
+    check_end(pipeline, build_ledger(pipeline, checkpoint), checkpoint, pipeline.fetch_available())
+    return pipeline, checkpoint
 
 
 def _make_plan(pipeline: Pipeline, config: BackfillConfig, checkpoint: Checkpoint | None) -> BackfillPlan:
@@ -189,16 +192,17 @@ def append_batches(
     context = pipeline.spark.sparkContext
     context.addJobTag(app_id)
     try:
-        for number, bounds in enumerate(plan.batches):
-            missing, before = plan.missing.clip(bounds), result.seconds
-            source = Source("backfill", app_id, plan.topic, OffsetSet.between(bounds))
-            with explain_failures():
-                counts = _append_batch(pipeline, writer, number, source, check_topic)
-            result.seconds = time.monotonic() - started
-            _count_batch(result, missing, source.covered, counts)
-            if counts:
-                result.summary.add(Batch(number, counts, result.seconds - before))
-            _log_progress(result, number + 1)
+        with writer:
+            for number, bounds in enumerate(plan.batches):
+                missing, before = plan.missing.clip(bounds), result.seconds
+                source = Source("backfill", app_id, plan.topic, OffsetSet.between(bounds))
+                with explain_failures():
+                    counts = _append_batch(pipeline, writer, number, source, check_topic)
+                result.seconds = time.monotonic() - started
+                _count_batch(result, missing, source.covered, counts)
+                if counts:
+                    result.summary.add(Batch(number, counts, result.seconds - before, bounds=bounds))
+                _log_progress(result, number + 1)
     except KeyboardInterrupt:
         result.is_interrupted, result.seconds = True, time.monotonic() - started
         drop_connection()
@@ -258,4 +262,5 @@ def _log_progress(result: BackfillResult, number: int) -> None:
         f"{result.plan.planned:,}",
         f"{appended:,}",
         f"{appended / max(result.seconds, 0.001):,.0f}",
+        extra=event("backfill", batch=number, planned=result.plan.planned, done=result.done_offsets, appended=appended),
     )

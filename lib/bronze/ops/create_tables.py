@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from bronze.config import CreateTablesConfig
 from bronze.delta.binding import check_not_gone
+from bronze.delta.create import create_table
 from bronze.delta.ddl import create_table_statement, register_table_statement
 from bronze.delta.tables import CheckedTable, locate_tables
 from bronze.errors import ConfigError, ExitCode
@@ -82,20 +83,24 @@ def _create(spark: SparkSession, named: _Named) -> str:
     name, table = named.name, named.table
     if name and spark.conf.get("spark.sql.catalogImplementation") == "in-memory" and "." not in name:
         log.warning("this session's catalog is in memory, so the name %s ends with the session", name)
+    _check_name(spark, named)
     if table.state is None:
-        spark.sql(create_table_statement(table.spec, table.path, name))
-    elif name:
+        create_table(spark, table.path, table.spec)
+    if name:
         spark.sql(register_table_statement(table.path, name))
-    if name and (found := _find_location(spark, name)) != table.path:
-        raise ConfigError(
-            f"--{named.option}: {name} is the table at {found}, not at {table.path}",
-            hint="choose a name that is not in use",
-        )
+        _check_name(spark, named)  # IF NOT EXISTS is silent if another process has taken the name meanwhile
     done = "created" if table.state is None else "already exists and fits"
     return f"{table.spec.name} table at {table.path}: {done}" + (f", known as {name}" if name else "")
 
 
-def _find_location(spark: SparkSession, name: str) -> str:
-    """The location of a catalog's table: IF NOT EXISTS is silent if the name belongs to another table."""
-    detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
-    return qualify_path(spark, detail["location"]) if detail else "nowhere"
+def _check_name(spark: SparkSession, named: _Named) -> None:
+    """Raise if the name belongs to another table."""
+    if not named.name or not spark.catalog.tableExists(named.name):
+        return
+    detail = spark.sql(f"DESCRIBE DETAIL {named.name}").first()
+    found = qualify_path(spark, detail["location"]) if detail else "nowhere"
+    if found != named.table.path:
+        raise ConfigError(
+            f"--{named.option}: {named.name} is the table at {found}, not at {named.table.path}",
+            hint="choose a name that is not in use",
+        )

@@ -29,11 +29,13 @@ from pyspark.sql import SparkSession
 from bronze.config import MaintainConfig
 from bronze.delta.ddl import quote_path
 from bronze.delta.log import parse_commit, read_commit
-from bronze.delta.log_cleanup import prepare_log, tidy_log
+from bronze.delta.log_cleanup import tidy_log
+from bronze.delta.log_files import remove_stale_checksum
 from bronze.delta.statistics import count_files
 from bronze.delta.tables import CheckedTable
 from bronze.errors import BronzeError, ExitCode, InvalidOptionError
 from bronze.pipeline import Pipeline
+from bronze.runtime.object_store import check_log_store, find_storage
 from bronze.runtime.retry import ATTEMPTS, Answer, retry_conflicts
 from bronze.runtime.spark_errors import explain_failures
 from bronze.writers import choose_writer
@@ -114,7 +116,8 @@ def maintain(config: MaintainConfig, spark: SparkSession | None = None) -> Maint
 def _maintain(spark: SparkSession, config: MaintainConfig, tables: list[CheckedTable]) -> MaintenanceSummary:
     summary = MaintenanceSummary()
     for table in tables:
-        prepare_log(spark, table.path)
+        check_log_store(spark, table.path)
+        remove_stale_checksum(table.path)
         _renew_note(table)
     if config.optimize_after_hours:
         # By default, OPTIMIZE rewrites all files below 1 GB, even for a single late record.
@@ -133,7 +136,7 @@ def _renew_note(table: CheckedTable) -> None:
     """Repeat the information of our newest commit in a new one, before any writer's log clean-up can remove it."""
     assert table.state is not None
     found = table.state.found
-    text = read_commit(table.path, found.version) if found.note else None
+    text = read_commit(find_storage(table.path), found.version) if found.note else None
     if text and time.time() - parse_commit(text).timestamp / 1000 > _RENEW_SECONDS:
         choose_writer("auto", [table]).renew()
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from bronze.delta.positions import is_within, select_positions
 from bronze.delta.statistics import usable_time_column
-from bronze.offsets import Bounds
+from bronze.offsets import MAX_OFFSET, Bounds
 from bronze.runtime.frames import collect_frame
 
 _PERCENTILES = (0.5, 0.95, 0.99)
@@ -127,7 +127,7 @@ def _to_python(value: Any) -> datetime | None:
 
 
 def find_next_offsets(spark: SparkSession, tables: list[str], topic: str, available: Bounds) -> dict[int, int]:
-    """The offset after the highest one in the tables, per partition, among the offsets that Kafka still holds.
+    """The offset after the highest one in the tables, per partition; above Kafka's end if the topic lost its newest.
 
     Args:
         spark: Session.
@@ -136,7 +136,8 @@ def find_next_offsets(spark: SparkSession, tables: list[str], topic: str, availa
         available: The offsets that Kafka holds; a partition without rows starts at the earliest.
     """
     positions = reduce(DataFrame.unionAll, (select_positions(spark, path, topic) for path in tables))
-    highest = positions.where(is_within(available)).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))
+    readable = {partition: (first, MAX_OFFSET) for partition, (first, _) in available.items()}
+    highest = positions.where(is_within(readable)).groupBy("_kafka_partition").agg(F.max("_kafka_offset"))
     return {partition: first for partition, (first, _) in available.items()} | {
         p: last + 1 for p, last in highest.collect()
     }

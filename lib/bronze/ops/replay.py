@@ -27,10 +27,11 @@ from bronze.offsets import OffsetSet
 from bronze.pipeline import Pipeline
 from bronze.resume import warn_of_rollback
 from bronze.runtime.frames import collect_frame
+from bronze.runtime.logs import event, report
 from bronze.runtime.spark_errors import explain_failures
 from bronze.tasks import DIAGNOSED_DDL, diagnose_records
 from bronze.transforms import RECORD_COLUMNS, Counts
-from bronze.writers import choose_writer
+from bronze.writers import check_writer, choose_writer
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class ReplayReport:
 
 def main(config: ReplayConfig) -> int:
     """The command ``bronze replay``: run, and print what was replayed and what still fails."""
-    print(replay(config).to_text())
+    done = replay(config)
+    report(done.to_text(), "result", appended=done.appended)
     return ExitCode.DONE
 
 
@@ -102,11 +104,15 @@ def replay(config: ReplayConfig, spark: SparkSession | None = None) -> ReplayRep
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline.check_exists("output-path", "dlq-path")
+        # This also keeps topics of the same name apart: a bronze table and its DLQs were filled from one topic, because
+        # whatever reads Kafka compares the topic's id with both tables.
         pipeline.known.check_is_named()
-        writer = choose_writer(config.writer, [pipeline.bronze])
         warn_of_rollback(pipeline)  # now: after the replay's commits, a start would no longer notice a RESTORE
-        report = make_plan(pipeline, config)
-        if not config.dry_run:
+        if config.dry_run:
+            check_writer(config.writer, [pipeline.bronze])
+            return make_plan(pipeline, config)
+        with choose_writer(config.writer, [pipeline.bronze]) as writer:  # it notices commits after the plan
+            report = make_plan(pipeline, config)
             _append_all(pipeline, config, report, writer)
         return report
 
@@ -179,7 +185,9 @@ def _append_all(pipeline: Pipeline, config: ReplayConfig, report: ReplayReport, 
         report.appended += append_positions(pipeline, config, writer, source, number, ingested_at).valid
         report.batches += 1
         seconds = time.monotonic() - started
-        log.info("Replay: %s of %s records, batch %d in %.1f s", f"{report.appended:,}", f"{total:,}", number, seconds)
+        fields = event("replay", batch=number, planned=total, appended=report.appended, seconds=round(seconds, 3))
+        done = f"{report.appended:,}", f"{total:,}"
+        log.info("Replay: %s of %s records, batch %d in %.1f s", *done, number, seconds, extra=fields)
 
 
 def append_positions(

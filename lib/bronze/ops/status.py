@@ -4,20 +4,27 @@ The monitoring notebook shows the same in tables and plots.
 """
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pandas as pd
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from bronze.config import StatusConfig
-from bronze.delta.log_cleanup import list_log_notes
+from bronze.delta.dlq import mark_replayed
+from bronze.delta.log_cleanup import measure_log
 from bronze.delta.statistics import count_files, measure_batches, read_commits
 from bronze.delta.tables import CheckedTable
 from bronze.errors import ExitCode
+from bronze.kafka.retention import Retention, fetch_retention
 from bronze.kafka.times import read_next_timestamps
+from bronze.observe.metrics import check_client, write_metrics
 from bronze.ops.alerts import evaluate_alerts, select_firing
-from bronze.ops.lag import Retention, explain_unknown_headroom, fetch_retention, measure_lag
+from bronze.ops.lag import explain_lost_end, explain_unknown_headroom, measure_lag
 from bronze.ops.measure import choose_minutes, find_newest_event, find_newest_record, find_next_offsets, measure_rows
+from bronze.ops.metrics import fill_status
 from bronze.ops.status_report import Status, to_json, to_text
 from bronze.pipeline import Pipeline
 from bronze.runtime.spark_errors import explain_failures
@@ -41,9 +48,12 @@ def status(config: StatusConfig, spark: SparkSession | None = None) -> Status:
         ConfigError: There is no bronze table. A missing DLQ counts as empty.
         BronzeError: Kafka, a table or the checkpoint cannot be read, or they do not belong together.
     """
+    check_client(config.metrics_file)
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
         pipeline.check_exists("output-path")
-        return _measure(pipeline, config)
+        found = _measure(pipeline, config)
+    write_metrics(config.metrics_file, "status", found.topic, partial(fill_status, found))
+    return found
 
 
 def _measure(pipeline: Pipeline, config: StatusConfig) -> Status:
@@ -60,10 +70,12 @@ def _measure(pipeline: Pipeline, config: StatusConfig) -> Status:
     totals = _read_totals(rows)
     newest_event = find_newest_event(spark, pipeline.bronze.path, select_bronze(files))
     freshness = _measure_freshness(newest_event, *_find_newest(spark, paths, files), now)
-    alerts = evaluate_alerts(config, _select_measured(config, batches, totals, lag, freshness))
-    odd = (explain_unknown_headroom(lag, retention), _explain_odd(totals))
+    waiting = _count_waiting(pipeline, config, paths)
+    alerts = evaluate_alerts(config, _select_measured(config, batches, totals, lag, freshness, waiting))
+    odd = (explain_lost_end(lag), explain_unknown_headroom(lag, retention), _explain_odd(totals))
     notes = [note for note in (retention.note, *odd, *_explain_missing(config, dlq)) if note]
-    notes += list_log_notes(spark, list(paths.values()))
+    logs = {name: measure_log(spark, path) for name, path in paths.items()}
+    notes += [note for log in logs.values() for note in log.notes]
     return Status(
         pipeline.topic.name,
         now,
@@ -77,6 +89,8 @@ def _measure(pipeline: Pipeline, config: StatusConfig) -> Status:
         batches,
         alerts,
         notes,
+        logs,
+        waiting,
     )
 
 
@@ -95,6 +109,18 @@ def _find_next_offsets(pipeline: Pipeline, config: StatusConfig) -> dict[int, in
         return checkpoint.next_offsets
     tables, available = [pipeline.bronze.path, *pipeline.known.dlq_paths], pipeline.fetch_available()
     return find_next_offsets(pipeline.spark, tables, pipeline.topic.name, available)
+
+
+def _count_waiting(pipeline: Pipeline, config: StatusConfig, paths: Mapping[str, str]) -> int | None:
+    """Count the DLQ records that were not replayed; None if that is off, because it reads bronze's position columns."""
+    if not config.max_dlq_waiting:
+        return None
+    if "dlq" not in paths:
+        return 0
+    topic = pipeline.topic.name
+    rows = pipeline.spark.read.format("delta").load(paths["dlq"]).where(F.col("_kafka_topic") == topic)
+    positions = rows.select("_kafka_partition", "_kafka_offset")
+    return mark_replayed(positions, paths["bronze"], topic).where("NOT is_replayed").count()
 
 
 def _count_files(spark: SparkSession, config: StatusConfig, tables: dict[str, CheckedTable]) -> pd.DataFrame:
@@ -161,7 +187,12 @@ def _measure_freshness(
 
 
 def _select_measured(
-    config: StatusConfig, batches: pd.DataFrame, totals: dict[str, float], lag: pd.DataFrame, freshness: pd.DataFrame
+    config: StatusConfig,
+    batches: pd.DataFrame,
+    totals: dict[str, float],
+    lag: pd.DataFrame,
+    freshness: pd.DataFrame,
+    waiting: int | None,
 ) -> dict[str, float | None]:
     """The measured value of each alert, by the name of its threshold."""
     records = totals["valid"] + totals["invalid"]
@@ -173,6 +204,7 @@ def _select_measured(
         "max_staleness_minutes": freshness["age"]["Kafka timestamp"],
         # An unknown headroom may be the shortest one, unless a known one is short enough to fire the alert.
         "min_headroom_hours": lag["headroom"].min(skipna=bool(shortest < config.min_headroom_hours or shortest == 0)),
+        "max_dlq_waiting": waiting,
     }
     return {name: None if pd.isna(value) else float(value) for name, value in measured.items()}
 

@@ -2,12 +2,14 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
+from bronze.delta.log_cleanup import LogState
 from bronze.ops.alerts import Alert, list_alerts, select_firing
 
 _SHOWN = 10
@@ -32,6 +34,8 @@ class Status:
         batches: Duration of each batch, from ``measure_batches``.
         alerts: The state of each alert.
         notes: Remarks on the values.
+        logs: How long the log of each table is.
+        dlq_waiting: Records in the DLQ that were not replayed; None if they were not counted.
     """
 
     topic: str
@@ -46,6 +50,8 @@ class Status:
     batches: pd.DataFrame
     alerts: list[Alert]
     notes: list[str]
+    logs: Mapping[str, LogState] = field(default_factory=dict)
+    dlq_waiting: int | None = None
 
 
 def to_text(status: Status) -> str:

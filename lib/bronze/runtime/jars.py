@@ -11,15 +11,37 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bronze.errors import BronzeError, ConfigError, ExitCode
 
 SCALA = "2.13"
+# The version that the tests run with; pyproject.toml pins it.
+SPARK = "4.2"
 MINIMUM_JAVA = 17
 _CONDA_BIN = str(Path(sys.prefix, "bin"))
+# Delta's log store for S3, from ConditionalLogStore.java (``make log-store``).
+LOG_STORE = Path(__file__).parent / "java" / "bronze-log-store.jar"
+LOG_STORE_CLASS = "bronze.ConditionalLogStore"
+
+
+def check_spark() -> None:
+    """Refuse another version of Spark than that of the tests, such as that of the distribution of spark-submit.
+
+    Raises:
+        ConfigError: The driver's Python imports another version.
+    """
+    import pyspark
+
+    found, folder = pyspark.__version__, Path(pyspark.__file__).parent
+    if not found.startswith(f"{SPARK}."):
+        raise ConfigError(
+            f"the driver's Spark is {found}, from {folder}; Spark {SPARK} is needed.",
+            hint=f"Use the spark-submit of Spark {SPARK}, or install pyspark {SPARK} and unset PYTHONPATH",
+        )
 
 
 def get_spark_packages() -> list[str]:
@@ -34,6 +56,23 @@ def get_spark_packages() -> list[str]:
         f"org.apache.spark:spark-sql-kafka-0-10_{SCALA}:{spark}",
         f"io.delta:delta-spark_{spark_minor}_{SCALA}:{_read_version('delta-spark')}",
     ]
+
+
+# hadoop-aws depends on the whole AWS SDK (690 MB). These modules (14 MB with all they need) are enough.
+S3_EXCLUDED = "software.amazon.awssdk:bundle"
+_AWS_SDK = "2.35.4"  # the version that hadoop-aws 3.5.0 was built with
+
+
+def get_s3_packages(hadoop: str = "") -> list[str]:
+    """Maven coordinates of the jars that Spark needs for paths in S3, to be resolved without S3_EXCLUDED.
+
+    Args:
+        hadoop: Version of Hadoop; by default that of pyspark's jars.
+    """
+    if not hadoop:
+        (hadoop,) = (jar.stem.rpartition("-")[2] for jar in _pyspark_jars().glob("hadoop-client-api-*.jar"))
+    parts = (f"software.amazon.awssdk:{name}:{_AWS_SDK}" for name in ("s3", "s3-transfer-manager", "sts"))
+    return [f"org.apache.hadoop:hadoop-aws:{hadoop}", *parts]
 
 
 def _read_version(package: str) -> str:
@@ -64,9 +103,13 @@ def find_java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java") or shutil.which("java", path=_CONDA_BIN)
     try:
-        printed = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=True).stderr
-    except (OSError, subprocess.CalledProcessError):
-        raise _no_java_error(f"no Java at {java!r}" if java else "no Java found") from None
+        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        place = f"JAVA_HOME is {home}, and {java} cannot be run ({error.strerror})" if home else "no Java found"
+        raise _no_java_error(place) from None
+    printed = done.stderr
+    if done.returncode:
+        raise _broken_java_error(str(java), read_java_error(f"{done.stderr}\n{done.stdout}"))
     found = re.search(r'version "(\d+)', printed)
     if found and int(found[1]) < MINIMUM_JAVA:
         raise _no_java_error(f"{java} is Java {found[1]}")
@@ -74,10 +117,49 @@ def find_java() -> str:
 
 
 def _no_java_error(found: str) -> ConfigError:
+    unset = " or unset JAVA_HOME," if os.environ.get("JAVA_HOME") else ""
     return ConfigError(
         f"{found}; Spark needs Java {MINIMUM_JAVA} or newer.",
-        hint="Install it (Debian: apt-get install openjdk-17-jre-headless, macOS: brew install openjdk@17) or set "
-        "JAVA_HOME to one.",
+        hint=f"Set JAVA_HOME to one,{unset} or install it (Debian: apt-get install openjdk-17-jre-headless, macOS: "
+        "brew install openjdk@17).",
+    )
+
+
+# Environment variables with options of a JVM, and of the JVM that Spark's scripts start.
+JAVA_OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
+# Lines of a JVM that does not start, other than the one with the cause.
+_NOISE = re.compile(
+    r"Picked up |Error: (?:Could not create the Java|A fatal exception)|Error occurred during init|\W*$|.*warning"
+)
+
+
+def read_java_error(output: str) -> str:
+    """The line of Java's output that has the cause of an error."""
+    lines = [line.strip("# \t") for line in output.splitlines()]
+    return next((line.rstrip(".") for line in lines if line and not _NOISE.match(line)), "it ended without a message")
+
+
+def is_short_of_memory(said: str) -> bool:
+    """Whether Java says that it does not get the memory that it asks for."""
+    return re.search(r"memory|[Cc]ould not (?:reserve|allocate)|unable to create native thread", said) is not None
+
+
+def little_memory_error(said: str) -> ConfigError:
+    """Build the error for a JVM that gets too little memory to start."""
+    return ConfigError(
+        f"Java gets too little memory to start: {said}",
+        hint="allow this process more (ulimit -v, or the limit of its container): a local session needs 2 GB for the "
+        "heap of its JVM, and 2 GB beyond it",
+    )
+
+
+def _broken_java_error(java: str, said: str) -> ConfigError:
+    if is_short_of_memory(said):
+        return little_memory_error(said)
+    names = [name for name in JAVA_OPTIONS if os.environ.get(name)]
+    return ConfigError(
+        f"{java} does not start: {said}",
+        hint=f"correct {' and '.join(names)}" if names else "install another Java, or set JAVA_HOME to one",
     )
 
 
@@ -102,8 +184,28 @@ def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
     return [jar for jar in jars if _artifact_of(jar) not in shipped]
 
 
+def list_jars(with_s3: bool) -> list[Path]:
+    """The jars of a session that pyspark lacks.
+
+    Args:
+        with_s3: Whether the session can use paths in S3.
+
+    Raises:
+        ConfigError: There is no Java to run Ivy with.
+        BronzeError: Maven Central could not be reached.
+    """
+    jars = resolve_jars(*get_spark_packages(), beside_spark=True)
+    return [*jars, *resolve_jars(*get_s3_packages(), beside_spark=True), LOG_STORE] if with_s3 else jars
+
+
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "bronze-ingestion", "jars")
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "bronze-ingestion", "jars")
+    except RuntimeError:
+        raise ConfigError(
+            f"there is no folder for the jars, because HOME is not set and the user id {os.getuid()} has no home",
+            hint="set XDG_CACHE_HOME to a folder that this user can write to",
+        ) from None
 
 
 def _pyspark_jars() -> Path:
@@ -124,17 +226,51 @@ def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
         ivy_file, target = Path(scratch, "ivy.xml"), Path(scratch, "jars")
         ivy_file.write_text(_write_ivy_module(coordinates))
         pattern = f"{target}/[artifact]-[revision](-[classifier]).[ext]"
-        command = [java, "-cp", f"{_pyspark_jars()}/*", "org.apache.ivy.Main", "-warn", "-ivy", str(ivy_file)]
+        command = [
+            java,
+            *list_proxy_options(os.environ),
+            "-cp",
+            f"{_pyspark_jars()}/*",
+            "org.apache.ivy.Main",
+            "-warn",
+            "-ivy",
+            str(ivy_file),
+        ]
         command += ["-confs", "runtime", "-retrieve", pattern, "-types", "jar", "bundle"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0 or not target.is_dir():
             tail = "\n".join(line for line in done.stdout.splitlines() if line.strip(" ."))[-1500:]
-            raise BronzeError(f"could not download {', '.join(coordinates)} from Maven; Ivy said:\n{tail}")
+            proxy = "through the proxy of HTTPS_PROXY" if list_proxy_options(os.environ) else "without a proxy"
+            raise BronzeError(
+                f"could not download {', '.join(coordinates)} from Maven, {proxy} (set HTTPS_PROXY to use one); Ivy "
+                f"said:\n{tail}"
+            )
         try:
             target.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
+
+
+def list_proxy_options(environment: Mapping[str, str]) -> list[str]:
+    """The options with which Java uses the proxy of the environment, as pip does; Java itself ignores these variables.
+
+    Args:
+        environment: The environment variables.
+    """
+    options = []
+    for scheme in ("https", "http"):
+        name = f"{scheme}_proxy"
+        text = environment.get(name) or environment.get(name.upper()) or environment.get("ALL_PROXY", "")
+        proxy = urlsplit(text if "//" in text else f"//{text}")
+        if text and proxy.hostname:
+            port = proxy.port or (443 if proxy.scheme == "https" else 80)
+            options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={port}"]
+    excluded = environment.get("no_proxy") or environment.get("NO_PROXY", "")
+    hosts = [
+        f"*{host}" if host.startswith(".") else host for host in filter(None, excluded.replace(" ", "").split(","))
+    ]
+    return [*options, f"-Dhttp.nonProxyHosts={'|'.join(hosts)}"] if options and hosts else options
 
 
 def _write_ivy_module(coordinates: tuple[str, ...]) -> str:
@@ -144,6 +280,8 @@ def _write_ivy_module(coordinates: tuple[str, ...]) -> str:
         f'<dependency org="{org}" name="{name}" rev="{revision}" conf="runtime->runtime(*),master(*)"/>'
         for org, name, revision in entries
     )
+    organisation, module = S3_EXCLUDED.split(":")
+    dependencies += f'<exclude org="{organisation}" module="{module}"/>'
     return (
         '<ivy-module version="2.0"><info organisation="bronze" module="jars"/>'
         '<configurations><conf name="runtime"/></configurations>'
@@ -163,6 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     actions.add_argument("--check", action="store_true", help="check that there is a usable Java")
     actions.add_argument("--fetch", action="store_true", help="download the jars that are not cached yet")
     actions.add_argument("--packages", action="store_true", help="print spark-submit's --packages")
+    actions.add_argument("--copy", metavar="FOLDER", help="copy the jars that pyspark lacks, for S3 too, to a folder")
+    parser.add_argument("--s3", action="store_true", help="with --packages or --fetch: for paths in S3 too")
     actions.add_argument(
         "--executor-requirements", action="store_true", help="print the PyPI packages that executors need"
     )
@@ -171,11 +311,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.check:
             find_java()
         elif given.packages:
-            print(",".join(get_spark_packages()))
+            print(",".join([*get_spark_packages(), *(get_s3_packages() if given.s3 else [])]))
+        elif given.copy:
+            Path(given.copy).mkdir(parents=True, exist_ok=True)
+            for jar in list_jars(with_s3=True):
+                shutil.copy(jar, given.copy)
         elif given.executor_requirements:
             print("\n".join(f"{name}=={number}" for name, number in list_executor_packages().items()))
         else:
             resolve_jars(*get_spark_packages())
+            if given.s3:
+                resolve_jars(*get_s3_packages())
     except BronzeError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,6 +1,7 @@
 """Paths on any file system that Spark can reach, and checks whether they can be used."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
-from bronze.config import TablesConfig
+from bronze.config import PATHS, TablesConfig
 from bronze.errors import InvalidOptionError
+from bronze.parsing import is_s3
+from bronze.runtime.jars import S3_EXCLUDED, get_s3_packages
 from bronze.runtime.spark_errors import read_reason
 
 
@@ -71,7 +74,12 @@ def write_text(spark: SparkSession, path: str, text: str) -> None:
     Raises:
         Py4JJavaError: It cannot be written.
     """
-    _, hadoop_path = open_file_system(spark, path)
+    file_system, hadoop_path = open_file_system(spark, path)
+    if is_s3(path):  # a single request; Spark's own way deletes the file before it replaces it
+        stream = file_system.create(hadoop_path, True)
+        stream.write(bytearray(text.encode()))
+        stream.close()
+        return
     managers = find_class(spark, "org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager")
     manager = managers.create(hadoop_path.getParent(), spark.sparkContext._jsc.hadoopConfiguration())
     manager.mkdirs(hadoop_path.getParent())
@@ -84,8 +92,9 @@ def write_text(spark: SparkSession, path: str, text: str) -> None:
     stream.close()  # makes the file visible
 
 
+_ASCII = ("ANSI_X3.4-1968", "US-ASCII", "ASCII")
 # The modules with Hadoop's own file systems; their version is that of Hadoop.
-_MODULES = {"s3a": "hadoop-aws", "abfs": "hadoop-azure", "abfss": "hadoop-azure"}
+_MODULES = {"abfs": "hadoop-azure", "abfss": "hadoop-azure"}
 
 
 def check_folders(config: TablesConfig) -> None:
@@ -94,7 +103,7 @@ def check_folders(config: TablesConfig) -> None:
     Raises:
         InvalidOptionError: Names the path.
     """
-    for option, path in _list_paths(config):
+    for option, path in list_paths(config):
         local = Path(to_local_path(path) or "/")
         if file := next(filter(os.path.isfile, (local, *local.parents)), None):
             raise InvalidOptionError(option, path, f"a folder, or a path below folders; {file} is a file")
@@ -111,7 +120,7 @@ def check_writable(spark: SparkSession, config: TablesConfig, *options: str) -> 
     Raises:
         InvalidOptionError: Names the path and the reason.
     """
-    for option, path in _list_paths(config):
+    for option, path in list_paths(config):
         local = to_local_path(qualify_path(spark, path)) if option in options else None
         place = next(filter(os.path.exists, (Path(local), *Path(local).parents))) if local else None
         if place and not os.access(place, os.W_OK | os.X_OK):
@@ -125,8 +134,14 @@ def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
 
     Raises:
         InvalidOptionError: The class path lacks the file system, or Hadoop cannot parse the path or resolve its host.
+            The JVM's locale cannot express the path.
     """
-    for option, path in _list_paths(config):
+    is_ascii = str(find_class(spark, "java.lang.System").getProperty("sun.jnu.encoding")) in _ASCII
+    for option, path in list_paths(config):
+        # Java writes ? for other letters; spark-submit has already done so with the arguments.
+        if is_ascii and to_local_path(path) and re.search(r"[^ -~]|\?", path):
+            reason = "Java has an ASCII locale and reads other letters as ?; to use them, run with LC_ALL=C.UTF-8 set"
+            raise InvalidOptionError(option, path, f"a path of ASCII letters ({reason})")
         try:
             qualify_path(spark, path)
         except (Py4JJavaError, IllegalArgumentException) as error:
@@ -136,15 +151,19 @@ def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
             raise InvalidOptionError(option, path, f"a path that Spark can use ({reason})") from error
 
 
-def _list_paths(config: TablesConfig) -> Iterator[tuple[str, str]]:
-    for option in ("output_path", "dlq_path", "checkpoint_path"):
+def list_paths(config: TablesConfig) -> Iterator[tuple[str, str]]:
+    """Yield name and value of each path that is given."""
+    for option in PATHS:
         if path := getattr(config, option, ""):
             yield option, path
 
 
 def _name_cure(spark: SparkSession, path: str) -> str:
-    module = _MODULES.get(path.partition(":")[0])
+    module, jvm = _MODULES.get(path.partition(":")[0]), spark._jvm
+    hadoop = str(jvm.org.apache.hadoop.util.VersionInfo.getVersion())  # type: ignore[union-attr]
+    if is_s3(path):
+        packages = ",".join(get_s3_packages(hadoop))
+        return f"submit with --packages {packages} --exclude-packages {S3_EXCLUDED}, or restart a local session"
     if not module:
         return "correct it, or add its file system to --packages"
-    jvm: Any = spark._jvm
-    return f"add --packages org.apache.hadoop:{module}:{jvm.org.apache.hadoop.util.VersionInfo.getVersion()}"
+    return f"add --packages org.apache.hadoop:{module}:{hadoop}"

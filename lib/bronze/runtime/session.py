@@ -6,12 +6,17 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from bronze.runtime.jars import find_java, get_spark_packages, resolve_jars
+from bronze.config import Config, IngestConfig
+from bronze.errors import ConfigError
+from bronze.runtime.jars import LOG_STORE_CLASS, check_spark, find_java, list_jars
+from bronze.runtime.jvm import prepare_environment, start_session
+from bronze.runtime.logs import RUN_ID
 
 log = logging.getLogger(__name__)
 
@@ -78,25 +83,29 @@ def has_jvm() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def get_session(app_name: str = "bronze-ingestion", show_ui: bool = False) -> SparkSession:
+def get_session(config: Config | None = None, app_name: str = "bronze-ingestion") -> SparkSession:
     """The running session, or a new one: in the JVM of spark-submit with its flags, otherwise a local one on all cores.
 
     Time zone, Arrow's batch sizes and the redaction of Kafka's secrets are set in every session.
 
     Args:
+        config: What a new local session is for. For a stream it has Spark's UI, on 127.0.0.1 only, and its address is
+            logged. For paths in S3 it has S3A.
         app_name: Name of the Spark application.
-        show_ui: Whether a new local session has Spark's UI, on 127.0.0.1 only; its address is logged.
 
     Raises:
-        ConfigError: There is no usable Java.
+        ConfigError: There is no usable Java, Spark does not start, or it has another version than 4.2.
         BronzeError: The jars are not cached and could not be downloaded.
     """
+    check_spark()
     builder = SparkSession.builder.appName(app_name)
     is_local = not (has_jvm() or SparkSession.getActiveSession())
-    settings = local_settings(show_ui) if is_local else _DELTA
+    show_ui = isinstance(config, IngestConfig) and not config.available_now
+    with_s3, log_format = (config.has_s3_paths, config.log_format) if config else (False, "text")
+    settings = local_settings(show_ui, with_s3, log_format) if is_local else _DELTA
     for key, value in settings.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    spark = start_session(builder, settings["spark.driver.memory"]) if is_local else builder.getOrCreate()
     apply_settings(spark)
     if has_jvm():
         ship_package(spark)
@@ -113,6 +122,19 @@ def _open_ui(spark: SparkSession) -> None:
     conf = spark.sparkContext._jsc.sc().conf()
     conf.set(_SETTINGS_REDACTION, extend_redaction(conf.get(_SETTINGS_REDACTION, _HIDDEN_SETTINGS)))
     log.info("Spark's UI, on this machine only: %s/StreamingQuery/", spark.sparkContext.uiWebUrl)
+
+
+def check_running(spark: SparkSession) -> None:
+    """Refuse a session that was stopped, as the last cell of a notebook does.
+
+    Raises:
+        ConfigError: It was stopped.
+    """
+    if spark.sparkContext._jsc is None or spark.sparkContext._jsc.sc().isStopped():
+        raise ConfigError(
+            "this Spark session was stopped",
+            hint="run the cell with `spark = get_session(…)` again, then the cells after it",
+        )
 
 
 def apply_settings(spark: SparkSession) -> None:
@@ -145,16 +167,19 @@ def ship_package(spark: SparkSession) -> None:
     spark.sparkContext.addPyFile(archive)
 
 
-def local_settings(show_ui: bool = False) -> dict[str, str]:
+def local_settings(show_ui: bool = False, with_s3: bool = False, log_format: str = "text") -> dict[str, str]:
     """The settings of a new local session, with its jars; sets the environment variables that Spark's scripts read.
 
     Args:
         show_ui: Whether it has Spark's UI, which listens on 127.0.0.1 only.
+        with_s3: Whether it can use paths in S3.
+        log_format: Format of Spark's log.
 
     Raises:
         ConfigError: There is no usable Java.
         BronzeError: The jars are not cached and could not be downloaded.
     """
+    prepare_environment()
     java = find_java()
     if not shutil.which("java"):  # Spark's scripts look only in JAVA_HOME and on PATH
         os.environ["JAVA_HOME"] = os.environ.get("JAVA_HOME") or str(Path(java).parents[1])
@@ -162,12 +187,35 @@ def local_settings(show_ui: bool = False) -> dict[str, str]:
     if show_ui:
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    jars = resolve_jars(*get_spark_packages(), beside_spark=True)
     log_config = Path(str(files("bronze") / "log4j2.properties")).as_uri()
     return {
         **_DELTA,
         **_LOCAL,
         **(_UI if show_ui else {}),
-        "spark.jars": ",".join(map(str, jars)),
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC",
+        **(list_s3_settings(os.environ) if with_s3 else {}),
+        "spark.jars": ",".join(map(str, list_jars(with_s3))),
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC "
+        f"-Dbronze.logFormat={log_format} -Dbronze.runId={RUN_ID}",
     }
+
+
+def list_s3_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings of S3A in a local session: the endpoint and region of AWS's environment variables.
+
+    S3A itself reads only the keys from there. A server other than AWS rarely has a host name per bucket.
+
+    Args:
+        environment: The environment variables.
+    """
+    settings = {
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "spark.hadoop.fs.AbstractFileSystem.s3.impl": "org.apache.hadoop.fs.s3a.S3A",
+        # Hadoop 3.5's default does not repeat a read that ends early, and keeps an entry per file (HADOOP-20058).
+        "spark.hadoop.fs.s3a.input.stream.type": "classic",
+        **{f"spark.delta.logStore.{scheme}.impl": LOG_STORE_CLASS for scheme in ("s3", "s3a")},
+    }
+    if endpoint := environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"):
+        settings |= {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
+    if region := environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"):
+        settings["spark.hadoop.fs.s3a.endpoint.region"] = region
+    return settings

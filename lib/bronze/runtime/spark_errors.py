@@ -8,14 +8,23 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
 
-from bronze.errors import BronzeError, ConfigError, DataLossError, RecordUnreadableError, TopicVanishedError
+from bronze.errors import (
+    BronzeError,
+    ConfigError,
+    DataLossError,
+    RecordUnreadableError,
+    TopicVanishedError,
+    TransientError,
+)
 from bronze.parquet import NO_TABLE
+from bronze.runtime.kafka_faults import explain_kafka_refusal
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +35,47 @@ _REFUSED = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|Read-only file system|Permission denied"
 )
 _TOLD_IN_TASK = re.compile(rf"\w*Error: \[Errno \d+\] ({_REFUSED.pattern}|{NO_TABLE}): '(/.+)'$")
-_FILE_MISSING = re.compile(r"FileNotFoundException: File (?:file:)?(.+\.(?:parquet|bin)) does not exist")
+_FILE_MISSING = re.compile(
+    r"FileNotFoundException: (?:File (?:file:)?|No such file or directory: )"
+    r"(\S.*\.(?:parquet|bin))(?: does not exist|$)"
+)
+# Spark names the file that it was reading; only some causes mean that the file itself is damaged.
+_FILE_READ = re.compile(r"Encountered error while reading file (?:file:(?://)?)?(\S.*\.(?:parquet|json))\.")
+_DAMAGED = re.compile(
+    r"is not a Parquet file|footer is too large|can not read class org\.apache\.parquet|ChecksumException|"
+    r"JsonEOFException|JsonParseException"
+)
+_CAUSE = re.compile(r"^(?:Caused by|)?:? ?(?:\w+\.)*\w+(?:Exception|Error): .*$", re.MULTILINE)
+_REPEATED = re.compile(
+    r"<(Token-\d|AWSAccessKeyId|StringToSign\w*|CanonicalRequest\w*|SignatureProvided)>.*?</\1>", re.DOTALL
+)
+# An error of S3A, pyarrow or deltalake in S3.
+_IN_S3 = re.compile(
+    r"\bs3a://|AWS Error|Generic S3 error|Error performing [A-Z]+ https?:|software\.amazon\.awssdk|S3Exception|"
+    r"hadoop\.fs\.s3a|\bAWS\w+Exception"
+)
+# deltalake prints the causes of an error as a coloured tree.
+_BRANCH = re.compile(r"\s*\n\s*(?:\x1b\[\d+m)?↳(?:\x1b\[0m)?\s*")
+# What S3 refuses whenever it is asked.
+REFUSED_BY_S3 = re.compile(
+    r"AccessDenied|ACCESS_DENIED|Forbidden|Status Code: 403|InvalidAccessKeyId|INVALID_ACCESS_KEY|"
+    r"SignatureDoesNotMatch|SIGNATURE_DOES_NOT_MATCH|InvalidToken|INVALID_TOKEN"
+)
+# What may succeed a moment later; a token that has expired is renewed before the next attempt.
+UNANSWERED = re.compile(
+    r"SlowDown|SLOW_DOWN|Service ?Unavailable|SERVICE_UNAVAILABLE|InternalError|INTERNAL_FAILURE|Status Code: 50\d|"
+    r"status 50\d|HTTP response code 50\d|Server Error|[Tt]imed?.?out|Connection (?:refused|reset|closed)|"
+    r"NETWORK_CONNECTION|curlCode|error sending request|request or response body error|Bad Gateway|Gateway Timeout|"
+    r"Too Many Requests|Premature end|NoHttpResponse|failed to respond|ExpiredToken|EXPIRED_TOKEN|RequestExpired|"
+    r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials"
+)
+# The same for a disk that is mounted over a network.
+_DISK_UNANSWERED = re.compile(
+    r"Stale file handle|Input/output error|Connection timed out|Transport endpoint is not connected"
+)
 _UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
+# A native library, which Java copies to its temporary folder first.
+_UNLOADABLE = re.compile(r"UnsatisfiedLinkError: (/\S+)/[^/\s]+: .*(?:failed to map segment|Operation not permitted)")
 # Kafka's clients gave up on a broker, or Spark gave up on the clients.
 _OUTAGE = re.compile(
     r"(?:org\.apache\.kafka\.common\.errors\.(?=(?:Timeout|Disconnect|Network|BrokerNotAvailable)Exception)"
@@ -50,7 +98,8 @@ def explain_failures(path: str = "") -> Iterator[None]:
     try:
         yield
     except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:
-        raise explain_failure(error, path) from error
+        has_credentials = hide_credentials(str(error)) != str(error)
+        raise explain_failure(error, path) from (None if has_credentials else error)
     except Py4JError as error:
         if is_interrupt(error):
             raise KeyboardInterrupt from None
@@ -82,8 +131,8 @@ def explain_failure(error: BaseException, path: str = "") -> BronzeError:
     """
     if isinstance(error, BronzeError):
         return error
-    text, reason = str(error), read_reason(error)
-    log.debug("The failure in full: %s: %s", type(error).__name__, text)
+    text, reason = _read_text(error), read_reason(error)
+    log.debug("The failure in full: %s: %s", type(error).__name__, hide_credentials(text))
     if _TRACEBACK in text and (module := re.search(r"ModuleNotFoundError: No module named '([^']+)'", reason)):
         return _executor_module_error(module[1])
     if record := _UNREADABLE.search(text):
@@ -94,6 +143,10 @@ def explain_failure(error: BaseException, path: str = "") -> BronzeError:
         return data_loss_error(lost[1].rstrip(".") if lost else reason)
     if "UnknownTopicOrPartitionException" in text:
         return vanished_topic_error(reason)
+    if refused := explain_kafka_refusal(error):
+        return refused
+    if unloadable := _UNLOADABLE.search(text):
+        return _noexec_error(unloadable[1])
     if outage := _OUTAGE.search(text):
         return lost_kafka_error(outage[1])
     return _explain_storage(text, reason, path) or failed_query_error(reason)
@@ -102,10 +155,7 @@ def explain_failure(error: BaseException, path: str = "") -> BronzeError:
 def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     """The error, if its condition concerns the tables or the checkpoint; otherwise None."""
     if path and re.search("CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using", text):
-        return BronzeError(
-            f"another process uses the checkpoint {path}, so this one has ended; nothing was lost or duplicated.",
-            hint="Use a checkpoint in one process only; if the other one has ended too, run the same command again",
-        )
+        return shared_checkpoint_error(path)
     if "InvariantViolationException" in text:
         return ConfigError(
             f"{path or 'a table'} does not accept rows of this batch: {reason}.",
@@ -118,7 +168,26 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
         return _unseen_table_error(told[2]) if told[1] == NO_TABLE else _refused_write_error(told[2], told[1])
     if missing := _FILE_MISSING.match(reason):
         return _missing_file_error(missing[1])
+    causes = "\n".join([reason, text.partition("\n")[0], *_CAUSE.findall(text)])
+    is_unanswered = UNANSWERED.search(causes) and _IN_S3.search(f"{path} {text}")  # not every cause says where
+    if (damaged := _FILE_READ.search(causes)) and _DAMAGED.search(causes) and not is_unanswered:
+        return _damaged_file_error(unquote(damaged[1]))
+    if _IN_S3.search(causes) and REFUSED_BY_S3.search(causes) and not is_unanswered:
+        return ConfigError(
+            f"S3 refuses the credentials for {path or 'a path'}: {reason}",
+            hint="nothing was lost: correct them or what they may do, then run the same command again to continue",
+        )
+    if is_unanswered or _DISK_UNANSWERED.search(causes):
+        return lost_storage_error(reason)
     return None
+
+
+def shared_checkpoint_error(path: str) -> BronzeError:
+    """Build the error for a checkpoint that another process has begun to use."""
+    return BronzeError(
+        f"another process uses the checkpoint {path}, so this one has ended; nothing was lost or duplicated.",
+        hint="Use a checkpoint in one process only; if the other one has ended too, run the same command again",
+    )
 
 
 def data_loss_error(lost: str) -> DataLossError:
@@ -135,10 +204,18 @@ def failed_query_error(reason: str) -> BronzeError:
     return BronzeError(f"failed: {reason}", hint="nothing was lost, run the same command again to continue")
 
 
-def lost_kafka_error(reason: str) -> BronzeError:
+def lost_kafka_error(reason: str) -> TransientError:
     """Build the error for brokers that do not answer a running query within the timeouts of its clients."""
-    return BronzeError(
+    return TransientError(
         f"Kafka did not answer within the timeouts of its clients: {reason}",
+        hint="nothing was lost, run the same command again once it answers",
+    )
+
+
+def lost_storage_error(reason: str) -> TransientError:
+    """Build the error for a storage that does not answer, or reports that it is busy."""
+    return TransientError(
+        f"the storage did not answer a request: {reason}",
         hint="nothing was lost, run the same command again once it answers",
     )
 
@@ -158,6 +235,15 @@ def _executor_module_error(module: str) -> ConfigError:
         "with --archives dist/bronze-env.tar.gz#env --conf spark.executorEnv.PYTHONPATH=env"
     )
     return ConfigError(f"the executors' Python has no module {module!r}", hint)
+
+
+def _noexec_error(folder: str) -> ConfigError:
+    return ConfigError(
+        f"Java cannot load the library that decompresses records from {folder}, because its file system is mounted "
+        "noexec; nothing was lost.",
+        hint="Set JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=FOLDER, with a folder on another file system, for the driver and "
+        "for the executors (spark.executorEnv.JAVA_TOOL_OPTIONS)",
+    )
 
 
 def _unreadable_record_error(topic: str, partition: int, offset: int, timestamp: int) -> RecordUnreadableError:
@@ -190,20 +276,45 @@ def _unseen_table_error(path: str) -> BronzeError:
     )
 
 
-def _missing_file_error(path: str) -> BronzeError:
-    """Build the error for a missing file that a table's log refers to; a retry does not help."""
-    table = _find_table(path)
+def _missing_file_error(path: str) -> ConfigError:
+    """Build the error for a missing file that a table's log refers to."""
     if path.endswith(".bin"):
-        return BronzeError(
+        return ConfigError(
             f"Deletion vector {path} is missing, so the table cannot be read.",
-            hint=f"Restore the file, or undo the deletion: RESTORE TABLE delta.`{table}` TO VERSION AS OF the "
-            "version before it (DESCRIBE HISTORY names it), then add the records ingested since with bronze backfill",
+            hint=f"Restore the file, or undo the deletion: RESTORE TABLE delta.`{_find_table(path)}` TO "
+            "VERSION AS OF the version before it (DESCRIBE HISTORY names it), then add the records ingested since with "
+            "bronze backfill",
         )
-    return BronzeError(
+    return ConfigError(
         f"{path} is missing, although its table's log refers to it; its rows can no longer be read.",
-        hint=f"Restore the file, or remove it from the log (DeltaTable({table!r}).repair() of the Python package "
-        "deltalake) and add its rows again with bronze backfill, from what Kafka still holds; bronze audit then says "
-        "what is missing",
+        hint=f"Restore the file, or {_name_repair(path)}",
+    )
+
+
+def _damaged_file_error(path: str) -> ConfigError:
+    if "/_delta_log/" not in path:
+        return ConfigError(
+            f"{path} is damaged or was cut off, for example by a power failure; its rows can no longer be read.",
+            hint=f"Restore the file, or delete it, {_name_repair(path)}",
+        )
+    hint = (
+        "Restore the file. If that is impossible and it is the newest commit, delete it, and add its records again "
+        "with bronze backfill; bronze audit then says what is missing"
+    )
+    if ".checkpoint." in path or "/_sidecars/" in path:
+        hint = (
+            "Delete it and _last_checkpoint in the same folder: the table is then read from its commits, if its log "
+            "still has them"
+        )
+    return ConfigError(
+        f"{path} is damaged or was cut off, for example by a power failure, so the table cannot be read.", hint
+    )
+
+
+def _name_repair(path: str) -> str:
+    return (
+        f"remove it from the log (DeltaTable({_find_table(path)!r}).repair() of the Python package deltalake) and add "
+        "its rows again with bronze backfill, from what Kafka still holds; bronze audit then says what is missing"
     )
 
 
@@ -219,13 +330,23 @@ def read_reason(error: BaseException) -> str:
     This is the last line of the innermost Python traceback, unless it only repeats a Java error; otherwise the
     innermost Java cause that has a message; otherwise the error's first line.
     """
-    text = str(error)
+    text = _read_text(error)
     candidates = [_read_python_error(text), *reversed(re.findall(r"^Caused by: (\S+: .+)$", text, re.MULTILINE))]
     if text.startswith("An error occurred while calling "):  # py4j's own line
         candidates += re.findall(r"^: (.+)$", text, re.MULTILINE)[:1]
     line = next(filter(None, candidates), "") or _read_first_line(error)
     line = re.sub(r"^(?:\w+[.$])+(?=\w)", "", line)  # remove the packages of the type
+    line = hide_credentials(line)
     return line if len(line) <= _MAX_LENGTH else line[:_MAX_LENGTH] + "…"
+
+
+def _read_text(error: BaseException) -> str:
+    return _BRANCH.sub(": ", str(error)).strip()
+
+
+def hide_credentials(text: str) -> str:
+    """Hide what S3 repeats of a request's credentials in its answer."""
+    return _REPEATED.sub(r"<\1>…</\1>", text)
 
 
 def _read_python_error(text: str) -> str:
@@ -238,5 +359,5 @@ def _read_python_error(text: str) -> str:
 def _read_first_line(error: BaseException) -> str:
     name = type(error).__name__
     # Spark wraps the query's error in another sentence.
-    text = re.sub(r"^\[STREAM_FAILED\] Query \[.*?\] terminated with exception: ", "", str(error).strip())
+    text = re.sub(r"^\[STREAM_FAILED\] Query \[.*?\] terminated with exception: ", "", _read_text(error))
     return f"{name}: {text.splitlines()[0]}" if text else name

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from bronze import batch, cli, pipeline, tasks
 from bronze.batch import BatchProcessor
 from bronze.checkpoint import CheckpointFolder
-from bronze.delta import own_table
+from bronze.delta import commit, own_table
 from bronze.delta.own_table import OwnTable
 
 AT = os.environ["PAUSE_AT"]
@@ -94,6 +94,9 @@ def set_pause() -> None:
             OwnTable.commit = pause_before_bronze(OwnTable.commit)  # type: ignore[method-assign]
         case "before the checkpoint's commit":
             BatchProcessor._process = pause_after(BatchProcessor._process)  # type: ignore[method-assign]
+        case "during a checkpoint of the log":  # in a thread of the writer, after its first commit
+            own_table.read_interval = lambda _: 1  # type: ignore[attr-defined]
+            commit.try_checkpoint = pause_before(commit.try_checkpoint)  # type: ignore[attr-defined]
         case "between the tables":
             pipeline.create_table = pause_before(pipeline.create_table, 2)  # type: ignore[attr-defined]
         case "before the checkpoint is bound":

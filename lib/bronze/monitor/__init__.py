@@ -1,0 +1,1 @@
+"""Observes a running ingestion from outside."""

@@ -1,0 +1,117 @@
+"""Every command on tables and checkpoint in S3."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+from deltalake import DeltaTable
+
+from bronze import replay, status
+from bronze.config import CheckpointConfig, CreateTablesConfig, ReplayConfig, StatusConfig
+from bronze.notebook.cells import RESULT_MIME, find_result
+from bronze.notebook.run import main as run_notebook
+from bronze.ops.checkpoint import inspect_checkpoint
+from bronze.ops.create_tables import create_tables
+from bronze.runtime.object_store import find_storage
+from sandbox.s3 import ACCESS_KEY, OTHER_KEY, S3Sandbox
+from tests.support.audit import assert_complete
+from tests.support.aws_credentials import Issuer
+from tests.support.backfill import fill, run_backfill
+from tests.support.events import BAD, make_events
+from tests.support.lake import Lake
+from tests.support.maintenance import run_maintenance
+from tests.support.topic import Topic
+
+EXPIRING = "software.amazon.awssdk.auth.credentials.ContainerCredentialsProvider"
+
+
+def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):
+    topic.produce(make_events(50) + BAD)
+    assert any_lake.ingest().counts.valid == 50
+    topic.produce(make_events(30, first=50))
+    assert any_lake.ingest().counts.total == 30
+    assert_complete(any_lake, 80 + len(BAD))
+
+
+def test_the_direct_writer_is_chosen(topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture):
+    topic.produce(make_events(5))
+    lake.ingest()
+    assert "Using the direct writer (no restrictions found)" in bronze_log.messages
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
+def test_one_place_is_one_place_whatever_its_spelling(topic: Topic, lake: Lake, scheme: str):
+    topic.produce(make_events(20))
+    lake.ingest()
+    names = ("output_path", "dlq_path", "checkpoint_path")
+    other = {n: getattr(lake.config, n).replace("s3a://bronze/", f"{scheme}://bronze//x/../") + "/" for n in names}
+    topic.produce(make_events(10, first=20))
+    assert lake.ingest(**other).counts.total == 10
+    assert_complete(replace(lake, config=replace(lake.config, **other)), 30)
+
+
+def test_a_backfill_adds_what_the_stream_left_out(topic: Topic, any_lake: Lake):
+    fill(topic)
+    any_lake.ingest(starting_offsets="latest")
+    assert run_backfill(any_lake).summary.counts.valid == 30
+    assert run_backfill(any_lake).summary.counts.valid == 0
+    assert_complete(any_lake, 30)
+
+
+def test_a_replay_finds_nothing_to_replay(topic: Topic, lake: Lake):
+    topic.produce(make_events(10) + BAD)
+    lake.ingest()
+    report = replay(lake.configure(ReplayConfig), lake.spark)
+    assert (report.counts["still_failing"], report.counts["appended"]) == (len(BAD), 0)
+
+
+def test_maintenance_compacts_and_deletes_what_no_version_needs(topic: Topic, lake: Lake, s3: S3Sandbox):
+    for number in range(4):
+        topic.produce(make_events(20, first=number * 20), partition=0)
+        lake.ingest()
+    place = find_storage(lake.config.output_path)
+    with s3.file_system.open_output_stream(place.locate("_event_date=2026-01-31/stray.parquet")) as stray:
+        stray.write(b"PAR1")
+    summary = run_maintenance(lake, optimize_after_hours=1, retention_hours=0, force=True)
+    assert summary.files_before > summary.files_after >= 1
+    topic.produce(make_events(20, first=80), partition=0)
+    lake.ingest()
+    assert_complete(lake, 100)
+
+
+def test_the_status_and_the_checkpoint_are_read(topic: Topic, lake: Lake):
+    topic.produce(make_events(10))
+    lake.ingest()
+    assert status(lake.configure(StatusConfig), lake.spark)
+    assert inspect_checkpoint(lake.configure(CheckpointConfig), lake.spark)
+
+
+def test_tables_are_created_once(lake: Lake):
+    config = lake.configure(CreateTablesConfig, execute=True)
+    create_tables(config, lake.spark)
+    create_tables(config, lake.spark)
+    place = find_storage(lake.config.output_path)
+    assert DeltaTable(place.uri, storage_options=place.options).version() == 0
+
+
+def test_a_notebook_s_executed_copy_is_in_s3(lake: Lake, tmp_path: Path, s3: S3Sandbox):
+    cell = nbformat.v4.new_code_cell("from bronze.notebook.cells import record_result\nrecord_result(count=5)")
+    notebook, output = tmp_path / "small.ipynb", f"{lake.config.output_path.replace('s3a', 's3')}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebook)
+    assert run_notebook([str(notebook), "-o", output]) == 0
+    executed = s3.file_system.open_input_stream(output.removeprefix("s3://")).read().decode()
+    assert find_result(nbformat.reads(executed, 4).cells)[RESULT_MIME]["count"] == 5
+
+
+def test_credentials_of_one_bucket_that_expire_are_renewed(topic: Topic, lake: Lake, s3: S3Sandbox, issuer: Issuer):
+    conf = lake.spark.sparkContext._jsc.hadoopConfiguration()
+    conf.set("fs.s3a.bucket.renewed.aws.credentials.provider", EXPIRING)
+    s3.create_bucket("renewed")
+    lake = replace(lake, config=replace(lake.config, output_path=f"s3://renewed/{topic.name}"))
+    for number, key in enumerate((ACCESS_KEY, OTHER_KEY)):
+        issuer.key = key
+        topic.produce(make_events(10, first=10 * number))
+        assert lake.ingest().counts.valid == 10
+        assert find_storage(lake.config.output_path).access.access_key == issuer.issued[-1] == key
+    assert_complete(lake, 20)

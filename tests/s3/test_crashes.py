@@ -1,0 +1,53 @@
+"""``kill -9`` of an ingestion into S3, and a lost checkpoint: what is committed is skipped, all else is read again."""
+
+from collections.abc import Callable
+
+import pyarrow.fs as pa_fs
+import pytest
+
+from sandbox.s3 import S3Sandbox
+from tests.support.audit import assert_complete
+from tests.support.events import BAD, make_events
+from tests.support.ingestion import PAUSE, Ingestion
+from tests.support.kills import LONG, assert_survives_kills
+from tests.support.lake import Lake
+from tests.support.topic import Topic
+
+MOMENTS = ("before the write", "during the write", "between the commits", "before the checkpoint's commit")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_kill_9_at_each_moment_of_a_batch(topic: Topic, lake: Lake, start: Callable[..., Ingestion], moment: str):
+    topic.produce(make_events(40) + BAD[:4])
+    lake.ingest()
+    topic.produce(make_events(100, first=40) + BAD)
+    start(lake.config, *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG).kill()
+    lake.ingest()
+    assert_complete(lake, 144 + len(BAD))
+
+
+def test_kill_9_while_the_tables_are_created(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
+    topic.produce(make_events(40))
+    start(lake.config, *PAUSE, PAUSE_AT="between the tables").wait_for("Paused", LONG).kill()
+    lake.ingest()
+    assert_complete(lake, 40)
+
+
+def test_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
+    assert_survives_kills(lake, topic, start, 5)
+
+
+def test_a_checkpoint_that_is_lost_or_restored_loses_and_doubles_nothing(topic: Topic, lake: Lake, s3: S3Sandbox):
+    checkpoint, backup = (f"{lake.config.checkpoint_path.split('://')[1]}{end}" for end in ("", "-backup"))
+    topic.produce(make_events(20) + BAD)
+    lake.ingest()
+    pa_fs.copy_files(checkpoint, backup, source_filesystem=s3.file_system, destination_filesystem=s3.file_system)
+    topic.produce(make_events(40, first=20) + BAD)
+    lake.ingest(max_offsets_per_trigger=10)
+    s3.file_system.delete_dir(checkpoint)
+    lake.ingest()
+    s3.file_system.delete_dir(checkpoint)
+    pa_fs.copy_files(backup, checkpoint, source_filesystem=s3.file_system, destination_filesystem=s3.file_system)
+    topic.produce(make_events(10, first=60))
+    assert lake.ingest().counts.valid == 10
+    assert_complete(lake, 70 + 2 * len(BAD))

@@ -1,0 +1,106 @@
+"""Places in S3: one spelling, one configuration for all clients, and no secret in a text."""
+
+import pytest
+
+from bronze.config import IngestConfig, MaintainConfig
+from bronze.errors import InvalidOptionError
+from bronze.parsing import is_s3, normalize_uri
+from bronze.runtime.session import list_s3_settings
+from bronze.storage import S3Access, Storage
+
+ACCESS = S3Access("eu-central-1", "http://127.0.0.1:9000", "key", "the-secret", "the-token")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["s3://b/t", "s3a://b/t", "s3n://b/t", "S3://b/t", "s3://b/t/", "s3://b//t", "s3://b/x/../t", "s3a://b/./t//"],
+)
+def test_a_place_in_s3_has_one_spelling(path: str):
+    assert normalize_uri(path) == "s3a://b/t"
+    assert is_s3(path)
+
+
+@pytest.mark.parametrize("path", ["data/t", "/data/t/", "file:/data/../t", "hdfs://nn/t", "s3/b/t", "data/s3://b"])
+def test_other_paths_stay_as_they_are(path: str):
+    assert normalize_uri(path) == path
+    assert not is_s3(path)
+
+
+def test_a_configuration_has_the_one_spelling():
+    config = MaintainConfig(output_path="s3://b/x/../t/", dlq_path="data/dlq")
+    assert (config.output_path, config.dlq_path, config.has_s3_paths) == ("s3a://b/t", "data/dlq", True)
+    assert not MaintainConfig(output_path="data/t").has_s3_paths
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3://b/t", "s3a://b/t"),
+        ("s3://b/t", "s3n://b/x/../t/dlq"),
+        ("hdfs://nn/x/../t", "hdfs://nn/t/"),
+        ("s3a://b", "s3://b/t"),
+    ],
+)
+def test_tables_at_one_place_are_refused_in_any_spelling(one: str, other: str):
+    with pytest.raises(InvalidOptionError, match="a path outside --(output|dlq)-path"):
+        MaintainConfig(output_path=one, dlq_path=other)
+
+
+def test_tables_in_different_buckets_are_different():
+    assert MaintainConfig(output_path="s3://one/t", dlq_path="s3://other/t").has_s3_paths
+
+
+@pytest.mark.parametrize("path", ["s3://b/a%20b", "s3://b/a?b", "s3a://b/a#b"])
+def test_characters_that_a_client_reads_differently_are_refused_in_s3(path: str):
+    with pytest.raises(InvalidOptionError, match=r"without percent escapes.*, \? and #"):
+        MaintainConfig(output_path=path)
+
+
+def test_a_checkpoint_in_s3_needs_s3_too():
+    paths = {"output_path": "data/t", "checkpoint_path": "s3://b/c"}
+    assert IngestConfig(kafka_brokers="b:9092", **paths).has_s3_paths
+
+
+def test_no_text_of_a_place_has_its_secrets():
+    text = repr(Storage("s3a://b/t", ACCESS))
+    assert "the-secret" not in text and "the-token" not in text and "'key'" not in text
+    assert "http://127.0.0.1:9000" in text
+
+
+def test_deltalake_gets_the_same_access():
+    assert Storage("s3a://b/t", ACCESS).options == {
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "the-secret",
+        "AWS_SESSION_TOKEN": "the-token",
+        "AWS_CONDITIONAL_PUT": "etag",
+    }
+
+
+def test_a_local_place_needs_no_options():
+    place = Storage("/data/t")
+    assert (place.options, place.locate("a"), place.is_direct) == (None, "/data/t/a", True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, {}),
+        ({"AWS_REGION": "r"}, {"endpoint.region": "r"}),
+        ({"AWS_DEFAULT_REGION": "r"}, {"endpoint.region": "r"}),
+        ({"AWS_ENDPOINT_URL": "http://h:1"}, {"endpoint": "http://h:1", "path.style.access": "true"}),
+        (
+            {"AWS_ENDPOINT_URL": "http://h:1", "AWS_ENDPOINT_URL_S3": "http://h:2"},
+            {"endpoint": "http://h:2", "path.style.access": "true"},
+        ),
+    ],
+)
+def test_a_local_session_reads_the_variables_of_aws(environment: dict[str, str], expected: dict[str, str]):
+    prefix = "spark.hadoop.fs.s3a."
+    settings = list_s3_settings(environment)
+    found = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+    assert found == expected | {"input.stream.type": "classic"}
+    assert settings["spark.delta.logStore.s3a.impl"] == "bronze.ConditionalLogStore"
