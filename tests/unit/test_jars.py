@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -88,3 +89,21 @@ def test_java_s_own_reason_is_found(output: str, cause: str):
 )
 def test_the_proxy_of_the_environment_becomes_java_s(environment: dict[str, str], options: list[str]):
     assert jars.list_proxy_options(environment) == options
+
+
+_FAKE_IVY = """#!/bin/sh
+mkdir {busy} || exit 1
+sleep 0.3
+for word; do case "$word" in */jars/*) mkdir "${{word%/*}}";; esac; done
+rmdir {busy}
+"""
+
+
+def test_two_downloads_at_once_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ivy = tmp_path / "ivy"
+    ivy.write_text(_FAKE_IVY.format(busy=tmp_path / "busy"))
+    ivy.chmod(0o755)
+    monkeypatch.setattr(jars, "find_java", lambda: str(ivy))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(jars.resolve_jars, ["a:b:1", "a:c:1"])) == [[], []]

@@ -5,6 +5,7 @@ standard error, which notebooks would show. Versions derive from the installed p
 """
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
@@ -219,24 +220,22 @@ def _artifact_of(jar: Path) -> str:
 
 
 def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
-    """Download into a temporary folder, then move it into the cache in one step: two processes may run at once."""
+    """Download into a temporary folder, then move it into the cache in one step.
+
+    Ivy's own cache (``~/.ivy2``) is shared, and two downloads at once damage each other there: the second one waits.
+    """
     java = find_java()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with (folder.parent / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return
         ivy_file, target = Path(scratch, "ivy.xml"), Path(scratch, "jars")
         ivy_file.write_text(_write_ivy_module(coordinates))
         pattern = f"{target}/[artifact]-[revision](-[classifier]).[ext]"
-        command = [
-            java,
-            *list_proxy_options(os.environ),
-            "-cp",
-            f"{_pyspark_jars()}/*",
-            "org.apache.ivy.Main",
-            "-warn",
-            "-ivy",
-            str(ivy_file),
-        ]
-        command += ["-confs", "runtime", "-retrieve", pattern, "-types", "jar", "bundle"]
+        command = [java, *list_proxy_options(os.environ), "-cp", f"{_pyspark_jars()}/*", "org.apache.ivy.Main"]
+        command += ["-warn", "-ivy", str(ivy_file), "-confs", "runtime"]
+        command += ["-retrieve", pattern, "-types", "jar", "bundle"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0 or not target.is_dir():
             tail = "\n".join(line for line in done.stdout.splitlines() if line.strip(" ."))[-1500:]
@@ -245,11 +244,7 @@ def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
                 f"could not download {', '.join(coordinates)} from Maven, {proxy} (set HTTPS_PROXY to use one); Ivy "
                 f"said:\n{tail}"
             )
-        try:
-            target.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        target.rename(folder)
 
 
 def list_proxy_options(environment: Mapping[str, str]) -> list[str]:
