@@ -190,6 +190,17 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
         raise ZeroDivisionError
 
 
+def test_an_error_that_follows_an_interrupt_is_the_interrupt():
+    with pytest.raises(KeyboardInterrupt), explain_failures():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            try:
+                raise OSError("py4j closes a connection that is closed")
+            finally:
+                raise UnboundLocalError("pyspark closes what it has not opened")
+
+
 def test_java_s_error_arriving_in_python_is_not_the_reason():
     assert read_reason(RuntimeError(TEXTS["data_loss"])).startswith("OffsetOutOfRangeException: Fetch position")
 

@@ -6,18 +6,23 @@ again at any time.
 """
 
 import logging
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from threading import Event, Thread, current_thread, main_thread
 from uuid import uuid4
 
+from py4j.protocol import Py4JError
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from bronze.batch import append_batch, make_task
 from bronze.checkpoint import Checkpoint
 from bronze.config import BackfillConfig
 from bronze.delta.commit import Source, TableWriter
-from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
+from bronze.errors import AppendConflictError, BronzeError, ConfigError, DataLossError, ExitCode
 from bronze.kafka.read import read_records
 from bronze.kafka.watch import TopicWatch
 from bronze.observe.summary import Batch, IngestSummary
@@ -36,7 +41,7 @@ from bronze.pipeline import Pipeline, bind_tables, reopen_for_append
 from bronze.resume import build_ledger, check_end, read_own_checkpoint, warn_of_rollback
 from bronze.runtime.logs import event, report
 from bronze.runtime.retry import retry_conflicts
-from bronze.runtime.spark_errors import drop_connection, explain_failures
+from bronze.runtime.spark_errors import explain_failures
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
@@ -189,25 +194,25 @@ def append_batches(
         AppendConflictError: Other writers committed first in every attempt.
     """
     result, app_id, started = BackfillResult(plan), f"bronze-backfill-{uuid4()}", time.monotonic()
-    context = pipeline.spark.sparkContext
-    context.addJobTag(app_id)
     try:
-        with writer:
+        with _catch_interrupt(pipeline.spark.sparkContext, app_id) as interrupted, writer:
             for number, bounds in enumerate(plan.batches):
                 missing, before = plan.missing.clip(bounds), result.seconds
                 source = Source("backfill", app_id, plan.topic, OffsetSet.between(bounds))
-                with explain_failures():
-                    counts = _append_batch(pipeline, writer, number, source, check_topic)
+                try:
+                    with explain_failures():
+                        counts = _append_batch(pipeline, writer, number, source, check_topic)
+                except (BronzeError, Py4JError):
+                    if not interrupted.is_set():
+                        raise
+                    break
                 result.seconds = time.monotonic() - started
                 _count_batch(result, missing, source.covered, counts)
                 if counts:
                     result.summary.add(Batch(number, counts, result.seconds - before, bounds=bounds))
                 _log_progress(result, number + 1)
-    except KeyboardInterrupt:
-        result.is_interrupted, result.seconds = True, time.monotonic() - started
-        drop_connection()
-        context.cancelJobsWithTag(app_id)
-        log.info("Backfill: interrupted; appended records stay, the next run adds what is missing")
+                if interrupted.is_set():
+                    break
     except DataLossError as error:
         check_topic()  # if the topic was recreated, records only seem to be lost
         raise DataLossError(
@@ -215,9 +220,44 @@ def append_batches(
             hint="Appended records stay; run the same command again with --allow-partial for the rest",
             lost=error.lost,
         ) from error
-    finally:
-        context.removeJobTag(app_id)
+    if interrupted.is_set() and result.done_offsets < plan.planned:
+        result.is_interrupted, result.seconds = True, time.monotonic() - started
+        log.info("Backfill: interrupted; appended records stay, the next run adds what is missing")
     return result
+
+
+@contextmanager
+def _catch_interrupt(context: SparkContext, tag: str) -> Iterator[Event]:
+    """Tag Spark's jobs; a first interrupt cancels them and sets the event, and a second one raises as usual.
+
+    An exception in the middle of a call to the JVM would break py4j's connection, and often become another error.
+    Python lets only the main thread handle signals.
+    """
+    interrupted, has_ended = Event(), Event()
+
+    def cancel_jobs() -> None:
+        while not has_ended.wait(0.1):
+            if interrupted.is_set():  # again and again: a batch has several jobs
+                with suppress(Py4JError):  # the same interrupt may have ended the JVM
+                    context.cancelJobsWithTag(tag)
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        interrupted.set()
+
+    is_main = current_thread() is main_thread()
+    before = signal.signal(signal.SIGINT, handle) if is_main else None
+    canceller = Thread(target=cancel_jobs, daemon=True)  # it has its own connection to the JVM
+    canceller.start()
+    context.addJobTag(tag)
+    try:
+        yield interrupted
+    finally:
+        has_ended.set()
+        canceller.join()
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+        context.removeJobTag(tag)
 
 
 def _append_batch(

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from deltalake.exceptions import DeltaError
-from py4j.protocol import Py4JError, Py4JJavaError
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
 
@@ -97,18 +97,18 @@ def explain_failures(path: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (Py4JJavaError, PySparkException, DeltaError, OSError) as error:
-        has_credentials = hide_credentials(str(error)) != str(error)
-        raise explain_failure(error, path) from (None if has_credentials else error)
-    except Py4JError as error:
+    except Exception as error:
         if is_interrupt(error):
             raise KeyboardInterrupt from None
-        raise
+        if not isinstance(error, Py4JJavaError | PySparkException | DeltaError | OSError):
+            raise
+        has_credentials = hide_credentials(str(error)) != str(error)
+        raise explain_failure(error, path) from (None if has_credentials else error)
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Whether an error is an interrupt, or a py4j error caused by cancelling a call on an interrupt."""
-    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt, or followed one: py4j and pyspark fail if it comes in the middle of a call."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or is_interrupt(error.__context__))
 
 
 def drop_connection() -> None:
