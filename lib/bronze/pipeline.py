@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Thread
+from typing import Any
 
 import msgspec
 from py4j.protocol import Py4JJavaError
@@ -36,6 +38,7 @@ from bronze.runtime.paths import check_file_systems, check_folders, check_writab
 from bronze.runtime.session import apply_settings, check_running, get_session
 from bronze.runtime.spark_errors import drop_connection, is_interrupt
 from bronze.schema import get_dlq_spec
+from bronze.tasks import write_partition
 from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
@@ -287,6 +290,8 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
         spark = get_session(config)
     check_running(spark)
     apply_settings(spark)
+    if isinstance(config, IngestConfig) and str(spark.sparkContext.master).startswith("local"):
+        Thread(target=_start_workers, args=(spark,), daemon=True).start()
     check_file_systems(spark, config)
     check_buckets(spark, config)
     check_session(spark)
@@ -333,3 +338,14 @@ def check_session(spark: SparkSession) -> None:
             loader.loadClass(name)
     except Py4JJavaError:
         raise missing_jars_error() from None
+
+
+def _start_workers(spark: SparkSession) -> None:
+    """Start the Python processes that decode the first batch, while the checks run: they need seconds."""
+
+    def return_rows(rows: Iterator[Any], _: object = write_partition) -> Iterator[Any]:
+        return rows  # the default value makes the processes import its module
+
+    cores = spark.sparkContext.defaultParallelism
+    with suppress(Exception):  # the batch itself reports what is wrong
+        spark.range(0, cores, 1, cores).mapInArrow(return_rows, "id long").collect()
