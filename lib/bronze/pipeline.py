@@ -43,6 +43,8 @@ from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
 
+_MAX_WORKERS = 8  # Python processes that a start begins; a batch of many tasks starts the others
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -341,11 +343,11 @@ def check_session(spark: SparkSession) -> None:
 
 
 def _start_workers(spark: SparkSession) -> None:
-    """Start the Python processes that decode the first batch, while the checks run: they need seconds."""
+    """Start the Python processes that decode the first batch, while the checks run: each takes about a second."""
 
     def return_rows(rows: Iterator[Any], _: object = write_partition) -> Iterator[Any]:
         return rows  # the default value makes the processes import its module
 
-    cores = spark.sparkContext.defaultParallelism
     with suppress(Exception):  # the batch itself reports what is wrong
-        spark.range(0, cores, 1, cores).mapInArrow(return_rows, "id long").collect()
+        count = min(spark.sparkContext.defaultParallelism, _MAX_WORKERS)
+        spark.range(0, count, 1, count).mapInArrow(return_rows, "id long").collect()

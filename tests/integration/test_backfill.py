@@ -1,9 +1,11 @@
 """A backfill adds the missing records of a range once, even if others commit first, and says what it cannot add."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -304,3 +306,19 @@ def test_an_interrupt_ends_it_at_once_and_the_next_run_adds_the_rest(topic: Topi
     assert 90 <= done < 1_200
     assert run(lake).summary.counts.valid == 1_200 - done
     assert is_each_once(lake, 1_200)
+
+
+def test_an_interrupt_ends_a_wait_that_is_no_spark_job(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    """Such as for a broker that does not answer; the session stays usable."""
+
+    def wait(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    fill(topic)
+    started = time.monotonic()
+    with monkeypatch.context() as silent:
+        silent.setattr("bronze.kafka.watch.TopicWatch.check_topic", wait)
+        result = run(lake)
+    assert (result.is_interrupted, result.done_offsets, time.monotonic() - started < 50) == (True, 0, True)
+    assert run(lake).summary.counts.valid == 30

@@ -22,7 +22,7 @@ from bronze.batch import append_batch, make_task
 from bronze.checkpoint import Checkpoint
 from bronze.config import BackfillConfig
 from bronze.delta.commit import Source, TableWriter
-from bronze.errors import AppendConflictError, BronzeError, ConfigError, DataLossError, ExitCode
+from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
 from bronze.kafka.read import read_records
 from bronze.kafka.watch import TopicWatch
 from bronze.observe.summary import Batch, IngestSummary
@@ -41,10 +41,12 @@ from bronze.pipeline import Pipeline, bind_tables, reopen_for_append
 from bronze.resume import build_ledger, check_end, read_own_checkpoint, warn_of_rollback
 from bronze.runtime.logs import event, report
 from bronze.runtime.retry import retry_conflicts
-from bronze.runtime.spark_errors import explain_failures
+from bronze.runtime.spark_errors import drop_connection, explain_failures, is_interrupt
 from bronze.transforms import Counts
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 3.0  # seconds in which an interrupted batch ends by itself, once its Spark jobs are cancelled
 
 
 @dataclass
@@ -195,24 +197,22 @@ def append_batches(
     """
     result, app_id, started = BackfillResult(plan), f"bronze-backfill-{uuid4()}", time.monotonic()
     try:
-        with _catch_interrupt(pipeline.spark.sparkContext, app_id) as interrupted, writer:
+        with writer, _catch_interrupt(pipeline.spark.sparkContext, app_id) as interrupted:
             for number, bounds in enumerate(plan.batches):
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
                 missing, before = plan.missing.clip(bounds), result.seconds
                 source = Source("backfill", app_id, plan.topic, OffsetSet.between(bounds))
-                try:
-                    with explain_failures():
-                        counts = _append_batch(pipeline, writer, number, source, check_topic)
-                except (BronzeError, Py4JError):
-                    if not interrupted.is_set():
-                        raise
-                    break
+                with explain_failures():
+                    counts = _append_batch(pipeline, writer, number, source, check_topic)
                 result.seconds = time.monotonic() - started
                 _count_batch(result, missing, source.covered, counts)
                 if counts:
                     result.summary.add(Batch(number, counts, result.seconds - before, bounds=bounds))
                 _log_progress(result, number + 1)
-                if interrupted.is_set():
-                    break
+    except KeyboardInterrupt:
+        result.is_interrupted, result.seconds = True, time.monotonic() - started
+        log.info("Backfill: interrupted; appended records stay, the next run adds what is missing")
     except DataLossError as error:
         check_topic()  # if the topic was recreated, records only seem to be lost
         raise DataLossError(
@@ -220,44 +220,57 @@ def append_batches(
             hint="Appended records stay; run the same command again with --allow-partial for the rest",
             lost=error.lost,
         ) from error
-    if interrupted.is_set() and result.done_offsets < plan.planned:
-        result.is_interrupted, result.seconds = True, time.monotonic() - started
-        log.info("Backfill: interrupted; appended records stay, the next run adds what is missing")
     return result
 
 
 @contextmanager
 def _catch_interrupt(context: SparkContext, tag: str) -> Iterator[Event]:
-    """Tag Spark's jobs; a first interrupt cancels them and sets the event, and a second one raises as usual.
+    """On a first interrupt, set the event and cancel the Spark jobs of the block; raise it if that takes too long.
 
-    An exception in the middle of a call to the JVM would break py4j's connection, and often become another error.
+    An exception in the middle of a call to the JVM would break py4j's connection, and sometimes become another error.
     Python lets only the main thread handle signals.
+
+    Raises:
+        KeyboardInterrupt: An error followed the interrupt; or the block, such as a wait for Kafka, went on for
+            ``_PATIENCE`` seconds; or it was the second interrupt.
     """
     interrupted, has_ended = Event(), Event()
-
-    def cancel_jobs() -> None:
-        while not has_ended.wait(0.1):
-            if interrupted.is_set():  # again and again: a batch has several jobs
-                with suppress(Py4JError):  # the same interrupt may have ended the JVM
-                    context.cancelJobsWithTag(tag)
+    if current_thread() is not main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
 
     def handle(*_: object) -> None:
         signal.signal(signal.SIGINT, before)
         interrupted.set()
 
-    is_main = current_thread() is main_thread()
-    before = signal.signal(signal.SIGINT, handle) if is_main else None
+    def cancel_jobs() -> None:
+        left = _PATIENCE
+        while not has_ended.wait(0.1):
+            if interrupted.is_set():  # again and again: a batch has several jobs
+                left -= 0.1
+                with suppress(Exception):  # the same interrupt may have ended the JVM
+                    context.cancelJobsWithTag(tag)
+                if left < 0:
+                    signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+                    return
+
     canceller = Thread(target=cancel_jobs, daemon=True)  # it has its own connection to the JVM
-    canceller.start()
-    context.addJobTag(tag)
     try:
+        context.addJobTag(tag)
+        signal.signal(signal.SIGINT, handle)
+        canceller.start()
         yield interrupted
+    except (Exception, KeyboardInterrupt) as error:
+        if not (interrupted.is_set() or is_interrupt(error)):
+            raise
+        drop_connection()
+        raise KeyboardInterrupt from error
     finally:
         has_ended.set()
-        canceller.join()
-        if is_main:
-            signal.signal(signal.SIGINT, before)
-        context.removeJobTag(tag)
+        signal.signal(signal.SIGINT, before)
+        with suppress(Py4JError, OSError):
+            context.removeJobTag(tag)
 
 
 def _append_batch(

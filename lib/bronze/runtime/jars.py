@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -227,7 +228,8 @@ def _retrieve_jars(coordinates: tuple[str, ...], folder: Path) -> None:
     java = find_java()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
             return
         ivy_file, target = Path(scratch, "ivy.xml"), Path(scratch, "jars")

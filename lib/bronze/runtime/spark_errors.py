@@ -5,6 +5,7 @@ Spark errors nest Java and Python tracebacks; the innermost message is the one t
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -93,12 +94,13 @@ def explain_failures(path: str = "") -> Iterator[None]:
 
     Raises:
         BronzeError: The condition, with its cure.
-        KeyboardInterrupt: An interrupt cancelled a call into the JVM.
+        KeyboardInterrupt: An error followed an interrupt in the block.
     """
+    outer = sys.exception()
     try:
         yield
     except Exception as error:
-        if is_interrupt(error):
+        if is_interrupt(error, outer):
             raise KeyboardInterrupt from None
         if not isinstance(error, Py4JJavaError | PySparkException | DeltaError | OSError):
             raise
@@ -106,9 +108,16 @@ def explain_failures(path: str = "") -> Iterator[None]:
         raise explain_failure(error, path) from (None if has_credentials else error)
 
 
-def is_interrupt(error: BaseException | None) -> bool:
-    """Whether an error is an interrupt, or followed one: py4j and pyspark fail if it comes in the middle of a call."""
-    return error is not None and (isinstance(error, KeyboardInterrupt) or is_interrupt(error.__context__))
+def is_interrupt(error: BaseException | None, outer: BaseException | None = None) -> bool:
+    """Whether an error is an interrupt, or followed one: py4j and pyspark fail if it comes in the middle of a call.
+
+    Args:
+        error: The error.
+        outer: An error that was being handled before, which is none of its causes.
+    """
+    if error is None or error is outer:
+        return False
+    return isinstance(error, KeyboardInterrupt) or is_interrupt(error.__context__, outer)
 
 
 def drop_connection() -> None:
