@@ -68,9 +68,9 @@ unsecuredLoginStringClaim_sub="broker" unsecuredValidatorRequiredScope="read";
 """
 
 
-def _name_rule(user: str, operation: AclOperation, topic: str) -> tuple[Any, ...]:
-    """The arguments of a rule for topics."""
-    place = (ResourceType.TOPIC, topic, ResourcePatternType.PREFIXED)
+def _name_rule(user: str, operation: AclOperation, prefix: str, kind: ResourceType) -> tuple[Any, ...]:
+    """The arguments of a rule for topics or groups."""
+    place = (kind, prefix, ResourcePatternType.PREFIXED)
     return (*place, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
 
 
@@ -105,13 +105,13 @@ class SecuredKafka(KafkaSandbox):
         admin = self._connect()  # keep a reference: a temporary would be deleted, with its request, before the answer
         admin.alter_user_scram_credentials([change])[user].result(10)
 
-    def allow(self, user: str, operation: AclOperation, topic: str) -> None:
-        """Allow an operation on all topics whose names begin so."""
-        self._wait(AdminClient.create_acls, AclBinding(*_name_rule(user, operation, topic)))
+    def allow(self, user: str, operation: AclOperation, prefix: str, kind: ResourceType = ResourceType.TOPIC) -> None:
+        """Allow an operation on all topics (or consumer groups) whose names begin so."""
+        self._wait(AdminClient.create_acls, AclBinding(*_name_rule(user, operation, prefix, kind)))
 
     def forbid(self, user: str, operation: AclOperation, topic: str) -> None:
         """Take away a right that ``allow`` gave with the same arguments."""
-        self._wait(AdminClient.delete_acls, AclBindingFilter(*_name_rule(user, operation, topic)))
+        self._wait(AdminClient.delete_acls, AclBindingFilter(*_name_rule(user, operation, topic, ResourceType.TOPIC)))
 
     def _wait(self, request: Callable[..., dict[Any, Any]], rule: Any) -> None:
         admin = self._connect()

@@ -16,7 +16,7 @@ from sandbox.kafka import JARS
 from tests.support.events import make_events
 from tests.support.ingestion import Ingestion
 from tests.support.lake import Lake
-from tests.support.topic import Topic
+from tests.support.topic import Topic, read_group_offset
 from tests.support.waiting import wait_until
 
 KAFKA_VERSION = JARS[0].rpartition(":")[2]
@@ -64,16 +64,10 @@ def test_the_group_follows_the_tables(topic: Topic, lake: Lake, start: Callable[
     topic.produce(make_events(10), partition=0)
     config = replace(lake.config, commit_group="bronze-order", available_now=False, trigger_interval="1 second")
     start(config).wait_for("total=10")
-    wait_until(lambda: read_offset(topic, "bronze-order") == 10, 60)
+    wait_until(lambda: read_group_offset(topic, "bronze-order") == 10, 60)
     topic.produce(make_events(10), partition=0)
-    wait_until(lambda: read_offset(topic, "bronze-order") == 20, 60)
+    wait_until(lambda: read_group_offset(topic, "bronze-order") == 20, 60)
     assert len(lake.positions()) == 20
-
-
-def read_offset(topic: Topic, group: str) -> int:
-    admin = AdminClient({"bootstrap.servers": topic.brokers})
-    (future,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
-    return max((each.offset for each in future.result().topic_partitions if each.partition == 0), default=-1)
 
 
 @contextmanager

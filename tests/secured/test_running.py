@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AclOperation
+from confluent_kafka.admin import AclOperation, ResourceType
 
 from bronze.errors import UnknownTopicError
 from bronze.kafka.client import KafkaClient
@@ -27,7 +27,7 @@ from tests.support.secured import (
     trust,
     write_properties,
 )
-from tests.support.topic import Topic
+from tests.support.topic import Topic, read_group_offset
 from tests.support.waiting import when
 
 LIFETIME = 45  # seconds of a certificate; the stream has read its first batch before
@@ -142,3 +142,19 @@ def test_a_right_that_is_taken_away_under_a_stream(kafka: SecuredKafka, topic: T
     kafka.allow("dora", AclOperation.READ, topic.name)
     lake.ingest()
     assert_complete(lake, 40)
+
+
+def test_the_lag_of_a_group_needs_its_right_and_a_missing_right_is_a_warning(
+    kafka: SecuredKafka, topic: Topic, through, bronze_log
+):
+    lake = through(*list_mechanisms(kafka)["scram"])
+    topic.produce(make_events(20), partition=0)
+    lake.ingest(commit_group="lag")
+    (warning,) = (line for line in bronze_log.messages if "consumer group lag" in line)
+    assert warning.endswith("this client has no right to it; grant READ and DESCRIBE on the group lag")
+    assert lake.has_rows(20)
+    for operation in (AclOperation.READ, AclOperation.DESCRIBE):
+        kafka.allow("alice", operation, "lag", ResourceType.GROUP)
+    topic.produce(make_events(10, first=20), partition=0)
+    lake.ingest(commit_group="lag")
+    assert read_group_offset(topic, "lag") == 30

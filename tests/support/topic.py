@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 
@@ -40,3 +40,10 @@ def delete_records(topic: Topic, partition: int, before: int) -> None:
     admin = AdminClient({"bootstrap.servers": topic.brokers})
     for future in admin.delete_records([TopicPartition(topic.name, partition, before)]).values():
         future.result()
+
+
+def read_group_offset(topic: Topic, group: str) -> int:
+    """The offset of partition 0 in a consumer group; -1 if it has none."""
+    admin = AdminClient({"bootstrap.servers": topic.brokers})
+    (future,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
+    return max((each.offset for each in future.result().topic_partitions if each.partition == 0), default=-1)

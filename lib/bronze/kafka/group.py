@@ -31,4 +31,7 @@ def commit_group_offsets(client: KafkaClient, group: str, offsets: Mapping[int, 
     try:
         client.admin.alterConsumerGroupOffsets(group, request).all().get()
     except Py4JJavaError as error:
-        raise BronzeError(read_causes(error.java_exception)[-1]) from None
+        reason = read_causes(error.java_exception)[-1]
+        if reason.startswith("GroupAuthorizationException"):
+            reason = f"this client has no right to it; grant READ and DESCRIBE on the group {group}"
+        raise BronzeError(reason) from None
