@@ -146,9 +146,9 @@ def test_a_broken_network_to_kafka_is_survived(lake: Lake, start: Callable[..., 
         config = replace(lake.config, available_now=False, trigger_interval="0 seconds", max_offsets_per_trigger=200)
 
         def is_done() -> bool:
-            topic.produce(make_events(40) + BAD[:1])  # the stream always has something to read
-            produced["records"] += 41
-            if produced["records"] % 4_100 == 100:
+            topic.produce(make_events(9) + BAD[:1])  # so few that each batch has to fetch them
+            produced["records"] += 10
+            if produced["records"] % 1_000 == 0:
                 print(f"{proxy.faults.total()} faults; still to come: {dict(proxy.left)}", flush=True)
             return not proxy.left.total()
 
