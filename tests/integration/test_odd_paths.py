@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,3 +62,11 @@ def test_all_commands_work_on_odd_paths(odd_lake: Lake):
     assert (done.unreferenced, done.unreferenced_bytes) == (1, 4)
     maintain(configure(MaintainConfig, optimize_after_hours=876_000, retention_hours=876_000), spark)
     assert odd_lake.positions() == [(0, offset) for offset in range(8)]
+
+
+def test_a_new_thread_has_the_session_s_settings(topic: Topic, lake: Lake, tmp_path: Path):
+    """Spark would replace ``${HOME}`` in the path of a table; after an interrupt, py4j has a new thread too."""
+    topic.produce(make_events(3))
+    paths = {name: str(tmp_path / "${HOME}" / name) for name in ("output_path", "dlq_path", "checkpoint_path")}
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(lake.ingest, writer="delta-spark", **paths).result().counts.valid == 3

@@ -138,7 +138,11 @@ def check_running(spark: SparkSession) -> None:
 
 
 def apply_settings(spark: SparkSession) -> None:
-    """Apply the settings that a batch needs, also to a session from elsewhere; all can be changed at run time."""
+    """Apply the settings that a batch needs, also to a session from elsewhere; all can be changed at run time.
+
+    They count in this thread only from now on: in a new one, such as after an interrupt, Spark has its defaults.
+    """
+    SparkSession._get_j_spark_session_class(spark._jvm).setActiveSession(spark._jsparkSession)
     for key, value in _RUNTIME.items():
         spark.conf.set(key, value)
     if spark.conf.get(_RAW_STRINGS) == "true":
