@@ -290,8 +290,9 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
     if spark is None:
         check_local_tables(config)  # before a JVM starts
         spark = get_session(config)
-    check_running(spark)
-    apply_settings(spark)
+    else:
+        check_running(spark)
+        apply_settings(spark)
     if isinstance(config, IngestConfig) and str(spark.sparkContext.master).startswith("local"):
         Thread(target=_start_workers, args=(spark,), daemon=True).start()
     check_file_systems(spark, config)

@@ -111,9 +111,7 @@ def explain_failures(path: str = "") -> Iterator[None]:
 def is_interrupt(error: BaseException | None, outer: BaseException | None = None) -> bool:
     """Whether an error is an interrupt, or followed one: py4j and pyspark fail if it comes in the middle of a call.
 
-    Args:
-        error: The error.
-        outer: An error that was being handled before, which is none of its causes.
+    The search for the interrupt ends at ``outer``, an error that was being handled before.
     """
     if error is None or error is outer:
         return False
