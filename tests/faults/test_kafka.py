@@ -53,6 +53,14 @@ def stream(lake: Lake) -> Lake:
     return replace(lake, config=replace(lake.config, available_now=False, trigger_interval="1 second"))
 
 
+@pytest.fixture
+def impatient(tmp_path: Path) -> str:
+    """Properties of clients that wait for a broker for two seconds only."""
+    file = tmp_path / "impatient"
+    file.write_text("default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n")
+    return str(file)
+
+
 @contextmanager
 def frozen(ingestion: Ingestion) -> Iterator[None]:
     """Run the block between two requests of the ingestion to Kafka."""
@@ -110,10 +118,9 @@ def test_a_broker_that_comes_up_within_the_startup_timeout(kafka, topic: Topic, 
     assert_complete(lake, 20)
 
 
-def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, stream: Lake, start, tmp_path: Path):
-    (tmp_path / "impatient").write_text("default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n")
+def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, stream: Lake, start, impatient: str):
     topic.produce(make_events(20))
-    config = replace(stream.config, kafka_config=str(tmp_path / "impatient"), max_restarts=0)
+    config = replace(stream.config, kafka_config=impatient, max_restarts=0)
     ingestion = start(config).wait_for("Batch 0: total")
     kafka.stop()
     assert_clear(
@@ -126,11 +133,10 @@ def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, str
 
 
 def test_an_outage_that_is_longer_than_the_client_waits_restarts_the_query(
-    kafka, topic: Topic, stream: Lake, start, tmp_path: Path
+    kafka, topic: Topic, stream: Lake, start, impatient: str
 ):
-    (tmp_path / "impatient").write_text("default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n")
     topic.produce(make_events(20))
-    ingestion = start(replace(stream.config, kafka_config=str(tmp_path / "impatient"))).wait_for("Batch 0: total")
+    ingestion = start(replace(stream.config, kafka_config=impatient)).wait_for("Batch 0: total")
     kafka.stop()
     ingestion.wait_for("restart 1 of 5 in 2 s")
     kafka.start()
@@ -140,10 +146,9 @@ def test_an_outage_that_is_longer_than_the_client_waits_restarts_the_query(
     assert_complete(stream, 40)
 
 
-def test_a_stop_ends_the_wait_before_a_restart(kafka, topic: Topic, stream: Lake, start, tmp_path: Path):
-    (tmp_path / "impatient").write_text("default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n")
+def test_a_stop_ends_the_wait_before_a_restart(kafka, topic: Topic, stream: Lake, start, impatient: str):
     topic.produce(make_events(20))
-    config = replace(stream.config, kafka_config=str(tmp_path / "impatient"), startup_timeout=1)
+    config = replace(stream.config, kafka_config=impatient, startup_timeout=5)
     ingestion = start(config).wait_for("Batch 0: total")
     kafka.stop()
     ingestion.wait_for("restart 3 of 5 in 8 s").send(signal.SIGTERM)
