@@ -6,7 +6,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Thread
-from typing import Any
 
 import msgspec
 from py4j.protocol import Py4JJavaError
@@ -38,7 +37,7 @@ from bronze.runtime.paths import check_file_systems, check_folders, check_writab
 from bronze.runtime.session import apply_settings, check_running, get_session
 from bronze.runtime.spark_errors import drop_connection, is_interrupt
 from bronze.schema import get_dlq_spec
-from bronze.tasks import write_partition
+from bronze.tasks import return_rows
 from bronze.writers import choose_writer
 
 log = logging.getLogger(__name__)
@@ -345,10 +344,6 @@ def check_session(spark: SparkSession) -> None:
 
 def _start_workers(spark: SparkSession) -> None:
     """Start the Python processes that decode the first batch, while the checks run: each takes about a second."""
-
-    def return_rows(rows: Iterator[Any], _: object = write_partition) -> Iterator[Any]:
-        return rows  # the default value makes the processes import its module
-
     with suppress(Exception):  # the batch itself reports what is wrong
         count = min(spark.sparkContext.defaultParallelism, _MAX_WORKERS)
         spark.range(0, count, 1, count).mapInArrow(return_rows, "id long").collect()

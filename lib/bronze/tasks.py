@@ -137,8 +137,12 @@ def _split(records: pa.RecordBatch, task: BatchTask) -> Split:
     # If arrow-rs has ended the process of an earlier attempt, this one does without it.
     context = TaskContext.get()
     is_retry = context is not None and context.attemptNumber() > 0
-    use_dlq = task.dlq is not None
-    return split_records(records, task.batch_id, task.ingested_at, use_dlq, task.present, task.counted, is_retry)
+    return split_records(records, task.batch_id, task.ingested_at, bool(task.dlq), task.present, task.counted, is_retry)
+
+
+def return_rows(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Entry point of a task that only starts a Python process and lets it import this module."""
+    return rows
 
 
 @dataclass
@@ -175,8 +179,7 @@ def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Itera
         counts += split.counts
         yield from _to_rows("bronze", split.bronze)
         yield from _to_rows("dlq", split.dlq)
-    encoded = pa.array([msgspec.json.encode(BatchResult(counts))], pa.binary())
-    yield _fill_row(1, result=encoded)
+    yield _fill_row(1, result=pa.array([msgspec.json.encode(BatchResult(counts))], pa.binary()))
 
 
 def _to_rows(name: str, table: pa.Table) -> Iterator[pa.RecordBatch]:

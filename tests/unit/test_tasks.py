@@ -16,13 +16,14 @@ from bronze.ops.drift import count_drift
 from bronze.runtime.jars import list_executor_packages
 from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.storage import Storage
-from bronze.tasks import BatchResult, BatchTask, _run_task, add_results, diagnose_records, split_partition
+from bronze.tasks import BatchResult, BatchTask, _run_task, add_results, diagnose_records, return_rows, split_partition
 from bronze.transforms import Counts
 from tests.support.builders import INGESTED_AT, create_table, make_records, make_value
 from tests.support.paths import ROOT
 
 # Task: its arguments, and the number of rows that it returns for two valid records and an invalid one.
 TASKS = {
+    return_rows: ((), 3),
     _run_task: (("task",), 1),
     split_partition: (("task",), 4),
     diagnose_records: (("ingested_at",), 3),
