@@ -39,6 +39,7 @@ PARAMS ?=
 WORKERS ?= 2
 SOAK_MINUTES ?= 15
 KILLS ?= 25
+TIERS ?= faults s3 monitoring clusters integration notebooks
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
 # Notebooks treat data/ as the sandbox's folder; another folder must be named.
@@ -185,20 +186,20 @@ test-notebooks: setup $(CLASSES) ## Notebook tests, with nbmake and papermill
 
 # The largest file first: started last, it would run alone at the end.
 test-faults: setup $(CLASSES) ## Fault tests: crashes, stops, concurrent writers, failures of Kafka and storage; see docs/reliability.md
-	$(PARALLEL) $$(ls -S tests/faults/test_*.py) -m "not soak" $(ARGS)
+	$(PARALLEL) $$(ls -S tests/faults/test_*.py) $(ARGS)
 
 test-monitoring: setup $(CLASSES) ## Tests with Prometheus, promtool, node_exporter and Kafka's tools: metrics, alerts, dashboard, lineage
-	$(BIN)/python -m pytest tests/monitoring -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest tests/monitoring $(ARGS)
 
 test-s3: $(S3_READY) $(CLASSES) ## Tests on an S3 server: every command, crashes, several drivers, a faulty network
-	$(PARALLEL) $$(ls -S tests/s3/test_*.py) -m "not soak" $(ARGS)
+	$(PARALLEL) $$(ls -S tests/s3/test_*.py) $(ARGS)
 
 $(DEPLOY_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[deploytest]'
 	@touch $@
 
 test-clusters: $(S3_READY) $(DEPLOY_READY) $(CLASSES) ## Tests on a standalone cluster of two workers, and of the examples in docs/deploy
-	$(BIN)/python -m pytest tests/clusters -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest tests/clusters $(ARGS)
 
 test-newest: ## Unit tests, an ingestion, a notebook and a spark-submit on the newest Python and Java of this machine
 	.ci/newest
@@ -206,8 +207,11 @@ test-newest: ## Unit tests, an ingestion, a notebook and a spark-submit on the n
 test-secured: setup $(CLASSES) ## Tests on a secured Kafka: TLS, mTLS, SASL, OAuth, ACLs, and the message of each wrong setting
 	$(BIN)/python -m pytest tests/secured $(ARGS)
 
-test-soak: $(S3_READY) $(CLASSES) ## Long fault tests: SOAK_MINUTES=15 of load with random restarts, KILLS=25 at random moments
-	SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults tests/s3 tests/monitoring -m soak -s $(ARGS)
+# One process per tier: those of s3 and clusters have another Spark session.
+test-soak: $(S3_READY) $(DEPLOY_READY) $(CLASSES) ## All that CI has no time for: SOAK_MINUTES=15 of load, KILLS=25 at random moments, the other writer; hours
+	@for tier in $(TIERS); do SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) \
+		$(BIN)/python -m pytest tests/$$tier -m soak -s $(ARGS) || test $$? = 5 || failed="$$failed $$tier"; done; \
+		test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 ##@ Benchmarks
 

@@ -21,7 +21,7 @@ from sandbox.s3 import S3Sandbox
 from sandbox.topics import create_topic
 from tests.support.commands import SERIAL_GC, SHORT_LIVED, list_flags
 from tests.support.ingestion import BRONZE, Ingestion
-from tests.support.lake import Lake
+from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.paths import ROOT
 from tests.support.topic import Topic
 
@@ -86,9 +86,9 @@ def lake(topic: Topic, tmp_path: Path, spark: SparkSession) -> Lake:
     return Lake(config, spark)
 
 
-@pytest.fixture(params=["direct", "delta-spark"])
+@pytest.fixture(params=EITHER_WRITER)
 def any_lake(lake: Lake, request: pytest.FixtureRequest) -> Lake:
-    """The lake, once with each of the two writers."""
+    """The lake, once with each of the two writers: delta-spark's in ``make test-soak``, or for tests ``with_both``."""
     return replace(lake, config=replace(lake.config, writer=request.param))
 
 

@@ -56,6 +56,15 @@ def test_an_executor_that_is_killed_in_the_middle_of_a_batch(
     assert_complete(any_place, RECORDS)
 
 
+def test_executors_without_packages_and_archive_are_explained(topic: Topic, lake: Lake, cluster: str):
+    topic.produce(make_events(3))
+    command = ["spark-submit", "--packages", ",".join(get_spark_packages()), *CLUSTER, cluster, ENTRYPOINT]
+    done = run_command(*command, *list_flags(lake.config), **BARE_EXECUTORS)
+    assert done.returncode == 2, done.stdout + done.stderr[-3000:]
+    assert "the executors' Python has no module" in done.stdout
+    assert "--archives dist/bronze-env.tar.gz#env" in done.stdout
+
+
 @IN_S3
 def test_a_driver_in_client_mode_that_is_killed(
     topic: Topic, any_place: Lake, start: Callable[..., Ingestion], cluster: str, archive: str

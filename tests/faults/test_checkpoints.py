@@ -16,7 +16,7 @@ from tests.support.audit import assert_complete, audit
 from tests.support.backfill import run_backfill
 from tests.support.commands import list_flags
 from tests.support.events import BAD, make_events
-from tests.support.lake import Lake, change_path
+from tests.support.lake import Lake, change_path, with_both
 from tests.support.topic import Topic, delete_records
 from tests.support.waiting import run_twice_at_once
 
@@ -27,6 +27,7 @@ def forget_commits(lake: Lake, batch_id: int) -> None:
         Path(lake.config.checkpoint_path, "commits", name).unlink(missing_ok=True)
 
 
+@with_both
 def test_a_crash_after_both_commits_doubles_nothing(topic: Topic, any_lake: Lake):
     topic.produce(make_events(20) + BAD)
     any_lake.ingest()
@@ -35,6 +36,7 @@ def test_a_crash_after_both_commits_doubles_nothing(topic: Topic, any_lake: Lake
     assert len(any_lake.positions()) == len(set(any_lake.positions())) == 28
 
 
+@with_both
 def test_a_crash_between_the_two_commits_loses_nothing(topic: Topic, any_lake: Lake, monkeypatch: pytest.MonkeyPatch):
     topic.produce(make_events(20) + BAD)
     with monkeypatch.context() as broken:

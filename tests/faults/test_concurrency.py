@@ -24,7 +24,7 @@ from tests.support.audit import assert_complete
 from tests.support.backfill import fill, run_backfill
 from tests.support.events import BAD, make_event, make_events
 from tests.support.ingestion import GATED, Ingestion
-from tests.support.lake import Lake, change_path, read_end
+from tests.support.lake import EITHER_WRITER, Lake, change_path, read_end
 from tests.support.maintenance import add_stray_file, run_maintenance
 from tests.support.topic import Topic
 from tests.support.waiting import wait_until, when
@@ -150,7 +150,7 @@ def test_a_driver_that_was_killed_does_not_block_the_next_start(
     assert_complete(lake, 30)
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_of_two_drivers_on_one_checkpoint_without_a_lock_one_is_refused_without_harm(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
 ):
@@ -198,7 +198,7 @@ def stream(lake: Lake, **changes: int | str) -> Iterator[Future[IngestSummary]]:
     running.result()
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_beside_a_live_stream_every_record_is_added_once_and_both_get_on(topic: Topic, lake: Lake, writer: str):
     """The stream is at the end of the topic and commits every second; meanwhile the whole topic is backfilled."""
     fill(topic, 300)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import Ingestion
-from tests.support.lake import Lake
+from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.topic import Topic
 
 # Python imports it at its start, in the driver and in the tasks.
@@ -25,7 +25,7 @@ arro3.io.read_json = read_json
 """
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_a_task_that_arrow_rs_aborts_is_repeated_by_rows(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
 ):

@@ -27,7 +27,7 @@ from tests.support.audit import assert_complete, audit, describe
 from tests.support.backfill import run_backfill
 from tests.support.events import BAD, make_event, make_events
 from tests.support.ingestion import GATED, PAUSE, Ingestion
-from tests.support.lake import Lake
+from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.topic import Topic, delete_records
 from tests.support.waiting import wait_until
 
@@ -246,7 +246,7 @@ def test_a_topic_that_is_recreated_while_the_stream_runs(topic: Topic, stream: L
     assert stream.positions() == [(0, offset) for offset in range(20)]
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_a_topic_that_is_recreated_between_plan_and_read(topic: Topic, lake: Lake, start, tmp_path: Path, writer: str):
     topic.produce(make_events(20), partition=0)
     ingestion = start(replace(lake.config, writer=writer), *GATED, GATE=str(tmp_path / "gate"))
@@ -379,7 +379,7 @@ def test_accepted_loss_while_the_stream_runs(topic: Topic, stream: Lake, start):
     assert_gap_is_explained(stream, end=25)
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_accepted_loss_between_the_plan_of_a_batch_and_its_read(
     topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch, writer: str
 ):

@@ -22,7 +22,7 @@ from sandbox.system import find_free_port
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import BRONZE, PAUSE, SLOW, Ingestion
-from tests.support.lake import Lake
+from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.paths import ROOT
 from tests.support.topic import Topic
 
@@ -67,7 +67,7 @@ def assert_resumed(lake: Lake, present: int | None = 0) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_a_signal_to_the_process(busy: Lake, start: Callable[..., Ingestion], number: signal.Signals, writer: str):
     ingestion = start(replace(busy.config, writer=writer)).wait_for("Batch 2: total").send(number)
     assert_stopped(busy, ingestion, number.name)

@@ -17,7 +17,7 @@ from tests.support.audit import assert_complete
 from tests.support.backfill import let_commit_first, run_backfill
 from tests.support.commands import list_flags
 from tests.support.events import BAD, make_events
-from tests.support.lake import Lake, change_path
+from tests.support.lake import EITHER_WRITER, Lake, change_path
 from tests.support.topic import Topic
 from tests.support.waiting import when
 
@@ -94,7 +94,7 @@ def test_a_table_whose_creation_was_killed_is_created_at_the_next_start(bronze, 
 # 2. Tables that are dropped (recreated ones: test_checkpoints.py and tests/integration/test_tables.py)
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 @pytest.mark.parametrize("name", ["output_path", "dlq_path"])
 def test_a_table_that_is_dropped_while_the_stream_runs_ends_it_and_is_not_made_anew(
     bronze, topic: Topic, lake: Lake, tmp_path: Path, name: str, writer: str

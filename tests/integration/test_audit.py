@@ -19,11 +19,12 @@ from bronze.ops.audit_report import ABORTED, NO_RECORD, READ
 from tests.support.audit import audit, describe
 from tests.support.commands import list_flags
 from tests.support.events import make_event, make_events
-from tests.support.lake import Lake
+from tests.support.lake import Lake, with_both
 from tests.support.topic import Topic, delete_records, produce_transaction
 from tests.support.waiting import wait_until
 
 
+@with_both
 def test_an_ingested_topic_is_complete(topic: Topic, any_lake: Lake):
     topic.produce(make_events(20) + [b"{", None])
     any_lake.ingest()
@@ -43,7 +44,7 @@ def test_an_audit_without_rows_is_complete(topic: Topic, lake: Lake):
     assert "lag 2" in report.to_text()
 
 
-@pytest.mark.parametrize("offset", [0, 7, 19], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("offset", [0, 7, pytest.param(19, marks=pytest.mark.soak)], ids=["first", "middle", "last"])
 def test_a_deleted_row_is_named(topic: Topic, lake: Lake, offset: int, capsys: pytest.CaptureFixture[str]):
     topic.produce(make_events(20), partition=2)
     lake.ingest()

@@ -24,10 +24,12 @@ def test_a_start_maps_the_classes_that_were_kept(options: str):
     assert done.returncode == 0, f"rm {ARCHIVE}; make fast-start: {done.stderr}"
 
 
+@pytest.mark.soak
 def test_a_start_without_them_is_as_ever():
     assert start_spark(Path("/nowhere/classes.jsa"), "auto").returncode == 0
 
 
+@pytest.mark.soak
 def test_a_start_with_what_another_java_kept_says_nothing(tmp_path: Path):
     (tmp_path / "of another Java").write_text("")
     assert start_spark(tmp_path / "of another Java", "on").returncode != 0

@@ -22,12 +22,13 @@ from bronze.schema import ERROR_TYPES
 from sandbox.events import generate_events
 from tests.support.commands import SHORT_LIVED, list_flags
 from tests.support.events import BAD, START, make_event, make_events
-from tests.support.lake import Lake
+from tests.support.lake import WRITERS, Lake, with_both
 from tests.support.paths import ROOT
 from tests.support.topic import Topic
 from tests.support.waiting import wait_until
 
 
+@with_both
 def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):
     topic.produce(make_events(50) + BAD)
     summary = any_lake.ingest()
@@ -36,6 +37,7 @@ def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):
     assert any_lake.bronze.count() == 50
 
 
+@with_both
 def test_each_kind_of_bad_value_has_its_error_type(topic: Topic, any_lake: Lake):
     topic.produce(BAD, partition=0)
     any_lake.ingest()
@@ -80,6 +82,7 @@ def test_event_date_and_hour_are_in_utc(topic: Topic, any_lake: Lake):
     assert tuple(row) == (date(2026, 2, 28), 22)
 
 
+@with_both
 def test_without_a_dlq_invalid_records_stay_in_bronze(topic: Topic, any_lake: Lake):
     topic.produce(make_events(2) + BAD)
     any_lake.ingest(dlq_path="")
@@ -88,6 +91,7 @@ def test_without_a_dlq_invalid_records_stay_in_bronze(topic: Topic, any_lake: La
     assert any_lake.bronze.where("_is_valid").count() == 2
 
 
+@with_both
 def test_a_second_run_adds_only_what_is_new(topic: Topic, any_lake: Lake):
     topic.produce(make_events(10) + BAD)
     any_lake.ingest()
@@ -97,6 +101,7 @@ def test_a_second_run_adds_only_what_is_new(topic: Topic, any_lake: Lake):
     assert len(set(any_lake.positions())) == len(any_lake.positions()) == 23
 
 
+@with_both
 def test_a_deleted_checkpoint_doubles_nothing(topic: Topic, any_lake: Lake):
     topic.produce(make_events(20) + BAD)
     any_lake.ingest()
@@ -144,6 +149,7 @@ def test_records_of_aborted_transactions_are_left_out(topic: Topic, lake: Lake):
     assert [row["event_id"] for row in lake.bronze.collect()] == ["event-0"]
 
 
+@pytest.mark.soak
 def test_a_batch_may_hold_5000_distinct_hours(topic: Topic, lake: Lake):
     hours = [datetime(2015, 1, 1, tzinfo=UTC) + timedelta(hours=number) for number in range(5_000)]
     topic.produce([make_event(event_timestamp=hour.isoformat()) for hour in hours])
@@ -189,9 +195,6 @@ def test_both_writers_write_the_same_rows(topic: Topic, lake: Lake, tmp_path):
         rows = [frame.select(F.to_json(F.struct("*"), {"ignoreNullFields": "false"})) for frame in (first, second)]
         assert rows[0].exceptAll(rows[1]).count() == rows[1].exceptAll(rows[0]).count() == 0
         assert rows[0].count() == rows[1].count() > 0
-
-
-WRITERS = ("direct", "delta-spark")
 
 
 def test_metrics_are_logged_in_their_exact_form(topic: Topic, any_lake: Lake, bronze_log: pytest.LogCaptureFixture):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from deltalake import DeltaTable
 
 from bronze.delta.ledger import decode_note
@@ -38,6 +39,7 @@ def test_every_line_is_an_object_with_the_run_s_id_and_the_commits_have_it_too(
     assert {note.run_id for note in notes if note} == {"nightly"}
 
 
+@pytest.mark.soak
 def test_spark_s_own_warnings_are_objects_too(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
     """Spark warns of a setting that has another name since Spark 2.3."""
     topic.produce(make_events(5))

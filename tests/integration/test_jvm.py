@@ -39,6 +39,7 @@ def run_on_one_jvm(*command: str) -> CompletedProcess[str]:
     return run_command(*ON_ONE_JVM, *command)
 
 
+@pytest.mark.soak
 def test_streams_one_after_the_other_share_a_jvm_which_ends_with_the_command(topic: Topic, lake: Lake):
     topic.produce(make_events(30))
     ingest = [sys.executable, "-c", _INGEST, *list_flags(lake.config), "--available-now"]

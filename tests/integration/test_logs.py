@@ -43,10 +43,12 @@ def path(tmp_path: Path, spark: SparkSession) -> str:
     return str(tmp_path / "bronze")
 
 
+@pytest.mark.soak
 def test_commits_of_two_writers_in_turn_are_short_to_open_and_cleaned_by_maintain_alone(spark: SparkSession, path: str):
     check_commits_in_turn(spark, path, 200)
 
 
+@pytest.mark.soak
 def test_commits_that_strictly_alternate_miss_no_checkpoint(spark: SparkSession, path: str):
     log = TableLog(path)
     for turn in range(11):

@@ -107,6 +107,7 @@ def test_a_user_id_without_a_home_is_told_where_jars_can_go():
     assert "set XDG_CACHE_HOME to a folder" in message
 
 
+@pytest.mark.soak
 @needs("unshare", "--mount")
 def test_a_folder_for_libraries_that_is_mounted_noexec_is_named(topic: Topic, lake: Lake, tmp_path: Path):
     topic.produce(make_events(5), **{"compression.type": "zstd"})

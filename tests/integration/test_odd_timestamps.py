@@ -25,7 +25,7 @@ from bronze.ops.status_report import Status, to_json, to_text
 from bronze.transforms import build_dlq
 from tests.support.builders import make_records
 from tests.support.events import make_event
-from tests.support.lake import Lake
+from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.plots import draw
 from tests.support.topic import Topic, delete_records
 
@@ -90,6 +90,7 @@ def test_one_odd_record_changes_no_figure_of_the_status(topic: Topic, lake: Lake
     assert any("1 records have an implausible Kafka timestamp" in note for note in found.notes)
 
 
+@pytest.mark.soak
 @each_kind
 def test_an_odd_record_alone_in_its_file_hides_no_age(topic: Topic, lake: Lake, odd: int):
     """One record in the DLQ, whose batch has others in bronze; and a file of an earlier batch with a later time."""
@@ -101,6 +102,7 @@ def test_an_odd_record_alone_in_its_file_hides_no_age(topic: Topic, lake: Lake, 
     assert read_age(measure(lake)) == pytest.approx(120, abs=5)
 
 
+@pytest.mark.soak
 @each_kind
 def test_producers_that_all_stamp_oddly_have_not_fallen_silent(topic: Topic, lake: Lake, odd: int):
     produce_at(topic, now() - 2 * HOUR)
@@ -118,7 +120,7 @@ def test_a_record_of_a_clock_that_is_ahead_has_an_age_and_a_delay_of_nothing(top
     assert (found.totals["p99"], found.totals["odd_timestamps"]) == (0, 0)
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_the_newest_record_s_age_is_known_where_no_file_has_a_statistic_of_it(topic: Topic, lake: Lake, writer: str):
     produce_at(topic, YEAR_58872)
     lake.ingest(writer=writer)
@@ -161,6 +163,7 @@ def test_where_all_timestamps_are_in_the_future_the_headroom_is_the_retention(to
     assert measure(lake).lag["headroom"][0] == pytest.approx(24, abs=0.1)
 
 
+@pytest.mark.soak
 def test_maintenance_leaves_tables_with_odd_timestamps_readable(topic: Topic, lake: Lake):
     for _ in range(3):
         produce_at(topic, YEAR_58872, 1, now())

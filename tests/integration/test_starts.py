@@ -10,7 +10,7 @@ from bronze import BackfillConfig, backfill
 from bronze.delta.lookup import Lookup
 from bronze.kafka import client
 from tests.support.events import BAD, make_events
-from tests.support.lake import Lake
+from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.topic import Topic
 
 
@@ -32,7 +32,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize("writer", ["direct", "delta-spark"])
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 def test_a_run_opens_each_once_at_the_first_start_and_at_the_next(
     topic: Topic, lake: Lake, opened: Counter[str], writer: str
 ):

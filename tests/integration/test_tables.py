@@ -19,7 +19,7 @@ from bronze.schema import get_bronze_schema, get_bronze_spec, get_dlq_schema
 from bronze.writers import DirectWriter
 from tests.support.delta_log import set_properties
 from tests.support.events import make_event, make_events
-from tests.support.lake import Lake
+from tests.support.lake import Lake, with_both
 from tests.support.topic import Topic
 
 
@@ -27,6 +27,7 @@ def list_types(schema) -> list[tuple[str, str]]:
     return [(field.name, field.dataType.simpleString()) for field in schema]
 
 
+@with_both
 def test_tables_have_the_contract_s_columns_and_properties(topic: Topic, any_lake: Lake):
     any_lake.ingest()
     assert list_types(any_lake.bronze.schema) == list_types(get_bronze_schema())
@@ -208,6 +209,7 @@ def test_properties_that_the_session_gives_new_tables_are_regarded(topic: Topic,
     assert lake.bronze.where("tenant_id is not null and _kafka_offset is not null").count() == 10
 
 
+@with_both
 def test_a_null_partition_is_readable_and_found(topic: Topic, any_lake: Lake):
     topic.produce([b"{", make_event()])
     any_lake.ingest(dlq_path="")

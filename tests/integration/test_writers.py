@@ -20,7 +20,7 @@ from bronze.storage import Storage
 from bronze.tasks import BatchTask
 from bronze.writers import DirectWriter, SparkWriter
 from tests.support.events import BAD, make_events
-from tests.support.lake import Lake
+from tests.support.lake import Lake, with_both
 from tests.support.topic import Topic
 
 
@@ -210,6 +210,7 @@ def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, mo
     assert lake.bronze.count() == 0
 
 
+@with_both
 def test_optimize_and_delete_between_batches_disturb_nothing(topic: Topic, any_lake: Lake):
     topic.produce(make_events(40))
     any_lake.ingest(max_offsets_per_trigger=10)

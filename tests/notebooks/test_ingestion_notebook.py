@@ -67,6 +67,7 @@ def assert_shows_all(executed: Path) -> None:
     assert [o["text"] for o in outputs if o.get("name") == "stderr"] == []
 
 
+@pytest.mark.soak
 def test_without_a_dlq_and_without_records_it_ends_well(
     parameters: dict[str, Any], kafka: KafkaSandbox, tmp_path: Path
 ):

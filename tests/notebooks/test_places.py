@@ -123,6 +123,7 @@ def test_our_own_command_resolves_a_relative_path_as_papermill_does(place: Path,
     assert read_result(airflow / "runs" / "place.ipynb")["place"] == str(airflow / "lake" / "b")
 
 
+@pytest.mark.soak
 def test_the_ingestion_of_another_project_writes_where_it_was_called(topic: Topic, airflow: Path):
     topic.produce(make_events(5))
     parameters = airflow / "p.yaml"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
@@ -14,6 +15,11 @@ from bronze.config import IngestConfig
 from bronze.notebook.cells import AnyConfig
 from bronze.observe.summary import IngestSummary
 from bronze.runtime.object_store import find_storage
+
+WRITERS = ("direct", "delta-spark")
+# Many tests with delta-spark's writer repeat what a few have shown of it: CI has no time for them.
+EITHER_WRITER = ("direct", pytest.param("delta-spark", marks=pytest.mark.soak))
+with_both = pytest.mark.parametrize("any_lake", WRITERS, indirect=True)
 
 
 @dataclass(frozen=True)
