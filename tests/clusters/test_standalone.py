@@ -41,6 +41,7 @@ def list_settings(archive: str) -> list[str]:
     return ["--archives", archive, "--conf", "spark.executorEnv.PYTHONPATH=env", *s3]
 
 
+@IN_S3
 def test_an_executor_that_is_killed_in_the_middle_of_a_batch(
     topic: Topic, any_place: Lake, start: Callable[..., Ingestion], cluster: str, archive: str, nodes: Path
 ):

@@ -129,7 +129,11 @@ def execute(lake: Lake, notebook: str, output: Path, **parameters: Any) -> dict[
     return read_result(output)
 
 
-@pytest.mark.parametrize("notebook", ["ingestion", "backfill", "dlq_inspection", "table_monitoring"])
+OTHERS = ("ingestion", "backfill", "table_monitoring")
+NOTEBOOKS = ["dlq_inspection", *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 @pytest.mark.parametrize("landed", ["direct"], indirect=True)
 def test_no_notebook_fails_on_reading_them(checkout: None, landed: Lake, notebook: str, tmp_path: Path):
     given = {} if notebook == "dlq_inspection" else {"checkpoint_path": landed.config.checkpoint_path}

@@ -68,12 +68,12 @@ STATEMENTS = {
     ("name", "writer", "has_deletion_vectors"),
     [
         ("optimize", "direct", False),
-        ("update", "direct", True),
         ("delete", "direct", False),
-        ("update", "delta-spark", True),
         *(
             pytest.param(*case, marks=pytest.mark.soak)
             for case in [
+                ("update", "direct", True),
+                ("update", "delta-spark", True),
                 ("optimize", "direct", True),
                 ("update", "direct", False),
                 ("delete", "direct", True),

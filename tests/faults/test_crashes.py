@@ -18,8 +18,8 @@ from tests.support.cluster import CLUSTER, find_paused_executor, run_cluster
 from tests.support.commands import list_flags
 from tests.support.events import BAD, make_event, make_events
 from tests.support.ingestion import PAUSE, PAUSE_SCRIPT, Ingestion
-from tests.support.kills import KILLS, LONG, WRITERS, assert_survives_kills, count_batches
-from tests.support.lake import Lake
+from tests.support.kills import KILLS, LONG, assert_survives_kills, count_batches
+from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.paths import ROOT
 from tests.support.schema_change import change_schema, migrate_bronze, run_changed
 from tests.support.topic import Topic
@@ -59,7 +59,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", EITHER_WRITER)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_9_at_each_moment_of_a_batch(begun: Lake, start: Callable[..., Ingestion], moment: str, writer: str):
     ingestion = start(replace(begun.config, writer=writer), *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG)
@@ -81,7 +81,7 @@ def test_kill_9_while_the_tables_are_made(topic: Topic, lake: Lake, start: Calla
     assert_complete(lake, 28)
 
 
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", [pytest.param("direct", marks=pytest.mark.soak), "delta-spark"])
 def test_kill_9_between_the_commits_and_then_a_changed_schema(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path, writer: str
 ):
@@ -100,10 +100,12 @@ def test_kill_9_between_the_commits_and_then_a_changed_schema(
     assert "(10 in bronze, 50 in the DLQ); lag 0" in done.stdout
 
 
+@pytest.mark.soak
 def test_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
     assert_survives_kills(lake, topic, start, KILLS)
 
 
+@pytest.mark.soak
 def test_a_machine_that_is_lost_in_the_middle_of_a_batch(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
 ):
@@ -121,6 +123,7 @@ def test_a_machine_that_is_lost_in_the_middle_of_a_batch(
     assert_complete(lake, 508)
 
 
+@pytest.mark.soak
 def test_a_driver_on_other_ports_and_in_another_folder_goes_on(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
 ):

@@ -29,6 +29,7 @@ def test_a_dlq_that_is_changed_just_before_a_commit_gets_nothing_twice(machine: 
     assert not machine.count().wrong
 
 
+@pytest.mark.soak
 def test_a_replay_after_a_rollback_warns_of_it(machine: IngestionMachine):
     for _ in range(2):
         machine.ingest_all(valid=5, invalid=3, **INGEST)
@@ -39,6 +40,7 @@ def test_a_replay_after_a_rollback_warns_of_it(machine: IngestionMachine):
     assert not machine.rolled_back
 
 
+@pytest.mark.soak
 def test_a_rollback_of_an_earlier_dlq_is_warned_of(machine: IngestionMachine):
     machine.ingest_all(valid=5, invalid=3, **INGEST)
     machine.every_position_is_counted()

@@ -87,6 +87,7 @@ def assert_clear(ingestion: Ingestion, exit_code: int, *texts: str) -> None:
     assert "\tat " not in ingestion.log
 
 
+@pytest.mark.soak
 def test_a_minute_without_the_broker_in_the_middle_of_a_backlog(kafka, topic: Topic, stream: Lake, start):
     topic.produce(make_events(3_000))
     ingestion = start(replace(stream.config, max_offsets_per_trigger=200)).wait_for("Batch 1: total")
@@ -109,6 +110,7 @@ def test_a_broker_that_is_killed_and_restarted_between_batches(kafka, topic: Top
     assert_stops_complete(stream, ingestion, 60)
 
 
+@pytest.mark.soak
 def test_a_broker_that_comes_up_within_the_startup_timeout(kafka, topic: Topic, lake: Lake, start):
     topic.produce(make_events(20))
     kafka.stop()
@@ -118,6 +120,7 @@ def test_a_broker_that_comes_up_within_the_startup_timeout(kafka, topic: Topic, 
     assert_complete(lake, 20)
 
 
+@pytest.mark.soak
 def test_an_outage_that_is_longer_than_the_client_waits(kafka, topic: Topic, stream: Lake, start, impatient: str):
     topic.produce(make_events(20))
     config = replace(stream.config, kafka_config=impatient, max_restarts=0)
@@ -146,6 +149,7 @@ def test_an_outage_that_is_longer_than_the_client_waits_restarts_the_query(
     assert_complete(stream, 40)
 
 
+@pytest.mark.soak
 def test_a_stop_ends_the_wait_before_a_restart(kafka, topic: Topic, stream: Lake, start, impatient: str):
     topic.produce(make_events(20))
     config = replace(stream.config, kafka_config=impatient, startup_timeout=5)
@@ -366,6 +370,7 @@ def test_records_that_retention_deletes_unread_while_the_stream_runs(topic: Topi
     assert_gap_is_explained(stream)
 
 
+@pytest.mark.soak
 def test_accepted_loss_while_the_stream_runs(topic: Topic, stream: Lake, start):
     topic.produce(make_events(10), partition=1)
     ingestion = start(replace(stream.config, fail_on_data_loss=False)).wait_for("Batch 0: total")
@@ -430,6 +435,7 @@ def test_a_record_that_spark_cannot_read_is_what_the_audit_finds(make_topic: Cal
     assert lake.positions() == [(0, 0), (0, 1), (0, 3), (0, 4)]
 
 
+@pytest.mark.soak
 def test_records_of_10_megabytes_with_the_settings_that_the_readme_names(
     make_topic: Callable[..., Topic], lake: Lake, start, tmp_path: Path
 ):

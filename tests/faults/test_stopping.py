@@ -102,6 +102,7 @@ def test_an_http_call(busy: Lake, start: Callable[..., Ingestion], port: int):
     assert_stopped(busy, ingestion, "an HTTP call")
 
 
+@pytest.mark.soak
 def test_an_http_call_needs_the_token_where_there_is_one(
     busy: Lake, start: Callable[..., Ingestion], port: int, tmp_path: Path
 ):
@@ -226,6 +227,7 @@ def test_an_interrupt_of_the_notebook_s_kernel(busy: Lake, start: Callable[..., 
     assert 0 < read_result(tmp_path / "out.ipynb")["records"] < RECORDS
 
 
+@pytest.mark.soak
 def test_papermill_s_time_out_repeats_one_batch_at_the_most(
     busy: Lake, start: Callable[..., Ingestion], tmp_path: Path
 ):

@@ -154,7 +154,7 @@ def test_a_data_file_that_is_gone_is_named_and_the_cure_brings_its_rows_back(bro
     assert_complete(lake, RECORDS + 60)
 
 
-@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("size", [0, pytest.param(100, marks=pytest.mark.soak)])
 def test_a_data_file_that_is_cut_off_is_named_and_the_cure_brings_its_rows_back(
     bronze, audit, topic: Topic, lake: Lake, size: int
 ):
@@ -203,6 +203,7 @@ def test_a_commit_that_is_empty_is_warned_of(lake: Lake, newest: Path, bronze_lo
     assert_complete(lake, 60)
 
 
+@pytest.mark.soak
 def test_a_deletion_vector_that_is_gone_is_named_and_the_cure_makes_the_table_whole(audit, topic: Topic, lake: Lake):
     topic.produce(make_events(60) + BAD)
     lake.ingest()

@@ -127,6 +127,7 @@ def test_a_row_that_is_gone_is_found_after_retention_too(topic: Topic, lake: Lak
     assert "NOT complete: 1 offsets" in report.verdict
 
 
+@pytest.mark.soak
 def test_an_invalid_row_of_bronze_with_a_dlq_row_is_no_replay(topic: Topic, lake: Lake, bronze_log):
     """The state that two writers with different DLQs could leave behind in an older version."""
     topic.produce([make_event(1), b"bro\xffken", make_event(2)], partition=0)

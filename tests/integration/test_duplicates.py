@@ -37,6 +37,7 @@ def test_records_that_share_an_event_id_or_all_of_their_value_are_counted(topic:
     assert summarize(found) == {"sharing event_id": 9, "sharing _row_hash": 7}
 
 
+@pytest.mark.soak
 def test_only_this_topic_and_the_report_s_hours_count(topic: Topic, lake: Lake):
     topic.produce(make_events(5) + make_events(5), partition=0)
     lake.ingest(max_offsets_per_trigger=5)

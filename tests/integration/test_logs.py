@@ -124,6 +124,7 @@ def old(spark: SparkSession, path: str) -> str:
     return path
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("retention", "kept_from"),
     [("390 days", 9), ("INTERVAL 57 WEEKS", 9), ("9936 hours", 0), ("Interval 2 Weeks", 19)],

@@ -72,6 +72,7 @@ def test_vacuum_keeps_what_the_table_s_own_setting_keeps(topic: Topic, lake: Lak
         run_maintenance(lake, retention_hours=200)
 
 
+@pytest.mark.soak
 def test_replayed_dlq_records_stay_however_old_also_where_their_deletion_is_asked_for(
     topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture
 ):
@@ -85,6 +86,7 @@ def test_replayed_dlq_records_stay_however_old_also_where_their_deletion_is_aske
     assert sum("--delete-replayed-days is ignored" in message for message in bronze_log.messages) == 1
 
 
+@pytest.mark.soak
 def test_max_minutes_is_ignored_with_a_warning(topic: Topic, lake: Lake, bronze_log):
     for number in range(2):
         topic.produce(make_events(2, 2 * number), partition=0)

@@ -229,6 +229,7 @@ def test_a_topic_of_odd_timestamps_alone_is_backfilled_whole(topic: Topic, lake:
     assert plan(lake, start_timestamp=at(2), end_timestamp=at(1))[0] == [(0, 300)]
 
 
+@pytest.mark.soak
 @each_kind
 def test_an_event_that_only_its_kafka_timestamp_made_invalid_is_replayed(topic: Topic, lake: Lake, odd: int):
     """The state that earlier releases left behind: a current event is more than a day after 1970."""

@@ -125,7 +125,10 @@ def test_headroom_is_that_of_the_next_unread_record(make_topic: Any, lake: Lake)
     assert "retention.bytes is 1,000,000,000" in found.notes[0]
 
 
-@pytest.mark.parametrize(("threshold", "counted", "state"), [(7, 8, "firing"), (8, 8, "ok"), (0, None, "off")])
+@pytest.mark.parametrize(
+    ("threshold", "counted", "state"),
+    [(7, 8, "firing"), pytest.param(8, 8, "ok", marks=pytest.mark.soak), (0, None, "off")],
+)
 def test_the_records_that_wait_in_the_dlq_are_counted_unless_that_is_off(
     threshold: int, counted: int | None, state: str, topic: Topic, lake: Lake
 ):

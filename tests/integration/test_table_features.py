@@ -217,6 +217,7 @@ def test_manifests_and_files_are_what_a_table_asks_for_after_a_batch(topic: Topi
         assert {"_event_date", "_event_hour"} <= set(pq.read_schema(file).names)
 
 
+@pytest.mark.soak
 def test_tables_with_what_delta_spark_alone_serves_are_ingested_into(topic: Topic, lake: Lake):
     """All properties that a session can give a new table together; then look up all records without a checkpoint."""
     served = {name for name, row in PROPERTIES.items() if row.writer == "delta-spark"}

@@ -11,10 +11,9 @@ from sandbox.events import generate_events
 from tests.support.audit import assert_complete
 from tests.support.events import START
 from tests.support.ingestion import Ingestion
-from tests.support.lake import Lake
+from tests.support.lake import WRITERS, Lake
 from tests.support.topic import Topic
 
-WRITERS = ("direct", "delta-spark")
 # In seconds; a busy machine may need minutes for something that takes seconds.
 LONG = 400
 KILLS = int(os.environ.get("KILLS") or 6)  # make test-soak: 25
