@@ -1,6 +1,7 @@
 """Records that producers sent more than once are counted, and a query returns each event once."""
 
 import pandas as pd
+import pytest
 
 from bronze.config import StatusConfig
 from bronze.ops.duplicates import count_duplicates, summarize
