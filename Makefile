@@ -39,7 +39,7 @@ PARAMS ?=
 WORKERS ?= 2
 SOAK_MINUTES ?= 15
 KILLS ?= 25
-TIERS ?= faults s3 monitoring clusters integration notebooks
+TIERS ?= faults s3 secured monitoring clusters integration notebooks unit
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
 # Notebooks treat data/ as the sandbox's folder; another folder must be named.
@@ -175,7 +175,7 @@ notebook: setup ## Run NOTEBOOK with papermill and PARAMS="-p name value"; unkno
 
 ##@ Test
 
-test: setup $(CLASSES) ## Unit, integration and notebook tests (all tests except the fault tests)
+test: setup $(CLASSES) ## Unit, integration and notebook tests
 	$(PARALLEL) tests/notebooks tests/integration tests/unit $(ARGS)
 
 test-unit: setup ## Unit tests, without Kafka
@@ -209,7 +209,7 @@ test-secured: setup $(CLASSES) ## Tests on a secured Kafka: TLS, mTLS, SASL, OAu
 
 # One process per tier: those of s3 and clusters have another Spark session.
 test-soak: $(S3_READY) $(DEPLOY_READY) $(CLASSES) ## All that CI has no time for: SOAK_MINUTES=15 of load, KILLS=25 at random moments, the other writer; hours
-	@for tier in $(TIERS); do SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) \
+	@failed=; for tier in $(TIERS); do SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) \
 		$(BIN)/python -m pytest tests/$$tier -m soak -s $(ARGS) || test $$? = 5 || failed="$$failed $$tier"; done; \
 		test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 

@@ -25,7 +25,7 @@ from tests.support.topic import Topic
 
 ENTRYPOINT = str(ROOT / "lib" / "bronze_ingestion.py")
 RECORDS = 500 + len(BAD)
-# The other place takes as long, and is left to `make test-clusters ARGS="-m soak"`.
+# The other place takes as long, and is left to `make test-soak`.
 IN_S3 = pytest.mark.parametrize("any_place", ["s3", pytest.param("disk", marks=pytest.mark.soak)], indirect=True)
 
 

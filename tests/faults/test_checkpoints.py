@@ -203,7 +203,7 @@ def assert_hole_is_named(lake: Lake, offsets: str) -> None:
     lake.ingest()
 
 
-@pytest.mark.parametrize("name", ["output_path", pytest.param("dlq_path", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", ["output_path", "dlq_path"])
 def test_a_table_that_is_restored_is_warned_of_by_itself(
     topic: Topic, lake: Lake, name: str, bronze_log, capsys: pytest.CaptureFixture[str]
 ):

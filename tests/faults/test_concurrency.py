@@ -68,11 +68,11 @@ STATEMENTS = {
     ("name", "writer", "has_deletion_vectors"),
     [
         ("optimize", "direct", False),
-        ("delete", "direct", False),
+        ("update", "direct", True),
         *(
             pytest.param(*case, marks=pytest.mark.soak)
             for case in [
-                ("update", "direct", True),
+                ("delete", "direct", False),
                 ("update", "delta-spark", True),
                 ("optimize", "direct", True),
                 ("update", "direct", False),

@@ -18,7 +18,7 @@ from tests.support.cluster import CLUSTER, find_paused_executor, run_cluster
 from tests.support.commands import list_flags
 from tests.support.events import BAD, make_event, make_events
 from tests.support.ingestion import PAUSE, PAUSE_SCRIPT, Ingestion
-from tests.support.kills import KILLS, LONG, assert_survives_kills, count_batches
+from tests.support.kills import LONG, count_batches
 from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.paths import ROOT
 from tests.support.schema_change import change_schema, migrate_bronze, run_changed
@@ -98,11 +98,6 @@ def test_kill_9_between_the_commits_and_then_a_changed_schema(
     assert done.stdout.splitlines()[-1] == "[0, 0]", done.stdout + done.stderr
     assert "60 records in 1 batches: 10 valid, 30 invalid, 20 already in the tables" in done.stdout
     assert "(10 in bronze, 50 in the DLQ); lag 0" in done.stdout
-
-
-@pytest.mark.soak
-def test_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
-    assert_survives_kills(lake, topic, start, KILLS)
 
 
 @pytest.mark.soak

@@ -180,7 +180,6 @@ def test_a_full_disk_ends_the_stream_which_goes_on_once_there_is_space(
     assert_complete(lake, RECORDS)
 
 
-@pytest.mark.soak
 def test_a_file_that_may_not_grow_ends_the_stream_which_goes_on_once_it_may(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion]
 ):

@@ -40,7 +40,6 @@ def test_a_replay_after_a_rollback_warns_of_it(machine: IngestionMachine):
     assert not machine.rolled_back
 
 
-@pytest.mark.soak
 def test_a_rollback_of_an_earlier_dlq_is_warned_of(machine: IngestionMachine):
     machine.ingest_all(valid=5, invalid=3, **INGEST)
     machine.every_position_is_counted()

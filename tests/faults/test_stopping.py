@@ -16,13 +16,14 @@ import papermill
 import pytest
 
 from bronze import read_result
+from bronze.errors import TransientError
 from bronze.runtime.jars import get_spark_packages
 from bronze.stop import StopSwitch
 from sandbox.system import find_free_port
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import BRONZE, PAUSE, SLOW, Ingestion
-from tests.support.lake import EITHER_WRITER, Lake
+from tests.support.lake import Lake
 from tests.support.paths import ROOT
 from tests.support.topic import Topic
 
@@ -66,8 +67,15 @@ def assert_resumed(lake: Lake, present: int | None = 0) -> None:
     assert_complete(lake, RECORDS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("writer", EITHER_WRITER)
+@pytest.mark.parametrize(
+    ("number", "writer"),
+    [
+        (signal.SIGTERM, "direct"),
+        (signal.SIGINT, "delta-spark"),
+        pytest.param(signal.SIGINT, "direct", marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, "delta-spark", marks=pytest.mark.soak),
+    ],
+)
 def test_a_signal_to_the_process(busy: Lake, start: Callable[..., Ingestion], number: signal.Signals, writer: str):
     ingestion = start(replace(busy.config, writer=writer)).wait_for("Batch 2: total").send(number)
     assert_stopped(busy, ingestion, number.name)
@@ -181,6 +189,21 @@ def test_an_error_of_a_disk_while_the_stream_waits_restarts_it(
     monkeypatch.setattr("bronze.stream.check_stop_file", check)
     assert lake.ingest(available_now=False, trigger_interval="1 second").restarts == 1
     assert_complete(lake, RECORDS)
+
+
+def test_an_error_of_a_disk_without_a_restart_left_ends_the_run(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    topic.produce(make_events(RECORDS))
+
+    def fail_to_read(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bronze.stream.check_stop_file", fail_to_read)
+        with pytest.raises(TransientError, match="Input/output error"):
+            lake.ingest(available_now=False, trigger_interval="1 second", max_restarts=0)
+    assert_resumed(lake, present=None)
 
 
 def test_the_stop_timeout_is_kept(busy: Lake, start: Callable[..., Ingestion]):

@@ -30,7 +30,7 @@ from tests.support.backfill import fill, let_commit_first
 from tests.support.backfill import run_backfill as run
 from tests.support.commands import list_flags
 from tests.support.events import BAD, make_events
-from tests.support.lake import Lake
+from tests.support.lake import Lake, with_both
 from tests.support.paths import ROOT
 from tests.support.topic import Topic, delete_records, produce_transaction
 from tests.support.waiting import run_twice_at_once
@@ -40,6 +40,7 @@ def is_each_once(lake: Lake, count: int) -> bool:
     return len(lake.positions()) == len(set(lake.positions())) == count
 
 
+@with_both
 def test_a_range_of_offsets_is_added_and_again_adds_nothing(topic: Topic, any_lake: Lake):
     fill(topic)
     topic.produce(BAD, partition=1)

@@ -33,7 +33,7 @@ from bronze.writers import DirectWriter
 from tests.support.builders import INGESTED_AT, KAFKA_TIME, create_table, make_records
 from tests.support.commands import list_flags
 from tests.support.events import make_event, make_events
-from tests.support.lake import EITHER_WRITER, Lake
+from tests.support.lake import WRITERS, Lake
 from tests.support.schema_change import change_schema, migrate_bronze, run_changed
 from tests.support.topic import Topic
 
@@ -88,7 +88,7 @@ def test_an_invalid_record_never_gets_into_bronze_whatever_the_plan_says(waiting
     assert (waiting.positions(), DeltaTable(waiting.dlq_path).count()) == ([(0, 0), (0, 1)], 3)
 
 
-@pytest.mark.parametrize("writer", EITHER_WRITER)
+@pytest.mark.parametrize("writer", WRITERS)
 def test_what_is_valid_now_is_replayed_once_and_the_rest_stays_open(waiting: Waiting, writer: str):
     waiting.fill(make_events(20) + STILL_BAD)
     waiting.fill(make_events(5), partition=3, first=70_000)

@@ -54,12 +54,6 @@ def test_without_a_commit_of_ours_or_with_a_cleaned_log_there_is_no_note():
     assert find_note(lambda version: None if version < 3 else make_commit(), 5, 1).note is None
 
 
-@pytest.mark.parametrize("damaged", ["\0" * 40, '{"commitInfo":{"oper', ""])
-def test_a_note_below_a_damaged_commit_may_be_stale(damaged: str):
-    log = [make_commit(new_note("ingest"), 1), damaged, make_commit()]
-    assert find_note(lambda version: log[version], 2, 2).note is None
-
-
 def test_a_restore_is_found_among_the_newest_commits():
     log = [make_commit(operation="RESTORE"), make_commit(), make_commit(operation="RESTORE"), make_commit()]
     assert find_restore(lambda version: log[version], 0, 3) == 2

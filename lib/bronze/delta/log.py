@@ -147,13 +147,14 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
         shared: The table's version of SHARED_APP_ID; 0 if this package has not committed to it.
 
     Returns:
-        The commit; without a note if this package's commits have none, no longer exist, or may be a damaged one.
+        The commit; without a note if this package's commits have none, or no longer exist.
     """
     newest = -1
     for candidate in range(version if shared else -1, -1, -1):
-        commit = _parse_undamaged(read(candidate))
-        if commit is None or (newest >= 0 and candidate < newest - _LOOK_BACK):
+        text = read(candidate)
+        if text is None or (newest >= 0 and candidate < newest - _LOOK_BACK):
             break
+        commit = parse_commit(text)
         if commit.shared == shared:
             newest = candidate
         if commit.note and commit.shared >= 0:
@@ -164,15 +165,14 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
 def find_restore(read: Callable[[int], str | None], first: int, last: int) -> int | None:
     """Find the version of the newest RESTORE from first to last, among the newest commits; None if there is none."""
     newest = range(last, max(first, last - _LOOK_BACK_RESTORE) - 1, -1)
-    commits = ((version, _parse_undamaged(read(version))) for version in newest)
-    return next((version for version, commit in commits if commit and commit.operation == "RESTORE"), None)
+    return next((v for v in newest if _read_operation(read(v) or "") == "RESTORE"), None)
 
 
-def _parse_undamaged(text: str | None) -> Commit | None:
+def _read_operation(text: str) -> str:
     try:
-        return parse_commit(text) if text else None
+        return parse_commit(text).operation
     except ValueError:  # cut off by a power failure, below a checkpoint of the log
-        return None
+        return ""
 
 
 class NotAppendsError(Exception):
