@@ -40,7 +40,7 @@ def test_the_direct_writer_is_chosen(topic: Topic, lake: Lake, bronze_log: pytes
     assert "Using the direct writer (no restrictions found)" in bronze_log.messages
 
 
-@pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
+@pytest.mark.parametrize("scheme", ["s3", "s3a", pytest.param("s3n", marks=pytest.mark.soak)])
 def test_one_place_is_one_place_whatever_its_spelling(topic: Topic, lake: Lake, scheme: str):
     topic.produce(make_events(20))
     lake.ingest()

@@ -9,7 +9,7 @@ from sandbox.s3 import S3Sandbox
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import PAUSE, Ingestion
-from tests.support.kills import LONG, assert_survives_kills
+from tests.support.kills import LONG
 from tests.support.lake import Lake
 from tests.support.topic import Topic
 
@@ -26,15 +26,12 @@ def test_kill_9_at_each_moment_of_a_batch(topic: Topic, lake: Lake, start: Calla
     assert_complete(lake, 144 + len(BAD))
 
 
+@pytest.mark.soak
 def test_kill_9_while_the_tables_are_created(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
     topic.produce(make_events(40))
     start(lake.config, *PAUSE, PAUSE_AT="between the tables").wait_for("Paused", LONG).kill()
     lake.ingest()
     assert_complete(lake, 40)
-
-
-def test_kills_at_random_moments(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
-    assert_survives_kills(lake, topic, start, 5)
 
 
 def test_a_checkpoint_that_is_lost_or_restored_loses_and_doubles_nothing(topic: Topic, lake: Lake, s3: S3Sandbox):
