@@ -21,7 +21,7 @@ from sandbox.kafka import KafkaSandbox
 from sandbox.topics import create_topic
 from tests.support.audit import assert_complete
 from tests.support.builders import KAFKA_TIME, make_value
-from tests.support.lake import Lake
+from tests.support.lake import WRITERS, Lake
 from tests.support.paths import ROOT
 from tests.support.values import BROKEN, INVALID_TIMES, LARGE, TIME, VALID, VALID_TIMES
 
@@ -58,7 +58,7 @@ def brokers(kafka: KafkaSandbox) -> str:
     return kafka.brokers
 
 
-@pytest.fixture(scope="module", params=["direct", "delta-spark"])
+@pytest.fixture(scope="module", params=WRITERS)
 def landed(
     brokers: str, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Lake:
@@ -129,11 +129,8 @@ def execute(lake: Lake, notebook: str, output: Path, **parameters: Any) -> dict[
     return read_result(output)
 
 
-OTHERS = ("ingestion", "backfill", "table_monitoring")
-NOTEBOOKS = ["dlq_inspection", *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)]
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
+@pytest.mark.soak
+@pytest.mark.parametrize("notebook", ["ingestion", "backfill", "dlq_inspection", "table_monitoring"])
 @pytest.mark.parametrize("landed", ["direct"], indirect=True)
 def test_no_notebook_fails_on_reading_them(checkout: None, landed: Lake, notebook: str, tmp_path: Path):
     given = {} if notebook == "dlq_inspection" else {"checkpoint_path": landed.config.checkpoint_path}

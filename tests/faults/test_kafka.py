@@ -239,7 +239,9 @@ def assert_cure_works(lake: Lake, records: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("records", "flag"), [(5, "fail"), (5, "accept"), (50, "fail")], ids=["shorter", "shorter-accepted", "longer"]
+    ("records", "flag"),
+    [(5, "fail"), pytest.param(5, "accept", marks=pytest.mark.soak), (50, "fail")],
+    ids=["shorter", "shorter-accepted", "longer"],
 )
 def test_a_topic_that_is_recreated_while_the_stream_runs(topic: Topic, stream: Lake, start, records: int, flag: str):
     topic.produce(make_events(20), partition=0)
