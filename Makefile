@@ -189,7 +189,7 @@ test-faults: setup $(CLASSES) ## Fault tests: crashes, stops, concurrent writers
 	$(PARALLEL) $$(ls -S tests/faults/test_*.py) $(ARGS)
 
 test-monitoring: setup $(CLASSES) ## Tests with Prometheus, promtool, node_exporter and Kafka's tools: metrics, alerts, dashboard, lineage
-	$(BIN)/python -m pytest tests/monitoring $(ARGS)
+	$(PARALLEL) $$(ls -S tests/monitoring/test_*.py) $(ARGS)
 
 test-s3: $(S3_READY) $(CLASSES) ## Tests on an S3 server: every command, crashes, several drivers, a faulty network
 	$(PARALLEL) $$(ls -S tests/s3/test_*.py) $(ARGS)

@@ -26,7 +26,7 @@ def find_program(name: str) -> str:
 
 def run_promtool(*arguments: str, given: bytes = b"") -> str:
     """Run promtool; return what it printed, or fail with it."""
-    done = subprocess.run([find_program("promtool"), *arguments], input=given, capture_output=True, timeout=60)
+    done = subprocess.run([find_program("promtool"), *arguments], input=given, capture_output=True, timeout=300)
     printed = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, printed
     return printed
