@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -131,4 +132,5 @@ class Driver:
             command = process.info["cmdline"] or []
             if any(self.name in word for word in command) and "org.apache.spark.deploy.worker.DriverWrapper" in command:
                 for each in [*process.children(recursive=True), process]:
-                    each.send_signal(signal.SIGKILL)
+                    with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+                        each.send_signal(signal.SIGKILL)
