@@ -91,14 +91,14 @@ def test_cluster_mode_is_refused_by_spark_itself_for_a_python_file(cluster: str)
 def test_a_supervised_driver_in_cluster_mode_that_is_killed(
     topic: Topic, lake: Lake, cluster: str, archive: str, nodes: Path
 ):
-    """The cluster runs Spark's own PythonRunner, which docs/deploy.md names, and starts it again. Tasks return rows."""
+    """The cluster runs Spark's own PythonRunner, which docs/deploy.md names, and starts it again."""
     topic.produce(make_events(500) + BAD)
     command = ["spark-submit", "--deploy-mode", "cluster", "--supervise", "--driver-memory", "800m"]
     command += ["--jars", ",".join(map(str, list_jars(with_s3=True))), *list_settings(archive), *CLUSTER, cluster]
     for name, python in {"driver.python": sys.executable, "python": BARE_EXECUTORS["PYSPARK_PYTHON"]}.items():
         command += ["--conf", f"spark.pyspark.{name}={python}"]
     command += ["--class", "org.apache.spark.deploy.PythonRunner", str(LOG_STORE)]
-    flags = [*list_flags(lake.config), "--max-offsets-per-trigger", "50", "--writer", "delta-spark"]
+    flags = [*list_flags(lake.config), "--max-offsets-per-trigger", "50"]
     done = run_command(*command, ENTRYPOINT, "", "ingest", *flags)
     assert done.returncode == 0, done.stderr
     driver = Driver(nodes / "work", done.stderr)
