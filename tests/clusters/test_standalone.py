@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,15 @@ def test_an_executor_that_is_killed_in_the_middle_of_a_batch(
     assert "Lost executor" in ingestion.log
     assert "using the direct writer" in ingestion.log.lower()
     assert_complete(any_place, RECORDS)
+
+
+@pytest.mark.soak
+def test_executors_with_the_archive_return_rows_to_delta_spark(topic: Topic, lake: Lake, cluster: str, archive: str):
+    topic.produce(make_events(30) + BAD)
+    flags = list_flags(replace(lake.config, writer="delta-spark"))
+    done = run_command(*list_submit(cluster, archive), ENTRYPOINT, *flags, timeout=300, **BARE_EXECUTORS)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert_complete(lake, 38)
 
 
 def test_executors_without_packages_and_archive_are_explained(topic: Topic, lake: Lake, cluster: str):
