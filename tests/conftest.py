@@ -14,18 +14,17 @@ from pyspark.sql import SparkSession
 
 from bronze.cli import main
 from bronze.config import IngestConfig
-from bronze.runtime.logs import configure_logging
-from bronze.runtime.session import get_session
 from sandbox.kafka import KafkaSandbox
 from sandbox.s3 import S3Sandbox
 from sandbox.topics import create_topic
-from tests.support.commands import SERIAL_GC, SHORT_LIVED, list_flags
+from tests.support.commands import list_flags
 from tests.support.ingestion import BRONZE, Ingestion
 from tests.support.lake import EITHER_WRITER, Lake
 from tests.support.paths import ROOT
+from tests.support.session import compile_lightly, start_spark
 from tests.support.topic import Topic
 
-os.environ["SPARK_SUBMIT_OPTS"] = SERIAL_GC
+compile_lightly()
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +46,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Sandbox]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The session that all tests share."""
-    configure_logging()
-    session = get_session(app_name="tests")
+    session = start_spark()
     yield session
     session.stop()
 
@@ -131,7 +129,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Ingestion]]:
             process = subprocess.Popen(
                 [*(command or BRONZE), *(list_flags(config) if config else [])],
                 cwd=cwd,
-                env={**os.environ, **SHORT_LIVED, "PATH": path, **environment},
+                env={**os.environ, "PATH": path, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -12,13 +12,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from bronze.config import MaintainConfig
-from bronze.runtime.logs import configure_logging
-from bronze.runtime.session import get_session
 from sandbox.s3 import S3Sandbox
 from tests.support.cluster import run_cluster
 from tests.support.commands import run_command
 from tests.support.lake import Lake
 from tests.support.paths import ROOT
+from tests.support.session import start_spark
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +44,7 @@ def archive() -> str:
 @pytest.fixture(scope="session")
 def spark(s3: S3Sandbox) -> Iterator[SparkSession]:
     """The session with which the tests audit, which can use S3."""
-    configure_logging()
-    session = get_session(MaintainConfig(output_path="s3://bronze/any"), app_name="tests")
+    session = start_spark(MaintainConfig(output_path="s3://bronze/any"))
     yield session
     session.stop()
 

@@ -1,7 +1,6 @@
 """Every record of a real topic is in bronze once or in the DLQ once, with either writer and either trigger."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from bronze.errors import TooManyInvalidError
 from bronze.observe import progress
 from bronze.schema import ERROR_TYPES
 from sandbox.events import generate_events
-from tests.support.commands import SHORT_LIVED, list_flags
+from tests.support.commands import list_flags
 from tests.support.events import BAD, START, make_event, make_events
 from tests.support.lake import WRITERS, Lake, with_both
 from tests.support.paths import ROOT
@@ -243,7 +242,7 @@ def test_a_stream_in_intervals_goes_on_until_it_is_interrupted(topic: Topic, lak
     live = replace(lake.config, available_now=False, trigger_interval="1 second")
     command = [sys.executable, "-m", "bronze.cli", "ingest", *list_flags(live)]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **SHORT_LIVED}, **pipes) as process:
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
         try:
             wait_until(lambda: lake.has_rows(30))
             topic.produce(make_events(20, first=30))

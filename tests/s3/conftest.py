@@ -7,11 +7,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from bronze.config import IngestConfig, MaintainConfig
-from bronze.runtime.logs import configure_logging
-from bronze.runtime.session import get_session
 from sandbox.s3 import S3Sandbox
 from tests.support.aws_credentials import Issuer, run_issuer
 from tests.support.lake import Lake
+from tests.support.session import start_spark
 from tests.support.topic import Topic
 
 
@@ -25,10 +24,9 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture(scope="session")
 def spark(s3: S3Sandbox, issuer: Issuer) -> Iterator[SparkSession]:
     """The session that all tests share, which can use S3."""
-    configure_logging()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", issuer.url)
-        session = get_session(MaintainConfig(output_path="s3://bronze/any"), app_name="tests")
+        session = start_spark(MaintainConfig(output_path="s3://bronze/any"))
     yield session
     session.stop()
 

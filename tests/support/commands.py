@@ -9,11 +9,6 @@ from pathlib import Path
 from bronze.config import Config
 from tests.support.paths import ROOT
 
-# Two Sparks share two cores: a single-threaded garbage collector uses less of them than the default one.
-SERIAL_GC = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -XX:+UseSerialGC"
-# A command's Spark lives for seconds, so that full compilation costs more than it saves: a start and a few queries take
-# 22 s instead of 40 on a busy machine. The session that all tests share does not use this.
-SHORT_LIVED = {"SPARK_SUBMIT_OPTS": f"{SERIAL_GC} -XX:TieredStopAtLevel=1"}
 ON_ONE_JVM = (sys.executable, "-m", "sandbox.jvm")
 WITHOUT_JAVA = {**os.environ, "PATH": "", "JAVA_HOME": "/nonexistent"}
 
@@ -35,7 +30,7 @@ def list_flags(config: Config) -> list[str]:
 def run_command(*command: str, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the product's environment in the checkout, and capture its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, **SHORT_LIVED, "PATH": path, **environment}
+    env = {**os.environ, "PATH": path, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
 
 
