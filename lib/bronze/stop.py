@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from bronze.errors import BronzeError
+from bronze.runtime.paths import find_class
 from bronze.runtime.spark_errors import failed_query_error
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class StopSwitch:
         if self.reason:
             self.is_holding.set()
             try:
-                spark._jvm.java.lang.Thread.sleep(_HELD_SECONDS * 1000)  # type: ignore[union-attr]
+                find_class(spark, "java.lang.Thread").sleep(_HELD_SECONDS * 1000)
             except Py4JJavaError:
                 raise failed_query_error(_INTERRUPTED) from None
             raise failed_query_error(f"it was not stopped within {_HELD_SECONDS} s")
@@ -111,12 +112,11 @@ class _JvmEnd:
 
 @contextmanager
 def _hook_into_jvm(switch: StopSwitch, spark: SparkSession, stop_timeout: int) -> Iterator[None]:
-    jvm: Any = spark._jvm
     ensure_callback_server_started(spark.sparkContext._gateway)  # type: ignore[no-untyped-call]
     seconds = stop_timeout + 10  # time to stop the query after the timeout
-    hook = jvm.java.lang.Thread(_JvmEnd(switch, seconds))
-    manager = jvm.org.apache.hadoop.util.ShutdownHookManager.get()
-    manager.addShutdownHook(hook, _HOOK_PRIORITY, seconds, jvm.java.util.concurrent.TimeUnit.SECONDS)
+    hook = find_class(spark, "java.lang.Thread")(_JvmEnd(switch, seconds))
+    manager = find_class(spark, "org.apache.hadoop.util.ShutdownHookManager").get()
+    manager.addShutdownHook(hook, _HOOK_PRIORITY, seconds, find_class(spark, "java.util.concurrent.TimeUnit").SECONDS)
     try:
         yield
     finally:

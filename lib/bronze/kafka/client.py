@@ -26,6 +26,7 @@ from bronze.runtime.kafka_faults import (
     refused_again_error,
     show,
 )
+from bronze.runtime.paths import find_class
 from bronze.runtime.spark_errors import lost_kafka_error
 
 log = logging.getLogger(__name__)
@@ -76,17 +77,16 @@ class KafkaClient:
                 refuses its properties.
         """
         self.spark, self.config = spark, config
-        self.jvm: Any = spark._jvm
         self.properties = read_client_properties(spark, config)  # may hold secrets: never log them
         self._is_closed = self._has_answered = False
-        self.admin = _create_admin(self.jvm, config, self.properties)
+        self.admin = _create_admin(spark, config, self.properties)
 
     def close(self) -> None:
         """Close the admin client; a JVM that is shutting down may refuse this. Closing it twice does no harm."""
         if not self._is_closed:
             self._is_closed = True
             with suppress(Py4JError):
-                self.admin.close(self.jvm.java.time.Duration.ofSeconds(1))
+                self.admin.close(find_class(self.spark, "java.time.Duration").ofSeconds(1))
 
     def call_with_retry(self, question: Callable[[Any], Answer], timeout: float | None = None) -> Answer:
         """Call the admin client until Kafka answers; an error that waiting cannot fix is raised when it comes twice.
@@ -148,7 +148,7 @@ class KafkaClient:
             )
         fault = find_fault(causes, self.properties)
         if fault and fault.alert:
-            fault = _add_validity(fault, self.jvm, self.properties)
+            fault = _add_validity(fault, self.spark, self.properties)
         if fault and self._has_answered:
             return refused_again_error(fault)
         if any(cause.startswith("TopicAuthorizationException") for cause in causes):
@@ -163,21 +163,22 @@ class KafkaClient:
         return {**options, "kafka.isolation.level": isolation}
 
 
-def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
+def _create_admin(spark: SparkSession, config: KafkaConfig, given: dict[str, str]) -> Any:
     if unfit := find_unfit_login(given):
         raise fault_error(config, unfit)
-    properties, bytes_reader = jvm.java.util.Properties(), "org.apache.kafka.common.serialization.ByteArrayDeserializer"
+    properties = find_class(spark, "java.util.Properties")()
+    bytes_reader = "org.apache.kafka.common.serialization.ByteArrayDeserializer"
     # One attempt may take as long as all attempts together; the default is a minute.
     attempt = str(min(_ATTEMPT_MS, config.startup_timeout * 1000))
     own = {"default.api.timeout.ms": attempt, "request.timeout.ms": attempt}
     try:
         # The executors' consumers use properties that the admin client does not check.
-        jvm.org.apache.kafka.clients.consumer.ConsumerConfig(
+        find_class(spark, "org.apache.kafka.clients.consumer.ConsumerConfig")(
             {"key.deserializer": bytes_reader, "value.deserializer": bytes_reader, **given}
         )
         for key, value in {**given, **own}.items():
             properties.setProperty(key, value)
-        return jvm.org.apache.kafka.clients.admin.AdminClient.create(properties)
+        return find_class(spark, "org.apache.kafka.clients.admin.AdminClient").create(properties)
     except TypeError:  # py4j treats a missing class as a package
         raise missing_jars_error() from None
     except Py4JJavaError as error:
@@ -195,15 +196,16 @@ def _create_admin(jvm: Any, config: KafkaConfig, given: dict[str, str]) -> Any:
     raise client_config_error(config, hide_values(causes[-1], {n: v for n, v in given.items() if n != _BROKERS}))
 
 
-def _add_validity(fault: Fault, jvm: Any, properties: dict[str, str]) -> Fault:
+def _add_validity(fault: Fault, spark: SparkSession, properties: dict[str, str]) -> Fault:
     """Add until when the certificate of ``ssl.keystore.location`` is valid, and keep the cure that follows from it."""
     with suppress(Py4JError, TypeError, ValueError):
-        factory = jvm.org.apache.kafka.common.security.ssl.DefaultSslEngineFactory()  # reads each type of file
-        factory.configure(jvm.org.apache.kafka.clients.admin.AdminClientConfig(properties).values())
+        engine = "org.apache.kafka.common.security.ssl.DefaultSslEngineFactory"  # reads each type of file
+        factory = find_class(spark, engine)()
+        factory.configure(find_class(spark, "org.apache.kafka.clients.admin.AdminClientConfig")(properties).values())
         keys = factory.keystore()
-        names = filter(keys.isKeyEntry, jvm.java.util.Collections.list(keys.aliases()))
+        names = filter(keys.isKeyEntry, find_class(spark, "java.util.Collections").list(keys.aliases()))
         end = min(str(keys.getCertificate(name).getNotAfter().toInstant()) for name in names)
-        if end < str(jvm.java.time.Instant.now()):
+        if end < str(find_class(spark, "java.time.Instant").now()):
             return Fault(f"{fault.problem}, which expired on {end}", RENEW)
         return Fault(f"{fault.problem}, which is valid until {end}", TRUST)
     return fault

@@ -10,6 +10,7 @@ from py4j.protocol import Py4JJavaError
 from bronze.errors import BronzeError
 from bronze.kafka.client import KafkaClient
 from bronze.runtime.kafka_faults import read_causes
+from bronze.runtime.paths import find_class
 
 
 def commit_group_offsets(client: KafkaClient, group: str, offsets: Mapping[int, int]) -> None:
@@ -23,9 +24,9 @@ def commit_group_offsets(client: KafkaClient, group: str, offsets: Mapping[int, 
     Raises:
         BronzeError: Kafka does not answer, or refuses; the caller logs it as a warning.
     """
-    common = client.jvm.org.apache.kafka.common.TopicPartition
-    metadata = client.jvm.org.apache.kafka.clients.consumer.OffsetAndMetadata
-    request = client.jvm.java.util.HashMap()
+    common = find_class(client.spark, "org.apache.kafka.common.TopicPartition")
+    metadata = find_class(client.spark, "org.apache.kafka.clients.consumer.OffsetAndMetadata")
+    request = find_class(client.spark, "java.util.HashMap")()
     for partition, offset in offsets.items():
         request.put(common(client.config.kafka_topic, partition), metadata(offset))
     try:

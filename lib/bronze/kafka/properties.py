@@ -4,7 +4,6 @@ import difflib
 import logging
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
@@ -13,6 +12,7 @@ from bronze.config import KafkaConfig
 from bronze.errors import ConfigError
 from bronze.parsing import read_properties_text
 from bronze.runtime.jars import missing_jars_error
+from bronze.runtime.paths import find_class
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,9 @@ def read_client_properties(spark: SparkSession, config: KafkaConfig) -> dict[str
 
 
 def _load_file(spark: SparkSession, config: KafkaConfig) -> dict[str, str]:
-    jvm: Any = spark._jvm
-    loaded, problem = jvm.java.util.Properties(), ""
+    loaded, problem = find_class(spark, "java.util.Properties")(), ""
     try:
-        loaded.load(jvm.java.io.StringReader(read_properties_text(config.kafka_config)))
+        loaded.load(find_class(spark, "java.io.StringReader")(read_properties_text(config.kafka_config)))
     except UnicodeError:
         problem = "is not in UTF-8"
     except IllegalArgumentException:
@@ -55,15 +54,15 @@ _OPEN = ("config.providers",)
 _PREFIX = re.compile(r"^(?:spark\.)?(?:kafka\.|hadoop\.)?")
 _NEAR = 0.9  # of difflib's ratio: one or two letters of a name
 _SHOWN_NAME = re.compile(r"[a-z0-9.-]{1,60}")
+_CONFIGS = ("consumer.ConsumerConfig", "admin.AdminClientConfig", "producer.ProducerConfig")
 
 
 def _list_known_names(spark: SparkSession) -> set[str]:
     """The names that Kafka's clients know; a file may be shared with a producer."""
-    jvm: Any = spark._jvm
-    clients = jvm.org.apache.kafka.clients
-    configs = clients.consumer.ConsumerConfig, clients.admin.AdminClientConfig, clients.producer.ProducerConfig
+    configs = [find_class(spark, f"org.apache.kafka.clients.{name}") for name in _CONFIGS]
+    join = find_class(spark, "java.lang.String").join
     try:
-        return {name for each in configs for name in str(jvm.java.lang.String.join(",", each.configNames())).split(",")}
+        return {name for each in configs for name in str(join(",", each.configNames())).split(",")}
     except TypeError:  # py4j treats a missing class as a package
         raise missing_jars_error() from None
 

@@ -17,6 +17,7 @@ from bronze.decode import EARLIEST, EPOCH, is_plausible
 from bronze.kafka.client import KafkaClient, no_answer_error
 from bronze.kafka.topic import list_offsets
 from bronze.offsets import Bounds
+from bronze.runtime.paths import find_class
 
 # Records to search for a plausible timestamp.
 _NEIGHBOURS = 100
@@ -126,7 +127,7 @@ def _is_usable(timestamp_ms: int) -> bool:
 
 
 def _offset_spec(client: KafkaClient) -> Any:
-    return client.jvm.org.apache.kafka.clients.admin.OffsetSpec
+    return find_class(client.spark, "org.apache.kafka.clients.admin.OffsetSpec")
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,10 @@ class _Reader:
 
         Reads at most _NEIGHBOURS stamps per span. If fewer stamps come back and none is usable, the span has no more.
         """
-        jvm, config = self.client.jvm, self.client.config
-        requested = {p: jvm.org.apache.kafka.common.TopicPartition(config.kafka_topic, p) for p in spans}
+        spark, config = self.client.spark, self.client.config
+        topic_partition = find_class(spark, "org.apache.kafka.common.TopicPartition")
+        requested = {p: topic_partition(config.kafka_topic, p) for p in spans}
+        wait = find_class(spark, "java.time.Duration").ofMillis(200)
         self.consumer.assign(list(requested.values()))
         self.consumer.resume(list(requested.values()))  # an earlier read paused them
         for partition, (start, _) in spans.items():
@@ -150,10 +153,10 @@ class _Reader:
         found: dict[int, list[Stamp]] = {p: [] for p in spans}
         deadline = time.monotonic() + config.startup_timeout
         while requested:
-            polled = self.consumer.poll(jvm.java.time.Duration.ofMillis(200))
-            for topic_partition in polled.partitions().iterator():
-                partition = topic_partition.partition()
-                records = polled.records(topic_partition).iterator()
+            polled = self.consumer.poll(wait)
+            for part in polled.partitions().iterator():
+                partition = part.partition()
+                records = polled.records(part).iterator()
                 _collect(records, found[partition], spans[partition][1], whole)
             # Only transaction markers and aborted records may remain: the position passes them without a record.
             done = [
@@ -180,16 +183,17 @@ def _is_enough(stamps: list[Stamp], whole: bool) -> bool:
 
 @contextmanager
 def _open_reader(client: KafkaClient) -> Iterator[_Reader]:
-    jvm, config = client.jvm, client.config
-    properties = jvm.java.util.Properties()
+    spark, config = client.spark, client.config
+    properties = find_class(spark, "java.util.Properties")()
     own = {"enable.auto.commit": "false", "isolation.level": "read_committed", "max.poll.records": str(_NEIGHBOURS)}
     small = {"max.partition.fetch.bytes": "65536"}  # Kafka still delivers a larger record
     own["auto.offset.reset"] = "earliest"  # in case Kafka deletes the record meanwhile
     for key, value in {**client.properties, **own, **small}.items():
         if key != "group.id":
             properties.setProperty(key, value)
-    bytes_reader = jvm.org.apache.kafka.common.serialization.ByteArrayDeserializer
-    consumer = jvm.org.apache.kafka.clients.consumer.KafkaConsumer(properties, bytes_reader(), bytes_reader())
+    bytes_reader = find_class(spark, "org.apache.kafka.common.serialization.ByteArrayDeserializer")
+    kafka_consumer = find_class(spark, "org.apache.kafka.clients.consumer.KafkaConsumer")
+    consumer = kafka_consumer(properties, bytes_reader(), bytes_reader())
     try:
         yield _Reader(client, consumer)
     except Py4JJavaError as error:

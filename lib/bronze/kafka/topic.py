@@ -17,6 +17,7 @@ from bronze.kafka.client import KafkaClient, missing_right_error
 from bronze.offsets import Bounds
 from bronze.parsing import parse_starting_offsets
 from bronze.runtime.kafka_faults import read_causes
+from bronze.runtime.paths import find_class
 
 log = logging.getLogger(__name__)
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # Uuid.ZERO_UUID, which old brokers return
@@ -42,9 +43,9 @@ def fetch_topic(client: KafkaClient) -> Topic:
     name = client.config.kafka_topic
     found = client.call_with_retry(lambda _: request_topic(client, True).get()).get(name)
     allowed = found.authorizedOperations()  # null from old brokers
-    if allowed and not allowed.contains(client.jvm.org.apache.kafka.common.acl.AclOperation.READ):
+    if allowed and not allowed.contains(find_class(client.spark, "org.apache.kafka.common.acl.AclOperation").READ):
         raise missing_right_error(client.config, "READ")
-    partitions = sorted(info.partition() for info in found.partitions())
+    partitions = range(found.partitions().size())  # Kafka numbers them from 0, without a gap
     return Topic(name, read_topic_id(found.topicId().toString(), client.config), tuple(partitions))
 
 
@@ -55,8 +56,8 @@ def request_topic(client: KafkaClient, with_rights: bool = False) -> Any:
         client: Client of the topic.
         with_rights: Whether it has the operations that the user is allowed.
     """
-    names = client.jvm.java.util.Collections.singletonList(client.config.kafka_topic)
-    options = client.jvm.org.apache.kafka.clients.admin.DescribeTopicsOptions()
+    names = find_class(client.spark, "java.util.Collections").singletonList(client.config.kafka_topic)
+    options = find_class(client.spark, "org.apache.kafka.clients.admin.DescribeTopicsOptions")()
     return client.admin.describeTopics(names, options.includeAuthorizedOperations(with_rights)).allTopicNames()
 
 
@@ -71,7 +72,7 @@ def fetch_offsets(client: KafkaClient, partitions: Iterable[int], timeout: float
     Raises:
         BronzeError: Kafka does not answer at a start. It does not answer a running query.
     """
-    spec = client.jvm.org.apache.kafka.clients.admin.OffsetSpec
+    spec = find_class(client.spark, "org.apache.kafka.clients.admin.OffsetSpec")
     earliest, latest = (list_offsets(client, partitions, each, timeout) for each in (spec.earliest(), spec.latest()))
     return {partition: (earliest[partition].offset(), latest[partition].offset()) for partition in earliest}
 
@@ -80,24 +81,25 @@ def list_offsets(
     client: KafkaClient, partitions: Iterable[int], spec: Any, timeout: float | None = None
 ) -> dict[int, Any]:
     """Return offset and timestamp of one record per partition for a Java ``OffsetSpec``, read committed."""
-    jvm, name = client.jvm, client.config.kafka_topic
-    requested = {p: jvm.org.apache.kafka.common.TopicPartition(name, p) for p in partitions}
-    request = jvm.java.util.HashMap()
-    for topic_partition in requested.values():
-        request.put(topic_partition, spec)
-    committed = jvm.org.apache.kafka.common.IsolationLevel.READ_COMMITTED
-    options = jvm.org.apache.kafka.clients.admin.ListOffsetsOptions(committed)
+    topic_partition = find_class(client.spark, "org.apache.kafka.common.TopicPartition")
+    requested = {p: topic_partition(client.config.kafka_topic, p) for p in partitions}
+    request = find_class(client.spark, "java.util.HashMap")()
+    for requested_partition in requested.values():
+        request.put(requested_partition, spec)
+    committed = find_class(client.spark, "org.apache.kafka.common.IsolationLevel").READ_COMMITTED
+    options = find_class(client.spark, "org.apache.kafka.clients.admin.ListOffsetsOptions")(committed)
     found = client.call_with_retry(lambda admin: admin.listOffsets(request, options).all().get(), timeout)
-    return {partition: found.get(topic_partition) for partition, topic_partition in requested.items()}
+    return {p: found.get(requested_partition) for p, requested_partition in requested.items()}
 
 
 def fetch_settings(client: KafkaClient) -> dict[str, str]:
     """Return the topic's settings, such as ``retention.ms``; empty if this client is not allowed to read them."""
-    jvm, name = client.jvm, client.config.kafka_topic
-    kind = jvm.org.apache.kafka.common.config.ConfigResource.Type.TOPIC
-    resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, name)
+    name = client.config.kafka_topic
+    config_resource = find_class(client.spark, "org.apache.kafka.common.config.ConfigResource")
+    resource = config_resource(config_resource.Type.TOPIC, name)
+    resources = find_class(client.spark, "java.util.Collections").singletonList(resource)
     try:
-        found = client.admin.describeConfigs(jvm.java.util.Collections.singletonList(resource)).all().get()
+        found = client.admin.describeConfigs(resources).all().get()
     except Py4JJavaError as error:
         log.warning("cannot read the settings of topic %s: %s", name, read_causes(error.java_exception)[-1])
         return {}

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import pandas as pd
 from delta.exceptions import (
@@ -36,6 +35,7 @@ from bronze.delta.tables import CheckedTable
 from bronze.errors import BronzeError, ExitCode, InvalidOptionError
 from bronze.pipeline import Pipeline
 from bronze.runtime.object_store import check_log_store, find_storage
+from bronze.runtime.paths import open_file_system
 from bronze.runtime.retry import ATTEMPTS, Answer, retry_conflicts
 from bronze.runtime.spark_errors import explain_failures
 from bronze.writers import choose_writer
@@ -268,13 +268,11 @@ def override_setting(spark: SparkSession, name: str, value: str) -> Iterator[Non
 
 def _read_sizes(spark: SparkSession, paths: list[str]) -> dict[str, int]:
     """Sizes of files in bytes. VACUUM also lists folders, which it deletes if they are empty."""
-    jvm: Any = spark._jvm
-    conf = spark.sparkContext._jsc.hadoopConfiguration()
     sizes: dict[str, int] = {}
     for path in paths:
-        hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
+        file_system, hadoop_path = open_file_system(spark, path)
         with suppress(Py4JJavaError):  # the file was deleted since the listing
-            status = hadoop_path.getFileSystem(conf).getFileStatus(hadoop_path)
+            status = file_system.getFileStatus(hadoop_path)
             if status.isFile():
                 sizes[path] = status.getLen()
     return sizes

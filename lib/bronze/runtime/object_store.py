@@ -14,7 +14,7 @@ from bronze.config import TablesConfig
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError, TransientError, to_flag
 from bronze.parsing import is_s3, normalize_uri
 from bronze.runtime.jars import LOG_STORE, LOG_STORE_CLASS
-from bronze.runtime.paths import list_paths, open_file_system, read_text, to_local_path
+from bronze.runtime.paths import find_class, list_paths, open_file_system, read_text, to_local_path
 from bronze.runtime.spark_errors import REFUSED_BY_S3, UNANSWERED, explain_failures, read_reason
 from bronze.storage import S3Access, Storage
 
@@ -230,12 +230,11 @@ def check_log_store(spark: SparkSession, path: str) -> None:
 
 def _probe(spark: SparkSession, path: str) -> None:
     """Look a path up once; it need not exist."""
-    hadoop: Any = spark._jvm.org.apache.hadoop  # type: ignore[union-attr]
-    conf = hadoop.conf.Configuration(spark.sparkContext._jsc.hadoopConfiguration())
+    conf = find_class(spark, "org.apache.hadoop.conf.Configuration")(spark.sparkContext._jsc.hadoopConfiguration())
     for name, value in _QUICK.items():
         conf.set(name, value)
-    hadoop_path = hadoop.fs.Path(path)
-    file_system = hadoop.fs.FileSystem.newInstance(hadoop_path.toUri(), conf)
+    hadoop_path = find_class(spark, "org.apache.hadoop.fs.Path")(path)
+    file_system = find_class(spark, "org.apache.hadoop.fs.FileSystem").newInstance(hadoop_path.toUri(), conf)
     try:
         file_system.exists(hadoop_path)
     finally:
@@ -244,7 +243,7 @@ def _probe(spark: SparkSession, path: str) -> None:
 
 def _read_settings(spark: SparkSession, path: str) -> Any:
     """The settings of a path's bucket, without a request to it."""
-    utils: Any = spark._jvm.org.apache.hadoop.fs.s3a.S3AUtils  # type: ignore[union-attr]
+    utils = find_class(spark, "org.apache.hadoop.fs.s3a.S3AUtils")
     return utils.propagateBucketOptions(spark.sparkContext._jsc.hadoopConfiguration(), path.split("/")[2])
 
 

@@ -18,19 +18,17 @@ from bronze.runtime.spark_errors import read_reason
 
 
 def find_class(spark: SparkSession, name: str) -> Any:
-    """A class of the JVM, to call its static methods."""
-    found: Any = spark._jvm
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+    """A class of the JVM, to create objects of it or to call its static methods.
+
+    ``spark._jvm.java.util.HashMap`` would look for the classes ``java`` and ``java.util`` first, in hundreds of jars.
+    """
+    return getattr(spark._jvm, name)
 
 
 def qualify_path(spark: SparkSession, path: str) -> str:
     """The path with its file system, as Hadoop resolves it: ``data/bronze`` becomes ``file:/…/data/bronze``."""
-    jvm: Any = spark._jvm
-    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-    conf = spark.sparkContext._jsc.hadoopConfiguration()
-    return str(hadoop_path.getFileSystem(conf).makeQualified(hadoop_path).toString())
+    file_system, hadoop_path = open_file_system(spark, path)
+    return str(file_system.makeQualified(hadoop_path).toString())
 
 
 def to_local_path(path: str) -> str | None:
@@ -43,7 +41,7 @@ def to_local_path(path: str) -> str | None:
 
 def open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """The Hadoop file system of a path, and the path on it."""
-    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    hadoop_path = find_class(spark, "org.apache.hadoop.fs.Path")(path)
     return hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), hadoop_path
 
 
@@ -57,7 +55,7 @@ def read_text(spark: SparkSession, path: str) -> str | None:
     try:
         stream = file_system.open(hadoop_path)
         try:
-            return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]
+            return str(find_class(spark, "org.apache.commons.io.IOUtils").toString(stream, "UTF-8"))
         finally:
             stream.close()
     except Py4JJavaError as error:
@@ -159,8 +157,8 @@ def list_paths(config: TablesConfig) -> Iterator[tuple[str, str]]:
 
 
 def _name_cure(spark: SparkSession, path: str) -> str:
-    module, jvm = _MODULES.get(path.partition(":")[0]), spark._jvm
-    hadoop = str(jvm.org.apache.hadoop.util.VersionInfo.getVersion())  # type: ignore[union-attr]
+    module = _MODULES.get(path.partition(":")[0])
+    hadoop = str(find_class(spark, "org.apache.hadoop.util.VersionInfo").getVersion())
     if is_s3(path):
         packages = ",".join(get_s3_packages(hadoop))
         return f"submit with --packages {packages} --exclude-packages {S3_EXCLUDED}, or restart a local session"
