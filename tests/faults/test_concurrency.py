@@ -91,7 +91,7 @@ def test_a_stream_beside_others_that_change_its_files_doubles_nothing_and_starve
         enabled = "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
         lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` {enabled}")
     add_rows_of_another_topic(lake)
-    topic.produce(make_events(300) + BAD)
+    topic.produce(make_events(150) + BAD)
     maintenance = Maintenance(lake, STATEMENTS[name])
     thread = when(lambda: lake.has_rows(121), maintenance.run)
     try:
@@ -102,7 +102,7 @@ def test_a_stream_beside_others_that_change_its_files_doubles_nothing_and_starve
     assert code == 0, message
     assert maintenance.failed is None
     assert is_interleaved(lake, name), f"{maintenance.done} done, {maintenance.conflicts} conflicts"
-    assert_complete(lake, 60 + 300 + len(BAD))
+    assert_complete(lake, 60 + 150 + len(BAD))
 
 
 def is_interleaved(lake: Lake, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Configures Hypothesis: the same examples on every run; HYPOTHESIS_EXAMPLES sets a larger number."""
+"""Configures Hypothesis: the same examples on every run; HYPOTHESIS_EXAMPLES sets their number."""
 
 import os
 
