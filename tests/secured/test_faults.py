@@ -188,7 +188,10 @@ def test_a_ca_that_is_not_in_the_truststore(refuse: Callable[..., str], tmp_path
 def test_a_client_certificate_of_another_ca(refuse: Callable[..., str], tmp_path: Path):
     message = refuse("MTLS", present(Authority(tmp_path / "other", "another-ca").issue("billing")))
     assert "the broker refuses the client certificate in ssl.keystore.location" in message
-    assert ", which is valid until 20" in message and "; the broker most often does not trust its CA, so ask" in message
+    assert (
+        ", which is valid until 20" in message
+        and "; the broker most often does not trust the CA that signed it, so ask" in message
+    )
 
 
 def test_a_client_certificate_that_has_expired(kafka: SecuredKafka, refuse: Callable[..., str]):

@@ -1,4 +1,4 @@
-"""The Spark session that all tests of a process share, and the options of every JVM that tests start."""
+"""The Spark session that all tests of a process share, and the options of every Spark that tests start."""
 
 import os
 

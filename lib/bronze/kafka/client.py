@@ -188,8 +188,8 @@ def _create_admin(spark: SparkSession, config: KafkaConfig, given: dict[str, str
     if fault and provider and any(_NO_TOKEN in cause for cause in causes) and not is_reachable(provider):
         raise TransientError(
             f"the identity provider ({show('endpoint', given) or 'URL not shown'}) cannot be reached from this machine",
-            hint="check that it runs and can be reached, or correct sasl.oauthbearer.token.endpoint.url in the "
-            "--kafka-config file, then run the same command again",
+            hint="check sasl.oauthbearer.token.endpoint.url in the --kafka-config file, then that the provider runs "
+            "and can be reached from here, and run the same command again",
         )
     if fault:
         raise fault_error(config, fault)

@@ -270,8 +270,8 @@ def _read_sizes(spark: SparkSession, paths: list[str]) -> dict[str, int]:
     """Sizes of files in bytes. VACUUM also lists folders, which it deletes if they are empty."""
     sizes: dict[str, int] = {}
     for path in paths:
-        file_system, hadoop_path = open_file_system(spark, path)
         with suppress(Py4JJavaError):  # the file was deleted since the listing
+            file_system, hadoop_path = open_file_system(spark, path)
             status = file_system.getFileStatus(hadoop_path)
             if status.isFile():
                 sizes[path] = status.getLen()

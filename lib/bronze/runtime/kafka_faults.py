@@ -45,8 +45,8 @@ _FILE = "the --kafka-config file"
 # The cures of a client certificate that the broker refuses: of one that has expired, and of one that is valid.
 RENEW = "put a new certificate into this keystore"
 TRUST = (
-    "the broker most often does not trust its CA, so ask an administrator of Kafka to add it to the broker's "
-    "truststore, or use a certificate of a CA that the broker trusts (the broker's log has the exact reason)"
+    "the broker most often does not trust the CA that signed it, so ask an administrator of Kafka to add this CA to "
+    "the broker's truststore, or use a certificate of a CA that it trusts (the broker's log has the exact reason)"
 )
 _UNKNOWN = "Kafka's client does not say why"
 _UNFIT_LOGIN = _Rule(
@@ -129,7 +129,7 @@ _RULES = (
         r'SaslAuthenticationException: .*?(?:(?P<reason>"status":"\w{1,30}"(?:, ?"scope":"[\w\[\] .,:/-]{1,80}")?)'
         r"|invalid_token|insufficient_scope|OAUTHBEARER)",
         "Kafka does not accept the OAuth token of this client{reason}",
-        "check the token's scope (a scope in the broker's answer is the one that access requires), lifetime, issuer "
+        "check the token's scope (the broker requires the scope that its answer names), lifetime, issuer "
         f"and audience: sasl.jaas.config, the token endpoint{{endpoint}} and other sasl.oauthbearer.* in {_FILE}",
     ),
     _Rule(

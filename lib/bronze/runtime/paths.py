@@ -21,6 +21,7 @@ def find_class(spark: SparkSession, name: str) -> Any:
     """A class of the JVM, to create objects of it or to call its static methods.
 
     ``spark._jvm.java.util.HashMap`` would look for the classes ``java`` and ``java.util`` first, in hundreds of jars.
+    A missing class is a package to py4j, and a call of it a TypeError.
     """
     return getattr(spark._jvm, name)
 
