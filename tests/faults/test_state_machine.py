@@ -42,7 +42,7 @@ def run_machine(kafka: KafkaSandbox, spark: SparkSession, folder: Path, examples
 
 
 def test_whatever_happens_every_record_is_there_once_or_told(kafka: KafkaSandbox, spark: SparkSession, tmp_path: Path):
-    run_machine(kafka, spark, tmp_path, examples=3, steps=10, seed=1)
+    run_machine(kafka, spark, tmp_path, examples=4, steps=12, seed=1)
 
 
 @pytest.mark.soak

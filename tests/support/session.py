@@ -10,7 +10,7 @@ from bronze.runtime.logs import configure_logging
 from bronze.runtime.session import get_session
 from sandbox.jvm import LIGHT
 
-# For hundreds of queries of a few rows, generated code costs a fifth more than it saves.
+# For queries of a few rows, generated code costs a fifth more than it saves.
 INTERPRETED = "-Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
 
 
