@@ -177,7 +177,7 @@ def test_unknown_fields_are_not_among_the_decoded_ones():
 def test_a_large_value_is_decided_quickly(value: bytes, expected: str):
     started = time.perf_counter()
     outcome: Any = decode_value(value)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 30  # what grows with the square of the size takes hours
     assert getattr(outcome, "error_type", "valid") == expected
 
 

@@ -155,7 +155,7 @@ def test_a_call_that_hangs_holds_nobody_up_and_the_newest_replaces_those_that_wa
     for call in (lambda: released.wait(10), lambda: made.append("old"), lambda: made.append("new")):
         calls.submit(call)
         time.sleep(0.05)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     released.set()
     calls.close(10)
     assert made == ["new"]
