@@ -27,7 +27,6 @@ def forget_commits(lake: Lake, batch_id: int) -> None:
         Path(lake.config.checkpoint_path, "commits", name).unlink(missing_ok=True)
 
 
-@with_both
 def test_a_crash_after_both_commits_doubles_nothing(topic: Topic, any_lake: Lake):
     topic.produce(make_events(20) + BAD)
     any_lake.ingest()

@@ -90,7 +90,6 @@ def test_without_a_dlq_invalid_records_stay_in_bronze(topic: Topic, any_lake: La
     assert any_lake.bronze.where("_is_valid").count() == 2
 
 
-@with_both
 def test_a_second_run_adds_only_what_is_new(topic: Topic, any_lake: Lake):
     topic.produce(make_events(10) + BAD)
     any_lake.ingest()
@@ -100,7 +99,6 @@ def test_a_second_run_adds_only_what_is_new(topic: Topic, any_lake: Lake):
     assert len(set(any_lake.positions())) == len(any_lake.positions()) == 23
 
 
-@with_both
 def test_a_deleted_checkpoint_doubles_nothing(topic: Topic, any_lake: Lake):
     topic.produce(make_events(20) + BAD)
     any_lake.ingest()

@@ -35,6 +35,7 @@ SECONDS = 1_796_083_200
 ODD = [1, 1_000_000, SECONDS, YEAR_10000, YEAR_58872]
 # One of each kind, for tests in which each takes seconds.
 each_kind = pytest.mark.parametrize("odd", [SECONDS, YEAR_58872])
+EACH = [SECONDS, YEAR_58872, *(pytest.param(odd, marks=pytest.mark.soak) for odd in (1, YEAR_2300, YEAR_10000))]
 
 
 def now() -> int:
@@ -77,7 +78,7 @@ def test_valid_events_of_now_are_valid_whatever_their_kafka_timestamps(topic: To
     assert audit(any_lake.configure(AuditConfig), any_lake.spark).verdict.startswith("Complete")
 
 
-@pytest.mark.parametrize("odd", [1, SECONDS, YEAR_2300, YEAR_10000, YEAR_58872])
+@pytest.mark.parametrize("odd", EACH)
 def test_one_odd_record_changes_no_figure_of_the_status(topic: Topic, lake: Lake, odd: int):
     produce_at(topic, now() - 3 * HOUR, odd, now() - 2 * HOUR)
     lake.ingest()

@@ -42,7 +42,7 @@ TYPE = "ConfigError: parameter use_sandbox: expected a value of type bool"
 PLACE_ERROR = "ConfigError: use_sandbox is true, but output_path is '"
 CASES = [
     *((notebook, ["-p", "use_sandbox", "false"], TYPE) for notebook in NOTEBOOKS),
-    (NOTEBOOKS[1], ["-p", "use_sandbox", "1"], TYPE),
+    pytest.param(NOTEBOOKS[1], ["-p", "use_sandbox", "1"], TYPE, marks=pytest.mark.soak),
     (NOTEBOOKS[1], [], PLACE_ERROR),
     (NOTEBOOKS[2], [], PLACE_ERROR),
 ]
