@@ -45,6 +45,7 @@ def choose_time(kafka_timestamp: int | None, start: int) -> int:
 
 REQUIRED_FIELDS = ("event_id", "event_timestamp", "tenant_id")
 MAX_DEPTH = 100
+NOT_UTF8 = "invalid_utf8"  # the error type of each value that is not text, whatever else is wrong with it
 
 DAY = 86_400_000_000
 
@@ -90,7 +91,7 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
         check_depth(value)
         fields = _read_maps(_DECODER.decode(value))
     except UnicodeDecodeError as error:
-        return Invalid("invalid_utf8", f"byte {error.start} (0x{value[error.start]:02x}): {error.reason}")
+        return Invalid(NOT_UTF8, f"byte {error.start} (0x{value[error.start]:02x}): {error.reason}")
     except msgspec.ValidationError as error:
         return _explain_mismatch(str(error))
     except (msgspec.DecodeError, _TooDeepError) as error:

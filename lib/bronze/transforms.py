@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from bronze.columns import BRONZE_ARROW, NO_TIME, Decoded, Times, build_events, decode_records
-from bronze.decode import Invalid
+from bronze.decode import NOT_UTF8, Invalid
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.schema import get_dlq_schema
 
@@ -166,7 +167,8 @@ def build_bronze(records: pa.RecordBatch, decoded: Decoded, rows: Times, ingeste
     times = pa.array(decoded.times[rows], mask=~is_valid)
     events = build_events(decoded, rows, chosen["value"])
     columns: dict[str, Any] = dict(zip(events.column_names, events.columns, strict=True))
-    columns["_raw_value"] = _read_raw_values(chosen["value"], bool(is_valid.all()))
+    not_utf8 = [row for row, each in decoded.invalid.items() if each.error_type == NOT_UTF8]
+    columns["_raw_value"] = _read_raw_values(chosen["value"], np.isin(rows, not_utf8))
     columns["_is_valid"] = pa.array(is_valid)
     columns |= _build_origin(chosen, ingested_at)
     columns["_row_hash"] = chosen["row_hash"]
@@ -180,7 +182,7 @@ def build_dlq(records: pa.RecordBatch, invalid: Sequence[Invalid], batch_id: int
     """Build DLQ rows of invalid records, with the exact bytes of key and value."""
     columns = _build_origin(records, ingested_at)
     columns["_raw_bytes"] = records["value"]
-    columns["_raw_value"] = _read_raw_values(records["value"], all_utf8=False)
+    columns["_raw_value"] = _read_raw_values(records["value"], np.array([i.error_type == NOT_UTF8 for i in invalid], bool))
     columns["_kafka_key"] = records["key"]
     columns["_error_type"] = pa.array([i.error_type for i in invalid], pa.string())
     columns["_error_detail"] = pa.array([i.error_detail for i in invalid], pa.string())
@@ -199,15 +201,14 @@ def _build_origin(records: pa.RecordBatch, ingested_at: int) -> dict[str, Any]:
     }
 
 
-def _read_raw_values(values: pa.Array, all_utf8: bool) -> pa.Array:
-    """Convert values to text; bytes that are not UTF-8 are backslash-escaped."""
-    try:
+def _read_raw_values(values: pa.Array, is_escaped: npt.NDArray[np.bool_]) -> pa.Array:
+    """Convert values to text; those that are not UTF-8 are backslash-escaped."""
+    if not is_escaped.any():
         return values.cast(pa.string())  # checks the bytes without a copy
-    except pa.ArrowInvalid:
-        if all_utf8:
-            raise
-    texts = [v if v is None else v.decode("utf-8", "backslashreplace") for v in values.to_pylist()]
-    return pa.array(texts, pa.string())
+    mask = pa.array(is_escaped)
+    texts = [value.decode("utf-8", "backslashreplace") for value in values.filter(mask).to_pylist()]
+    others = pc.if_else(mask, None, values).cast(pa.string())
+    return pc.replace_with_mask(others, mask, pa.array(texts, pa.string()))
 
 
 def _repeat(value: int, count: int) -> pa.Array:
