@@ -181,8 +181,9 @@ def build_bronze(records: pa.RecordBatch, decoded: Decoded, rows: Times, ingeste
 def build_dlq(records: pa.RecordBatch, invalid: Sequence[Invalid], batch_id: int, ingested_at: int) -> pa.Table:
     """Build DLQ rows of invalid records, with the exact bytes of key and value."""
     columns = _build_origin(records, ingested_at)
+    is_escaped = np.array([i.error_type == NOT_UTF8 for i in invalid], bool)
     columns["_raw_bytes"] = records["value"]
-    columns["_raw_value"] = _read_raw_values(records["value"], np.array([i.error_type == NOT_UTF8 for i in invalid], bool))
+    columns["_raw_value"] = _read_raw_values(records["value"], is_escaped)
     columns["_kafka_key"] = records["key"]
     columns["_error_type"] = pa.array([i.error_type for i in invalid], pa.string())
     columns["_error_detail"] = pa.array([i.error_detail for i in invalid], pa.string())
