@@ -25,8 +25,6 @@ from bronze.schema import get_dlq_schema
 RECORD_COLUMNS = ("value", "key", "topic", "partition", "offset", "timestamp", "row_hash")
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
-
-
 DLQ_ARROW = to_arrow_schema(get_dlq_schema(), timezone="UTC")
 
 
@@ -181,9 +179,8 @@ def build_bronze(records: pa.RecordBatch, decoded: Decoded, rows: Times, ingeste
 def build_dlq(records: pa.RecordBatch, invalid: Sequence[Invalid], batch_id: int, ingested_at: int) -> pa.Table:
     """Build DLQ rows of invalid records, with the exact bytes of key and value."""
     columns = _build_origin(records, ingested_at)
-    is_escaped = np.array([i.error_type == NOT_UTF8 for i in invalid], bool)
     columns["_raw_bytes"] = records["value"]
-    columns["_raw_value"] = _read_raw_values(records["value"], is_escaped)
+    columns["_raw_value"] = _read_raw_values(records["value"], np.array([i.error_type == NOT_UTF8 for i in invalid]))
     columns["_kafka_key"] = records["key"]
     columns["_error_type"] = pa.array([i.error_type for i in invalid], pa.string())
     columns["_error_detail"] = pa.array([i.error_detail for i in invalid], pa.string())
@@ -208,8 +205,7 @@ def _read_raw_values(values: pa.Array, is_escaped: npt.NDArray[np.bool_]) -> pa.
         return values.cast(pa.string())  # checks the bytes without a copy
     mask = pa.array(is_escaped)
     texts = [value.decode("utf-8", "backslashreplace") for value in values.filter(mask).to_pylist()]
-    others = pc.if_else(mask, None, values).cast(pa.string())
-    return pc.replace_with_mask(others, mask, pa.array(texts, pa.string()))
+    return pc.replace_with_mask(pc.if_else(mask, None, values).cast(pa.string()), mask, pa.array(texts, pa.string()))
 
 
 def _repeat(value: int, count: int) -> pa.Array:

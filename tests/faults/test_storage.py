@@ -203,6 +203,21 @@ def test_a_commit_that_is_empty_is_warned_of(lake: Lake, newest: Path, bronze_lo
     assert_complete(lake, 60)
 
 
+@pytest.mark.parametrize("content", [b"", pytest.param(b'{"commitInfo":{"us', marks=pytest.mark.soak), b"\xff\0"])
+def test_a_damaged_commit_that_a_checkpoint_of_the_log_hides_loses_and_duplicates_nothing(
+    bronze, topic: Topic, lake: Lake, newest: Path, content: bytes
+):
+    DeltaTable(lake.config.output_path).create_checkpoint()
+    newest.write_bytes(content)
+    topic.produce(make_events(60, first=60))
+    assert bronze()[0] == 0
+    assert_complete(lake, 120)
+    shutil.rmtree(lake.config.checkpoint_path)  # the start must find out by itself what the tables have
+    topic.produce(make_events(60, first=120))
+    assert bronze()[0] == 0
+    assert_complete(lake, 180)
+
+
 @pytest.mark.soak
 def test_a_deletion_vector_that_is_gone_is_named_and_the_cure_makes_the_table_whole(audit, topic: Topic, lake: Lake):
     topic.produce(make_events(60) + BAD)

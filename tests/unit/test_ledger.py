@@ -49,6 +49,14 @@ def test_a_foreign_commit_that_copies_a_note_is_not_ours():
     assert find_note(lambda version: log[version], 1, 1).note == notes[0]
 
 
+@pytest.mark.parametrize("damaged", ["", "\0\0", '{"commitInfo":{"us', "\udcff"])
+def test_a_note_counts_behind_a_damaged_commit_only_if_that_was_not_ours(damaged: str):
+    note = new_note("ingest")
+    log = [make_commit(note, 1), damaged, make_commit()]
+    assert find_note(lambda version: log[version], 2, 1).note == note
+    assert find_note(lambda version: log[version], 2, 2).note is None
+
+
 def test_without_a_commit_of_ours_or_with_a_cleaned_log_there_is_no_note():
     assert find_note(lambda _: make_commit(), 5, 0).note is None
     assert find_note(lambda version: None if version < 3 else make_commit(), 5, 1).note is None

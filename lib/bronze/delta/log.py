@@ -42,7 +42,7 @@ def read_transaction_version(snapshot: Any, app_id: str) -> int:
 def read_commit(table: Storage, version: int) -> str | None:
     """Read the text of a commit in a table's log; None if the file does not exist."""
     content = read_file(table, name_commit(version))
-    return None if content is None else content.decode()
+    return None if content is None else content.decode(errors="surrogateescape")  # which no JSON may contain
 
 
 def name_commit(version: int) -> str:
@@ -114,10 +114,18 @@ class Commit:
     has_deleted: bool = False
 
 
+_DAMAGED = Commit("", -1, None, 0, has_deleted=True)  # it may have been anything
+
+
 def parse_commit(text: str) -> Commit:
-    """Parse a commit's JSON lines."""
-    # Only a line feed ends an action: JSON may contain other characters that Python treats as line ends.
-    actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
+    """Parse a commit's JSON lines; a damaged commit, which a checkpoint of the log hides from others, is _DAMAGED."""
+    try:
+        # Only a line feed ends an action: JSON may contain other characters that Python treats as line ends.
+        actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
+    except ValueError:
+        actions = []
+    if not actions:
+        return _DAMAGED
     info = next((a.commit_info for a in actions if a.commit_info), _CommitInfo())
     added = [action.add for action in actions if action.add]
     return Commit(
@@ -147,32 +155,26 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
         shared: The table's version of SHARED_APP_ID; 0 if this package has not committed to it.
 
     Returns:
-        The commit; without a note if this package's commits have none, or no longer exist.
+        The commit; without a note if this package's commits have none, no longer exist, or the newest may be damaged.
     """
-    newest = -1
+    newest, has_damaged = -1, False
     for candidate in range(version if shared else -1, -1, -1):
         text = read(candidate)
         if text is None or (newest >= 0 and candidate < newest - _LOOK_BACK):
             break
         commit = parse_commit(text)
+        has_damaged = has_damaged or commit is _DAMAGED
         if commit.shared == shared:
             newest = candidate
         if commit.note and commit.shared >= 0:
-            return FoundNote(candidate, commit.note)
+            return FoundNote() if has_damaged and newest < 0 else FoundNote(candidate, commit.note)
     return FoundNote(newest)
 
 
 def find_restore(read: Callable[[int], str | None], first: int, last: int) -> int | None:
     """Find the version of the newest RESTORE from first to last, among the newest commits; None if there is none."""
     newest = range(last, max(first, last - _LOOK_BACK_RESTORE) - 1, -1)
-    return next((v for v in newest if _read_operation(read(v) or "") == "RESTORE"), None)
-
-
-def _read_operation(text: str) -> str:
-    try:
-        return parse_commit(text).operation
-    except ValueError:  # cut off by a power failure, below a checkpoint of the log
-        return ""
+    return next((v for v in newest if parse_commit(read(v) or "").operation == "RESTORE"), None)
 
 
 class NotAppendsError(Exception):
@@ -203,7 +205,7 @@ class LogReader:
         self._read_to, count = self._version, 0
         while count <= limit and (content := table.read(name_commit(self._read_to + 1))) is not None:
             self._read_to += 1
-            commit = parse_commit(content.decode())
+            commit = parse_commit(content.decode(errors="surrogateescape"))
             if commit.has_deleted:
                 raise NotAppendsError("rows were deleted")
             count += len(commit.appended)
