@@ -149,15 +149,17 @@ def _begin_all(ledger: TopicLedger, pipeline: Pipeline, available: Bounds) -> To
 
 
 def build_ledger(pipeline: Pipeline, checkpoint: Checkpoint | None) -> TopicLedger:
-    """Return the ledger to continue: bronze's own, except in two cases.
+    """Return the ledger to continue: bronze's own, except in three cases.
 
     A table of an older version has none; the offsets in the tables and those that the checkpoint has completed count
-    as read. If a DLQ is missing, only the offsets in the tables count as read, so that none of its records are skipped
-    silently.
+    as read. If the newest commit is damaged, they are added to the last known ledger. If a DLQ is missing, only the
+    offsets in the tables count as read, so that none of its records are skipped silently.
     """
-    ledger, is_gone = pipeline.known.ledger, bool(pipeline.known.missing)
-    if (pipeline.has_ledger and not is_gone) or pipeline.bronze.state is None:
+    ledger, is_gone, state = pipeline.known.ledger, bool(pipeline.known.missing), pipeline.bronze.state
+    if state is None or (pipeline.has_ledger and not is_gone and state.found.is_newest):
         return ledger
+    if not state.found.is_newest:
+        log.warning("the newest commit in the log of %s is damaged; its rows are looked up", pipeline.bronze.path)
     ingested = pipeline.find_ingested(dict.fromkeys(pipeline.topic.partitions, (0, MAX_OFFSET)))
     done = checkpoint.done if checkpoint and not is_gone else EMPTY
     begins = {p: first for p, (first, _) in ingested.bounds.items()}
@@ -165,14 +167,13 @@ def build_ledger(pipeline: Pipeline, checkpoint: Checkpoint | None) -> TopicLedg
     return msgspec.structs.replace(
         ledger,
         begins={p: min(first, started.get(p, first)) for p, first in (started | begins).items()},
-        read=(ingested if is_gone else _join_many(ingested)) | done,
+        read=ingested if is_gone else ledger.read | _join_many(ingested) | done,
         records=ingested.counts,
     )
 
 
 def _join_many(offsets: OffsetSet) -> OffsetSet:
-    joined = {p: span for p, span in offsets.bounds.items() if len(offsets[p]) > _MAX_RANGES}
-    return offsets | OffsetSet.between(joined)
+    return offsets | OffsetSet.between({p: span for p, span in offsets.bounds.items() if len(offsets[p]) > _MAX_RANGES})
 
 
 def find_holes(

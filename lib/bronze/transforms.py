@@ -204,8 +204,8 @@ def _read_raw_values(values: pa.Array, is_escaped: npt.NDArray[np.bool_]) -> pa.
     if not is_escaped.any():
         return values.cast(pa.string())  # checks the bytes without a copy
     mask = pa.array(is_escaped)
-    texts = [value.decode("utf-8", "backslashreplace") for value in values.filter(mask).to_pylist()]
-    return pc.replace_with_mask(pc.if_else(mask, None, values).cast(pa.string()), mask, pa.array(texts, pa.string()))
+    texts = [value.decode("utf-8", "backslashreplace").encode() for value in values.filter(mask).to_pylist()]
+    return pc.replace_with_mask(values, mask, pa.array(texts, values.type)).cast(pa.string())
 
 
 def _repeat(value: int, count: int) -> pa.Array:

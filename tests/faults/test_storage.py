@@ -203,19 +203,32 @@ def test_a_commit_that_is_empty_is_warned_of(lake: Lake, newest: Path, bronze_lo
     assert_complete(lake, 60)
 
 
-@pytest.mark.parametrize("content", [b"", *(pytest.param(c, marks=pytest.mark.soak) for c in (b"{", b"\xff\0"))])
-def test_a_damaged_commit_that_a_checkpoint_of_the_log_hides_loses_and_duplicates_nothing(
-    bronze, topic: Topic, lake: Lake, newest: Path, content: bytes
+@pytest.mark.parametrize("age", [1, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("lines", [0, pytest.param(0.5, marks=pytest.mark.soak), 1])
+def test_a_damaged_commit_that_a_checkpoint_of_the_log_has_loses_and_duplicates_nothing(
+    bronze, topic: Topic, lake: Lake, newest: Path, lines: float, age: int
 ):
     DeltaTable(lake.config.output_path).create_checkpoint()
-    newest.write_bytes(content)
+    damaged = sorted(newest.parent.glob("0*.json"))[-age]
+    first = damaged.read_bytes().index(b"\n") + 1
+    os.truncate(damaged, int(lines * first))
+    shutil.rmtree(lake.config.checkpoint_path)  # the start must find out by itself what the tables have
     topic.produce(make_events(60, first=60))
     assert bronze()[0] == 0
     assert_complete(lake, 120)
-    shutil.rmtree(lake.config.checkpoint_path)  # the start must find out by itself what the tables have
-    topic.produce(make_events(60, first=120))
-    assert bronze()[0] == 0
-    assert_complete(lake, 180)
+
+
+def test_a_table_whose_newest_commit_is_damaged_still_knows_its_dlqs(bronze, topic: Topic, lake: Lake, tmp_path: Path):
+    topic.produce(make_events(20) + BAD)
+    lake.ingest()
+    switched = change_path(lake, "dlq_path", tmp_path / "second")
+    topic.produce(BAD)
+    switched.ingest(change_dlq=True)
+    DeltaTable(lake.config.output_path).create_checkpoint()
+    max(Path(lake.config.output_path, "_delta_log").glob("0*.json")).write_bytes(b"")
+    assert bronze()[0] == 2  # the first DLQ
+    run_backfill(switched, starting_offsets="earliest")
+    assert_complete(switched, 20 + 2 * len(BAD))
 
 
 @pytest.mark.soak

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bronze.delta.ledger import CommitNote, TopicLedger, new_note
-from bronze.delta.log import find_note, find_restore, parse_commit
+from bronze.delta.log import FoundNote, find_note, find_restore, parse_commit
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.resume import find_holes
 
@@ -49,12 +49,12 @@ def test_a_foreign_commit_that_copies_a_note_is_not_ours():
     assert find_note(lambda version: log[version], 1, 1).note == notes[0]
 
 
-@pytest.mark.parametrize("damaged", ["", "\0\0", '{"commitInfo":{"us', "\udcff"])
-def test_a_note_counts_behind_a_damaged_commit_only_if_that_was_not_ours(damaged: str):
+@pytest.mark.parametrize("damaged", ["", "\0\0", '{"commitInfo":{"us', "\udcff", "[" * 5_000, make_commit()])
+def test_a_note_behind_a_damaged_commit_is_the_newest_only_if_that_was_not_ours(damaged: str):
     note = new_note("ingest")
     log = [make_commit(note, 1), damaged, make_commit()]
-    assert find_note(lambda version: log[version], 2, 1).note == note
-    assert find_note(lambda version: log[version], 2, 2).note is None
+    assert find_note(lambda version: log[version], 2, 1) == FoundNote(0, note)
+    assert find_note(lambda version: log[version], 2, 2) == FoundNote(0, note, is_newest=False)
 
 
 def test_without_a_commit_of_ours_or_with_a_cleaned_log_there_is_no_note():

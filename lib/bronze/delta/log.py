@@ -42,7 +42,7 @@ def read_transaction_version(snapshot: Any, app_id: str) -> int:
 def read_commit(table: Storage, version: int) -> str | None:
     """Read the text of a commit in a table's log; None if the file does not exist."""
     content = read_file(table, name_commit(version))
-    return None if content is None else content.decode(errors="surrogateescape")  # which no JSON may contain
+    return None if content is None else content.decode(errors="surrogateescape")  # surrogates are not valid in JSON
 
 
 def name_commit(version: int) -> str:
@@ -114,18 +114,13 @@ class Commit:
     has_deleted: bool = False
 
 
-_DAMAGED = Commit("", -1, None, 0, has_deleted=True)  # it may have been anything
-
-
 def parse_commit(text: str) -> Commit:
-    """Parse a commit's JSON lines; a damaged commit, which a checkpoint of the log hides from others, is _DAMAGED."""
+    """Parse a commit's JSON lines; nothing is known of a damaged one, which readers skip if a log checkpoint has it."""
     try:
         # Only a line feed ends an action: JSON may contain other characters that Python treats as line ends.
         actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
-    except ValueError:
+    except (ValueError, RecursionError):
         actions = []
-    if not actions:
-        return _DAMAGED
     info = next((a.commit_info for a in actions if a.commit_info), _CommitInfo())
     added = [action.add for action in actions if action.add]
     return Commit(
@@ -140,10 +135,14 @@ def parse_commit(text: str) -> Commit:
 
 @dataclass(frozen=True)
 class FoundNote:
-    """The note and version of this package's newest commit in a table; an older version wrote no note (None)."""
+    """The note and version of this package's newest commit in a table; an older version wrote no note (None).
+
+    ``is_newest`` is false if that commit is damaged, so that the note is that of an earlier one.
+    """
 
     version: int = -1
     note: CommitNote | None = None
+    is_newest: bool = True
 
 
 def find_note(read: Callable[[int], str | None], version: int, shared: int) -> FoundNote:
@@ -155,19 +154,18 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
         shared: The table's version of SHARED_APP_ID; 0 if this package has not committed to it.
 
     Returns:
-        The commit; without a note if this package's commits have none, no longer exist, or the newest may be damaged.
+        The commit; without a note if this package's commits have none, or no longer exist.
     """
-    newest, has_damaged = -1, False
+    newest = -1
     for candidate in range(version if shared else -1, -1, -1):
         text = read(candidate)
         if text is None or (newest >= 0 and candidate < newest - _LOOK_BACK):
             break
         commit = parse_commit(text)
-        has_damaged = has_damaged or commit is _DAMAGED
         if commit.shared == shared:
             newest = candidate
         if commit.note and commit.shared >= 0:
-            return FoundNote() if has_damaged and newest < 0 else FoundNote(candidate, commit.note)
+            return FoundNote(candidate, commit.note, newest >= 0)
     return FoundNote(newest)
 
 
@@ -193,19 +191,20 @@ class LogReader:
         """Yield the files that were appended since the position; end after the commit that exceeds the limit.
 
         Raises:
-            NotAppendsError: Rows were deleted, commits no longer exist, the table was replaced, or only Spark can
-                reach it.
+            NotAppendsError: Rows were deleted, commits no longer exist or may be damaged, the table was replaced, or
+                only Spark can reach it.
         """
         table = find_storage(self._path)
         if not table.is_direct:
             raise NotAppendsError("only Spark can read it")
-        is_same = self._identity and self._identity == identify_commit(table, self._version)
-        if self._version >= 0 and not is_same:
+        if self._version >= 0 and not (self._identity and self._identity == identify_commit(table, self._version)):
             raise NotAppendsError("not the log that was read before")
+        if self._version < 0 and table.read("_delta_log/_last_checkpoint") is not None:
+            raise NotAppendsError("a checkpoint of the log may have rows of damaged commits")
         self._read_to, count = self._version, 0
-        while count <= limit and (content := table.read(name_commit(self._read_to + 1))) is not None:
+        while count <= limit and (text := read_commit(table, self._read_to + 1)) is not None:
             self._read_to += 1
-            commit = parse_commit(content.decode(errors="surrogateescape"))
+            commit = parse_commit(text)
             if commit.has_deleted:
                 raise NotAppendsError("rows were deleted")
             count += len(commit.appended)
