@@ -38,6 +38,7 @@ from tests.support.schema_change import change_schema, migrate_bronze, run_chang
 from tests.support.topic import Topic
 
 INVALID = Invalid("schema_mismatch", "Expected `int`, got `str` - at `$.response.status_code`")
+NOT_UTF8 = Invalid("invalid_utf8", "byte 0 (0xff): invalid start byte")
 STILL_BAD = [None, b"", b"\xff\xfe", b"{", make_event(tenant_id=""), make_event(response={"status_code": "x"})]
 
 
@@ -52,10 +53,11 @@ class Waiting:
     def fill(
         self, values: Sequence[bytes | None], partition: int = 0, first: int = 0, error: Invalid = INVALID
     ) -> None:
-        """Append records to the DLQ."""
+        """Append records to the DLQ, with the error unless they are not UTF-8."""
         count = len(values)
+        errors = [NOT_UTF8 if b"\xff" in (value or b"") else error for value in values]
         records = make_records(values, [partition] * count, list(range(first, first + count)))
-        write_deltalake(self.dlq_path, build_dlq(records, [error] * count, 0, INGESTED_AT), mode="append")
+        write_deltalake(self.dlq_path, build_dlq(records, errors, 0, INGESTED_AT), mode="append")
 
     def replay(self, **changes: Any) -> ReplayReport:
         return replay.replay(self.configure(ReplayConfig, **changes), self.spark)
