@@ -204,7 +204,7 @@ def test_a_commit_that_is_empty_is_warned_of(lake: Lake, newest: Path, bronze_lo
 
 
 @pytest.mark.parametrize("age", [1, pytest.param(2, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("lines", [0, pytest.param(0.5, marks=pytest.mark.soak), 1])
+@pytest.mark.parametrize("lines", [*(pytest.param(n, marks=pytest.mark.soak) for n in (0, 0.5)), 1])
 def test_a_damaged_commit_that_a_checkpoint_of_the_log_has_loses_and_duplicates_nothing(
     bronze, topic: Topic, lake: Lake, newest: Path, lines: float, age: int
 ):
