@@ -84,8 +84,10 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
         The event, or the reason why the record is invalid; this function never raises an exception. Map fields that
         have a column in bronze are lists of (key, text) pairs.
     """
+    if value is None:
+        return Invalid("tombstone", "the value is null")
     if not value:
-        return _explain_absence(value)
+        return Invalid("empty", "the value has zero bytes")
     try:
         value.decode("utf-8")  # check the whole value: msgspec accepts invalid bytes in fields that it skips
         check_depth(value)
@@ -100,12 +102,6 @@ def decode(value: bytes | None, kafka_timestamp: int | None, ingested_at: int) -
         if not fields.get(name):
             return Invalid("missing_required", _explain_missing(name, fields))
     return _read_event_time(fields, kafka_timestamp, ingested_at)
-
-
-def _explain_absence(value: bytes | None) -> Invalid:
-    if value is None:
-        return Invalid("tombstone", "the value is null")
-    return Invalid("empty", "the value has zero bytes")
 
 
 def _explain_mismatch(message: str) -> Invalid:

@@ -152,22 +152,24 @@ def build_ledger(pipeline: Pipeline, checkpoint: Checkpoint | None) -> TopicLedg
     """Return the ledger to continue: bronze's own, except in three cases.
 
     A table of an older version has none; the offsets in the tables and those that the checkpoint has completed count
-    as read. If the newest commit is damaged, they are added to the last known ledger. If a DLQ is missing, only the
-    offsets in the tables count as read, so that none of its records are skipped silently.
+    as read. If the newest commit is damaged, these offsets are added to the last known ledger. If a DLQ is missing,
+    only the offsets in the tables count as read, so that none of its records are skipped silently.
     """
     ledger, is_gone, state = pipeline.known.ledger, bool(pipeline.known.missing), pipeline.bronze.state
     if state is None or (pipeline.has_ledger and not is_gone and state.found.is_newest):
         return ledger
-    if not state.found.is_newest:
-        log.warning("the newest commit in the log of %s is damaged; its rows are looked up", pipeline.bronze.path)
     ingested = pipeline.find_ingested(dict.fromkeys(pipeline.topic.partitions, (0, MAX_OFFSET)))
     done = checkpoint.done if checkpoint and not is_gone else EMPTY
+    if pipeline.has_ledger and not is_gone:
+        log.warning("the newest commit of bronze-ingestion to %s is damaged; its rows were found", pipeline.bronze.path)
+        fresh = ingested - ledger.read
+        return ledger.add_read(_join_many(fresh) | done, fresh.counts, {})
     begins = {p: first for p, (first, _) in ingested.bounds.items()}
     started = {**(checkpoint.first_offsets if checkpoint else {}), **ledger.begins}
     return msgspec.structs.replace(
         ledger,
         begins={p: min(first, started.get(p, first)) for p, first in (started | begins).items()},
-        read=ingested if is_gone else ledger.read | _join_many(ingested) | done,
+        read=(ingested if is_gone else _join_many(ingested)) | done,
         records=ingested.counts,
     )
 

@@ -55,7 +55,7 @@ class Waiting:
     ) -> None:
         """Append records to the DLQ, with the error unless they are not UTF-8."""
         count = len(values)
-        errors = [NOT_UTF8 if b"\xff" in (value or b"") else error for value in values]
+        errors = [NOT_UTF8 if {0xFE, 0xFF} & {*(value or b"")} else error for value in values]
         records = make_records(values, [partition] * count, list(range(first, first + count)))
         write_deltalake(self.dlq_path, build_dlq(records, errors, 0, INGESTED_AT), mode="append")
 

@@ -42,7 +42,7 @@ def read_transaction_version(snapshot: Any, app_id: str) -> int:
 def read_commit(table: Storage, version: int) -> str | None:
     """Read the text of a commit in a table's log; None if the file does not exist."""
     content = read_file(table, name_commit(version))
-    return None if content is None else content.decode(errors="surrogateescape")  # surrogates are not valid in JSON
+    return None if content is None else content.decode(errors="surrogateescape")  # which parse_commit refuses
 
 
 def name_commit(version: int) -> str:
@@ -115,12 +115,9 @@ class Commit:
 
 
 def parse_commit(text: str) -> Commit:
-    """Parse a commit's JSON lines; nothing is known of a damaged one, which readers skip if a log checkpoint has it."""
-    try:
-        # Only a line feed ends an action: JSON may contain other characters that Python treats as line ends.
-        actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
-    except (ValueError, RecursionError):
-        actions = []
+    """Parse a commit's JSON lines; raises a ValueError if it is damaged, which a checkpoint of the log may hide."""
+    # Only a line feed ends an action: JSON may contain other characters that Python treats as line ends.
+    actions = [msgspec.json.decode(line, type=_Action) for line in text.split("\n") if line.strip()]
     info = next((a.commit_info for a in actions if a.commit_info), _CommitInfo())
     added = [action.add for action in actions if action.add]
     return Commit(
@@ -135,10 +132,7 @@ def parse_commit(text: str) -> Commit:
 
 @dataclass(frozen=True)
 class FoundNote:
-    """The note and version of this package's newest commit in a table; an older version wrote no note (None).
-
-    ``is_newest`` is false if that commit is damaged, so that the note is that of an earlier one.
-    """
+    """This package's newest readable note (older versions wrote none), and whether no later commit is damaged."""
 
     version: int = -1
     note: CommitNote | None = None
@@ -161,7 +155,7 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
         text = read(candidate)
         if text is None or (newest >= 0 and candidate < newest - _LOOK_BACK):
             break
-        commit = parse_commit(text)
+        commit = _parse_readable(text)
         if commit.shared == shared:
             newest = candidate
         if commit.note and commit.shared >= 0:
@@ -172,7 +166,15 @@ def find_note(read: Callable[[int], str | None], version: int, shared: int) -> F
 def find_restore(read: Callable[[int], str | None], first: int, last: int) -> int | None:
     """Find the version of the newest RESTORE from first to last, among the newest commits; None if there is none."""
     newest = range(last, max(first, last - _LOOK_BACK_RESTORE) - 1, -1)
-    return next((v for v in newest if parse_commit(read(v) or "").operation == "RESTORE"), None)
+    return next((v for v in newest if _parse_readable(read(v) or "").operation == "RESTORE"), None)
+
+
+def _parse_readable(text: str) -> Commit:
+    """Parse a commit; of a damaged one, nothing is known."""
+    try:
+        return parse_commit(text)
+    except (ValueError, RecursionError):
+        return Commit("", -1, None, 0)
 
 
 class NotAppendsError(Exception):
@@ -199,7 +201,7 @@ class LogReader:
             raise NotAppendsError("only Spark can read it")
         if self._version >= 0 and not (self._identity and self._identity == identify_commit(table, self._version)):
             raise NotAppendsError("not the log that was read before")
-        if self._version < 0 and table.read("_delta_log/_last_checkpoint") is not None:
+        if self._version < 0 and any(".checkpoint." in name for name in table.list_names("_delta_log")):
             raise NotAppendsError("a checkpoint of the log may have rows of damaged commits")
         self._read_to, count = self._version, 0
         while count <= limit and (text := read_commit(table, self._read_to + 1)) is not None:

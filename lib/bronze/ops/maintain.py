@@ -136,7 +136,7 @@ def _renew_note(table: CheckedTable) -> None:
     """Repeat the information of our newest commit in a new one, before any writer's log clean-up can remove it."""
     assert table.state is not None
     found = table.state.found
-    text = read_commit(find_storage(table.path), found.version) if found.note else None
+    text = read_commit(find_storage(table.path), found.version) if found.note and found.is_newest else None
     if text and time.time() - parse_commit(text).timestamp / 1000 > _RENEW_SECONDS:
         choose_writer("auto", [table]).renew()
 
