@@ -67,7 +67,7 @@ def test_two_streams_a_backfill_maintenance_and_spark_next_to_each_other(
     records, rounds = int(SECONDS / 3 * RATE), Counter[str]()
     config = replace(lake.config, available_now=False, trigger_interval="2 seconds")
     with produce(topic, records) as producer:
-        streams = [start(replace(config, checkpoint_path=f"{config.checkpoint_path}-{n}")) for n in range(2)]
+        streams = [start(replace(config, checkpoint_path=config.checkpoint_path + end)) for end in ("", "-2")]
         for stream in streams:
             wait_for_batches(stream, 1)
         for number in count():
