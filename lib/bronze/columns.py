@@ -14,6 +14,7 @@ Executors import this module.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
@@ -77,7 +78,7 @@ class Decoded:
     others: dict[int, Event | Invalid]
     decode_row: Callable[[int], Event | Invalid]
 
-    @property
+    @cached_property
     def invalid(self) -> dict[int, Invalid]:
         """The invalid records by row, in their order."""
         return {row: each for row, each in self.others.items() if type(each) is Invalid}
