@@ -14,9 +14,9 @@ from pyspark.sql import SparkSession
 from bronze.delta import log_files
 from bronze.delta.create import create_table
 from bronze.delta.ddl import create_table_statement
-from bronze.delta.log import open_log
+from bronze.delta.log import find_checkpoint, open_log
 from bronze.delta.log_cleanup import keep_newest, measure_log, tidy_log
-from bronze.delta.log_files import find_checkpoint, remove_stale_checksum
+from bronze.delta.log_files import remove_stale_checksum
 from bronze.delta.own_table import TableLog
 from bronze.schema import get_bronze_spec
 from tests.support.delta_log import (

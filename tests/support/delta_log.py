@@ -11,8 +11,8 @@ from bronze import maintain
 from bronze.config import MaintainConfig
 from bronze.delta.ddl import quote_path
 from bronze.delta.ledger import new_note
-from bronze.delta.log import open_log
-from bronze.delta.log_files import find_checkpoint, try_checkpoint
+from bronze.delta.log import find_checkpoint, open_log
+from bronze.delta.log_files import try_checkpoint
 from bronze.delta.own_table import TableLog
 
 DAY = 86_400

@@ -17,9 +17,9 @@ from deltalake import DeltaTable
 
 from bronze.delta import commit, log_files, own_table
 from bronze.delta.create import publish_commit
-from bronze.delta.log import find_restore
+from bronze.delta.log import find_checkpoint, find_restore
 from bronze.delta.log_cleanup import LogFile, TableHistory, parse_listing
-from bronze.delta.log_files import find_checkpoint, read_interval, remove_stale_checksum
+from bronze.delta.log_files import read_interval, remove_stale_checksum
 from bronze.delta.own_table import TableLog
 from bronze.errors import BronzeError, TransientError
 from bronze.parquet import write_parquet

@@ -4,6 +4,7 @@ Reads tables on a local disk and in S3 without Spark, and others through Hadoop.
 many commits at once.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from bronze.runtime.paths import find_class
 from bronze.storage import Storage
 
 _COMMIT = re.compile(r"\d{20}\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(parquet|json)")
 # Number of commits to search for a ledger; commits of an older version of this package have none.
 _LOOK_BACK = 1_000
 # Number of commits to search for a RESTORE; the audit finds records that an older RESTORE removed.
@@ -57,6 +59,16 @@ def identify_commit(table: Storage, version: int) -> bytes | None:
     """
     content = table.read(name_commit(version))
     return None if content is None else sha256(content).digest()
+
+
+def find_checkpoint(path: str) -> int:
+    """Return the version of a table's newest checkpoint; -1 if there is none."""
+    table = find_storage(path)
+    try:
+        return int(json.loads(table.read("_delta_log/_last_checkpoint") or "")["version"])
+    except (OSError, ValueError, KeyError, TypeError):  # no checkpoint yet, or no readable pointer to one
+        found = map(_CHECKPOINT.fullmatch, table.list_names("_delta_log"))
+        return max((int(name[1]) for name in found if name), default=-1)
 
 
 def changed_table_error(path: str) -> BronzeError:
@@ -201,7 +213,7 @@ class LogReader:
             raise NotAppendsError("only Spark can read it")
         if self._version >= 0 and not (self._identity and self._identity == identify_commit(table, self._version)):
             raise NotAppendsError("not the log that was read before")
-        if self._version < 0 and any(".checkpoint." in name for name in table.list_names("_delta_log")):
+        if self._version < 0 and find_checkpoint(self._path) >= 0:
             raise NotAppendsError("a checkpoint of the log may have rows of damaged commits")
         self._read_to, count = self._version, 0
         while count <= limit and (text := read_commit(table, self._read_to + 1)) is not None:

@@ -5,9 +5,7 @@ that tombstones are missing, and it does not update Hadoop's checksum of ``_last
 ``checkpoint`` also cleans the log; this module only writes the checkpoint.
 """
 
-import json
 import logging
-import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,14 +14,13 @@ from pathlib import Path
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from bronze.delta.log import changed_table_error, open_log, read_commit
+from bronze.delta.log import changed_table_error, find_checkpoint, open_log, read_commit
 from bronze.runtime.object_store import find_storage
 from bronze.runtime.paths import find_class, open_file_system, to_local_path
 
 log = logging.getLogger(__name__)
 
 _INTERVAL = 10  # Delta's default
-_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(parquet|json)")
 
 
 def read_interval(properties: Mapping[str, str]) -> int:
@@ -81,16 +78,6 @@ def try_checkpoint(spark: SparkSession, path: str, version: int, interval: int) 
             write_checkpoint(spark, path)
     except Exception as error:
         log.warning("cannot write a checkpoint of the log of %s: %s", path, error)
-
-
-def find_checkpoint(path: str) -> int:
-    """Return the version of a table's newest checkpoint; -1 if there is none."""
-    table = find_storage(path)
-    try:
-        return int(json.loads(table.read("_delta_log/_last_checkpoint") or "")["version"])
-    except (OSError, ValueError, KeyError, TypeError):  # no checkpoint yet, or no readable pointer to one
-        found = map(_CHECKPOINT.fullmatch, table.list_names("_delta_log"))
-        return max((int(name[1]) for name in found if name), default=-1)
 
 
 def remove_stale_checksum(path: str) -> None:
