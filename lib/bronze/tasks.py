@@ -18,27 +18,22 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
 
-from bronze.columns import BRONZE_ARROW, HAS_BUILDER, decode_records
+from bronze.columns import HAS_BUILDER, decode_records
 from bronze.offsets import EMPTY, OffsetSet
 from bronze.parquet import NO_TABLE, DataFile, write_parquet
 from bronze.schema import TableSpec, get_bronze_schema, get_bronze_spec, get_dlq_schema, get_dlq_spec
 from bronze.storage import Storage
-from bronze.transforms import DLQ_ARROW, Counts, Split, split_records
+from bronze.transforms import Counts, Split, split_records
 
 log = logging.getLogger(__name__)
 FLUSH_BYTES = 256 * 1024 * 1024
 _RESULT_SCHEMA = T.StructType([T.StructField("result", T.BinaryType())])
 ROWS_SCHEMA = T.StructType(
-    [
-        T.StructField("bronze", get_bronze_schema()),
-        T.StructField("dlq", get_dlq_schema()),
-        *_RESULT_SCHEMA,
-    ]
+    [T.StructField("bronze", get_bronze_schema()), T.StructField("dlq", get_dlq_schema()), *_RESULT_SCHEMA]
 )
-_ROWS_ARROW = pa.schema(
-    [("bronze", pa.struct(list(BRONZE_ARROW))), ("dlq", pa.struct(list(DLQ_ARROW))), ("result", pa.binary())]
-)
+_ROWS_ARROW = to_arrow_schema(ROWS_SCHEMA, timezone="UTC")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from bronze.batch import append_batch, make_task
 from bronze.checkpoint import Checkpoint
 from bronze.config import BackfillConfig
 from bronze.delta.commit import Source, TableWriter
+from bronze.delta.ledger import TopicLedger
 from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
 from bronze.kafka.read import read_records
 from bronze.kafka.watch import TopicWatch
@@ -106,12 +107,12 @@ def backfill(config: BackfillConfig, spark: SparkSession | None = None) -> Backf
         BronzeError: Something does not fit or failed; records appended by then stay.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
-        pipeline, checkpoint = _check(pipeline, config)
+        pipeline, checkpoint, ledger = _check(pipeline, config)
         if config.dry_run:
             return BackfillResult(_make_plan(pipeline, config, checkpoint))
         if not all(table.state for table in pipeline.tables):
             _check_plan(config, _make_plan(pipeline, config, checkpoint))  # before tables are created
-        pipeline, writer = bind_tables(pipeline, config, build_ledger(pipeline, checkpoint), OffsetSet())
+        pipeline, writer = bind_tables(pipeline, config, ledger, OffsetSet())
         writer.has_changed()  # before the look-up, so that it notices later appends by others
         plan = _make_plan(pipeline, config, checkpoint)
         _check_plan(config, plan)
@@ -132,12 +133,12 @@ def plan_backfill(config: BackfillConfig, spark: SparkSession | None = None) -> 
         BronzeError: Something does not fit. If Kafka does not hold the whole range, the plan says so.
     """
     with explain_failures(), Pipeline.open(config, spark) as pipeline:
-        pipeline, checkpoint = _check(pipeline, config)
+        pipeline, checkpoint, _ = _check(pipeline, config)
         return _make_plan(pipeline, config, checkpoint)
 
 
-def _check(pipeline: Pipeline, config: BackfillConfig) -> tuple[Pipeline, Checkpoint | None]:
-    """Check Kafka, tables and the checkpoint, if one is given, and read it; nothing is written.
+def _check(pipeline: Pipeline, config: BackfillConfig) -> tuple[Pipeline, Checkpoint | None, TopicLedger]:
+    """Check Kafka, tables and the checkpoint, if one is given, and read it and the ledger; nothing is written.
 
     The checkpoint limits the range, and says what the stream has read into a table of an older version, whose commits
     do not record it.
@@ -146,8 +147,9 @@ def _check(pipeline: Pipeline, config: BackfillConfig) -> tuple[Pipeline, Checkp
     pipeline = reopen_for_append(pipeline, config)
     warn_of_rollback(pipeline)
     checkpoint = read_own_checkpoint(pipeline, config) if config.checkpoint_path else None
-    check_end(pipeline, build_ledger(pipeline, checkpoint), checkpoint, pipeline.fetch_available())
-    return pipeline, checkpoint
+    ledger = build_ledger(pipeline, checkpoint)
+    check_end(pipeline, ledger, checkpoint, pipeline.fetch_available())
+    return pipeline, checkpoint, ledger
 
 
 def _make_plan(pipeline: Pipeline, config: BackfillConfig, checkpoint: Checkpoint | None) -> BackfillPlan:

