@@ -156,11 +156,20 @@ def test_a_file_system_that_spark_lacks_is_named_with_its_package(bronze, lake: 
     assert is_untouched(lake)
 
 
-@pytest.mark.parametrize("path", ["foo://x", "foo://x/b", "gs://lake/b"])
-def test_an_unknown_scheme_is_a_wrong_argument(bronze, lake: Lake, path: str):
+@pytest.mark.parametrize(
+    ("path", "cure"),
+    [
+        ("foo://x", "correct it, or add its file system to --packages"),
+        ("foo://x/b", "correct it, or add its file system to --packages"),
+        ("gs://lake/b", "add --packages org.apache.hadoop:hadoop-gcp:3."),
+        ("abfss://lake@account.dfs.core.windows.net/b", "add --packages org.apache.hadoop:hadoop-azure:3."),
+    ],
+)
+def test_an_unknown_scheme_is_a_wrong_argument(bronze, lake: Lake, path: str, cure: str):
     code, message = bronze(output_path=path)
     assert code == 2
     assert message.startswith("--output-path: expected a path that Spark can use (no file system for scheme '")
+    assert cure in message
     assert is_untouched(lake)
 
 

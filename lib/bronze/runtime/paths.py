@@ -93,7 +93,7 @@ def write_text(spark: SparkSession, path: str, text: str) -> None:
 
 _ASCII = ("ANSI_X3.4-1968", "US-ASCII", "ASCII")
 # The modules with Hadoop's own file systems; their version is that of Hadoop.
-_MODULES = {"abfs": "hadoop-azure", "abfss": "hadoop-azure"}
+_MODULES = {"abfs": "hadoop-azure", "abfss": "hadoop-azure", "gs": "hadoop-gcp"}
 
 
 def check_folders(config: TablesConfig) -> None:
