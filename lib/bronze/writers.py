@@ -44,7 +44,7 @@ class DirectWriter(TableWriter):
 @contextmanager
 def _write_rows(batch: DataFrame, task: BatchTask) -> Iterator[Written]:
     """Decode a batch once, and persist its rows until both tables are written."""
-    rows = batch.mapInArrow(partial(split_partition, task=task), ROWS_SCHEMA).persist(StorageLevel.DISK_ONLY)
+    rows = batch.mapInArrow(partial(split_partition, task=task), ROWS_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = add_results(rows.select("result").where(F.col("result").isNotNull())).counts
         selected = {

@@ -199,8 +199,8 @@ def local_settings(show_ui: bool = False, with_s3: bool = False, log_format: str
         "spark.jars": ",".join(map(str, list_jars(with_s3))),
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC "
         f"-Dbronze.logFormat={log_format} -Dbronze.runId={RUN_ID} "
-        # Java's slow compiler, which needs the same cores, takes what runs ten times as often as by default: a start is
-        # a fifth shorter, and what runs for each record still is compiled within the first batch.
+        # Java's optimizing compiler needs the same cores. It takes a method only after ten times the default number of
+        # calls: a start is about a fifth shorter, and batches were not slower (benchmarks/README.md).
         "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
         "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000",
     }
