@@ -27,7 +27,7 @@ def plot_rows(status: Status) -> Figure:
     hours = status.rows.assign(hour=status.rows["time"].dt.floor("h")).groupby("hour")[["valid", "invalid"]].sum()
     figure, axes = start_plot(f"Records per hour, last {status.report_hours} h", "hour of the ingestion (UTC)")
     parts = {name: hours[name] for name in ("valid", "invalid")}
-    stack_bars(axes, hours.index, parts, width=pd.Timedelta(minutes=50), align="edge")
+    stack_bars(axes, hours.index, parts, width=pd.Timedelta(50, "min"), align="edge")
     _show_report(axes, status, hours.index.to_series(), "h")
     show_thin_bars(axes)
     return figure
@@ -124,10 +124,10 @@ def _show_threshold(axes: Axes, value: float, label: str) -> None:
 def _show_report(axes: Axes, status: Status, times: pd.Series, unit: str = "min") -> None:
     """Show the time from the first value until now, or until the last value: a stopped stream is visible as a gap."""
     end = pd.Timestamp(status.measured_at).ceil(unit)
-    first = end - pd.Timedelta(hours=status.report_hours)
+    first = end - pd.Timedelta(status.report_hours, "h")
     if len(times):
         # An hour may begin before the report's hours, and a stream continues while the status is measured.
-        first = times.min() - (pd.Timedelta(minutes=5) if unit == "min" else pd.Timedelta(0))
+        first = times.min() - (pd.Timedelta(5, "min") if unit == "min" else pd.Timedelta(0))
         end = max(end, times.max() + pd.Timedelta(1, unit))
     axes.set_xlim(mdates.date2num(first.floor(unit)), mdates.date2num(end))
     show_time(axes)
