@@ -35,7 +35,7 @@ def find_offsets_at(client: KafkaClient, timestamp_ms: int, available: Bounds, *
     Raises:
         BronzeError: Kafka does not answer.
     """
-    found = list_offsets(client, available, _offset_spec(client).forTimestamp(timestamp_ms))
+    found = list_offsets(client, available, "forTimestamp", timestamp_ms)
     offsets = {partition: info.offset() for partition, info in found.items()}
     # Kafka answers with a timestamp before 2000 only if the time itself is before 2000.
     odd = [p for p, info in found.items() if not _is_usable(ms := info.timestamp()) and ms * 1000 >= EARLIEST]
@@ -70,9 +70,8 @@ def find_timestamps(client: KafkaClient, available: Bounds) -> dict[int, tuple[i
     Raises:
         BronzeError: Kafka does not answer.
     """
-    spec = _offset_spec(client)
-    first = list_offsets(client, available, spec.forTimestamp(0))
-    newest = list_offsets(client, available, spec.maxTimestamp())
+    first = list_offsets(client, available, "forTimestamp", 0)
+    newest = list_offsets(client, available, "maxTimestamp")
     times = {p: (first[p].timestamp(), newest[p].timestamp()) for p in available}
     odd = {p: available[p] for p, both in times.items() if first[p].offset() >= 0 and not all(map(_is_usable, both))}
     if odd:
@@ -124,10 +123,6 @@ def format_timestamp(timestamp_ms: int) -> str:
 
 def _is_usable(timestamp_ms: int) -> bool:
     return is_plausible(timestamp_ms * 1000, time.time_ns() // 1000)
-
-
-def _offset_spec(client: KafkaClient) -> Any:
-    return find_class(client.spark, "org.apache.kafka.clients.admin.OffsetSpec")
 
 
 @dataclass(frozen=True)

@@ -72,20 +72,20 @@ def fetch_offsets(client: KafkaClient, partitions: Iterable[int], timeout: float
     Raises:
         BronzeError: Kafka does not answer at a start. It does not answer a running query.
     """
-    spec = find_class(client.spark, "org.apache.kafka.clients.admin.OffsetSpec")
-    earliest, latest = (list_offsets(client, partitions, each, timeout) for each in (spec.earliest(), spec.latest()))
+    earliest, latest = (list_offsets(client, partitions, spec, timeout=timeout) for spec in ("earliest", "latest"))
     return {partition: (earliest[partition].offset(), latest[partition].offset()) for partition in earliest}
 
 
 def list_offsets(
-    client: KafkaClient, partitions: Iterable[int], spec: Any, timeout: float | None = None
+    client: KafkaClient, partitions: Iterable[int], spec: str, *arguments: int, timeout: float | None = None
 ) -> dict[int, Any]:
-    """Return offset and timestamp of one record per partition for a Java ``OffsetSpec``, read committed."""
+    """Return offset and timestamp of the record that a method of Java's ``OffsetSpec`` names, per partition."""
+    offset_spec = getattr(find_class(client.spark, "org.apache.kafka.clients.admin.OffsetSpec"), spec)(*arguments)
     topic_partition = find_class(client.spark, "org.apache.kafka.common.TopicPartition")
     requested = {p: topic_partition(client.config.kafka_topic, p) for p in partitions}
     request = find_class(client.spark, "java.util.HashMap")()
     for requested_partition in requested.values():
-        request.put(requested_partition, spec)
+        request.put(requested_partition, offset_spec)
     committed = find_class(client.spark, "org.apache.kafka.common.IsolationLevel").READ_COMMITTED
     options = find_class(client.spark, "org.apache.kafka.clients.admin.ListOffsetsOptions")(committed)
     found = client.call_with_retry(lambda admin: admin.listOffsets(request, options).all().get(), timeout)
