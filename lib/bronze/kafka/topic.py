@@ -79,7 +79,7 @@ def fetch_offsets(client: KafkaClient, partitions: Iterable[int], timeout: float
 def list_offsets(
     client: KafkaClient, partitions: Iterable[int], spec: str, *arguments: int, timeout: float | None = None
 ) -> dict[int, Any]:
-    """Return offset and timestamp of the record that a method of Java's ``OffsetSpec`` names, per partition."""
+    """Return offset and timestamp per partition, read committed; ``spec`` is a method of Java's ``OffsetSpec``."""
     offset_spec = getattr(find_class(client.spark, "org.apache.kafka.clients.admin.OffsetSpec"), spec)(*arguments)
     topic_partition = find_class(client.spark, "org.apache.kafka.common.TopicPartition")
     requested = {p: topic_partition(client.config.kafka_topic, p) for p in partitions}
