@@ -53,8 +53,8 @@ DAY = 86_400_000_000
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-# A match skips a whole string. An unterminated string runs to the end of the value, so a scan stays linear.
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z)|[\[{]|[\]}]', re.DOTALL)
+# The next brackets outside of strings, or the end, to which an unterminated string runs; so a scan stays linear.
+_BRACKETS = re.compile(rb'(?s)(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z))*+([\[{]++|[\]}]++|\Z)')
 
 
 class Event(NamedTuple):
@@ -125,14 +125,11 @@ def check_depth(value: bytes) -> None:
     if value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
         return
     depth = 0
-    for token in _TOKENS.finditer(value):
-        first = value[token.start()]
-        if first in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise _TooDeepError(f"nested deeper than {MAX_DEPTH} levels (byte {token.start()})")
-        elif first in b"]}":
-            depth -= 1
+    for run in _BRACKETS.finditer(value):
+        if not run[1].startswith((b"[", b"{")):
+            depth -= len(run[1])
+        elif (depth := depth + len(run[1])) > MAX_DEPTH:
+            raise _TooDeepError(f"nested deeper than {MAX_DEPTH} levels (byte {run.end() + MAX_DEPTH - depth})")
 
 
 def _read_event_time(fields: dict[str, Any], kafka_timestamp: int | None, ingested_at: int) -> Event | Invalid:
