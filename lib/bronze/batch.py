@@ -66,7 +66,8 @@ class BatchProcessor:
     def _process(self, records: DataFrame, batch_id: int) -> None:
         started, self._writer.stats = time.time(), BatchStats()
         with self._writer.stats.time("overlap"):
-            bounds, query_id = self._guard.plan(batch_id), read_query_id(records)
+            query_id = read_query_id(records)
+            bounds = self._guard.plan(query_id, batch_id)
             present = self._guard.find_overlap(bounds, self._writer.has_changed())
         counts = append_batch(
             self._writer,

@@ -15,8 +15,7 @@ from pyspark.sql import SparkSession
 
 from bronze.errors import ConfigError
 from bronze.offsets import Bounds, OffsetSet
-from bronze.parsing import is_s3
-from bronze.runtime.paths import open_file_system, qualify_path, read_text, write_text
+from bronze.runtime.paths import open_file_system, qualify_path, read_text, to_local_path, write_text
 from bronze.runtime.spark_errors import shared_checkpoint_error
 
 _BINDING = "bronze.json"
@@ -92,8 +91,17 @@ class CheckpointFolder:
         """Return the first and the end (exclusive) offset of a batch per partition."""
         ends = self._read_offsets(f"offsets/{batch_id}")
         starts = self._read_offsets(f"offsets/{batch_id - 1}") if batch_id else self.read_first_offsets()
-        # A partition that was added later starts at its first record.
-        return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
+        return _join(starts, ends)
+
+    def get_planned_range(self, query_id: str, first_offsets: dict[int, int]) -> Bounds:
+        """Return the same of the batch that a query runs, from Spark's memory, which no other process can change."""
+        # Spark has no public call for it.
+        query = self._spark._jsparkSession.streams().get(query_id).streamingQuery()
+        starts, ends = (
+            _convert(json.loads(offsets.values().head().json())[self._topic]) if offsets.size() else {}
+            for offsets in (query.committedOffsets(), query.availableOffsets())
+        )
+        return _join(starts or first_offsets, ends)
 
     def read_first_offsets(self) -> dict[int, int]:
         """Return the offset at which the first batch started, per partition that existed then."""
@@ -110,9 +118,9 @@ class CheckpointFolder:
     def bind(self, binding: dict[str, str]) -> None:
         """Note which tables the checkpoint belongs to, unless it already says so.
 
-        In object storage, it also notes that this run uses it, because Spark cannot exclude other processes there.
+        Not on a local disk, it also notes that this run uses it, because Spark excludes no other process everywhere.
         """
-        if is_s3(self.path):
+        if to_local_path(self.path) is None:
             self._claim = self._claim or str(uuid4())
             binding = {**binding, "run": self._claim}
         if self.read_binding() != binding:
@@ -135,7 +143,7 @@ class CheckpointFolder:
                 hint="correct --checkpoint-path or --kafka-topic, or use a new --checkpoint-path (records that are "
                 "already in the tables are skipped)",
             )
-        return {int(partition): offset for partition, offset in by_topic[self._topic].items()}
+        return _convert(by_topic[self._topic])
 
     def _read_json(self, name: str) -> dict[str, Any]:
         """Return the last line of one of Spark's files; the lines before it are its version and the settings."""
@@ -165,6 +173,15 @@ class CheckpointFolder:
             return None
         names = [status.getPath().getName() for status in file_system.listStatus(path)]
         return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def _convert(offsets: dict[str, int]) -> dict[int, int]:
+    return {int(partition): offset for partition, offset in offsets.items()}
+
+
+def _join(starts: dict[int, int], ends: dict[int, int]) -> Bounds:
+    """Join starts and ends; a partition that was added later starts at its first record."""
+    return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
 
 
 def _unreadable_error(path: str, condition: str) -> ConfigError:

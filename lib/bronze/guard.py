@@ -5,8 +5,6 @@ after an append of another writer (a backfill). So at the start and after each s
 offsets from the next batch on are in the tables. For any other batch, it costs one comparison.
 """
 
-from functools import cached_property
-
 from bronze.checkpoint import CheckpointFolder
 from bronze.config import IngestConfig
 from bronze.delta.lookup import Lookup
@@ -28,31 +26,26 @@ class OverlapGuard:
             lookup: Looks up positions in all tables.
         """
         self._config, self._checkpoint, self._lookup = config, checkpoint, lookup
+        self.first_offsets: dict[int, int] = {}  # at which the query started, once it has planned a batch
         # The offsets of this query's own batches only increase, so the guard need not add them.
         self._ingested = EMPTY
         self._known: set[int] = set()  # partitions that were looked up
-        self._ends: dict[int, int] = {}  # end offsets of the previous batch
 
-    @cached_property
-    def first_offsets(self) -> dict[int, int]:
-        """Offset at which the query started, per partition."""
-        return self._checkpoint.read_first_offsets()
-
-    def plan(self, batch_id: int) -> Bounds:
-        """Return the offsets that a batch covers.
+    def plan(self, query_id: str, batch_id: int) -> Bounds:
+        """Return the offsets that a batch of the running query covers.
 
         Raises:
-            BronzeError: The batch does not start where the previous one ended: the checkpoint was replaced.
+            BronzeError: The checkpoint has other offsets: it was replaced, or another process uses it too.
             DataLossError: The topic ends before the offsets that were read, and Spark accepts data loss.
         """
-        bounds = self._checkpoint.read_batch_range(batch_id)
-        if any(bounds.get(p, (end, end))[0] != end for p, end in self._ends.items()):
+        self.first_offsets = self.first_offsets or self._checkpoint.read_first_offsets()
+        bounds = self._checkpoint.get_planned_range(query_id, self.first_offsets)
+        if self._checkpoint.read_batch_range(batch_id) != bounds:
             raise BronzeError(
-                f"the checkpoint {self._checkpoint.path} was deleted or replaced while the query was running",
+                f"the checkpoint {self._checkpoint.path} was deleted or replaced, or another process uses it",
                 hint="nothing was lost: run the same command again, which continues from the checkpoint that is there "
                 "now",
             )
-        self._ends |= {p: end for p, (_, end) in bounds.items()}
         if beyond := OffsetSet.between({p: (end, first) for p, (first, end) in bounds.items()}):
             raise truncated_topic_error(self._config.kafka_topic, beyond)
         return bounds

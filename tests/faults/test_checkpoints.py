@@ -285,6 +285,28 @@ def test_a_checkpoint_that_is_deleted_or_replaced_under_a_stream_loses_nothing_a
     assert_complete(lake, 40)
 
 
+def test_offsets_that_another_process_replaces_before_their_batch_begins_are_not_noted_as_read(
+    topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    topic.produce(make_events(40), partition=0)
+    original = BatchProcessor._process
+
+    def process(processor: BatchProcessor, batch, batch_id: int) -> None:
+        if batch_id == 1:
+            offsets = Path(lake.config.checkpoint_path, "offsets", "1")
+            offsets.with_name(".1.crc").unlink()
+            offsets.write_text(offsets.read_text().replace('{"0":20,', '{"0":30,'))
+        original(processor, batch, batch_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_process", process)
+        with pytest.raises(BronzeError, match="replaced, or another process uses it"):
+            lake.ingest(max_offsets_per_trigger=10)
+    assert lake.positions() == [(0, offset) for offset in range(10)]
+    lake.ingest()
+    assert_complete(lake, 40)
+
+
 def test_a_table_dropped_and_recreated_under_its_checkpoint_is_refused(topic: Topic, lake: Lake, tmp_path: Path):
     topic.produce(make_events(5))
     lake.ingest()

@@ -28,7 +28,7 @@ from tests.support.audit import audit
 from tests.support.backfill import configure_backfill as configure
 from tests.support.backfill import fill, let_commit_first
 from tests.support.backfill import run_backfill as run
-from tests.support.commands import list_flags
+from tests.support.commands import list_fields, list_flags
 from tests.support.events import BAD, make_events
 from tests.support.lake import Lake, with_both
 from tests.support.paths import ROOT
@@ -52,12 +52,15 @@ def test_a_range_of_offsets_is_added_and_again_adds_nothing(topic: Topic, any_la
     assert (again.plan.planned, again.plan.present, again.summary.batch_count) == (0, 14, 0)
 
 
-def test_only_the_holes_of_the_tables_are_added_in_bounded_batches(topic: Topic, lake: Lake):
+def test_only_the_holes_of_the_tables_are_added_in_bounded_batches(topic: Topic, lake: Lake, bronze_log):
     fill(topic, 20)
     run(lake, starting_offsets={"0": 3, "1": 10}, ending_offsets={"0": 6, "1": 11})
     result = run(lake, max_offsets_per_trigger=8)
     assert (result.plan.present, result.plan.planned, result.summary.counts.valid) == (4, 56, 56)
     assert max(batch.counts.total for batch in result.summary.batches) <= 8
+    lines = list_fields(bronze_log, "backfill")[-len(result.plan.batches) :]
+    assert [line["offsets"] for line in lines] == result.plan.batches
+    assert sum(line["counts"]["valid"] for line in lines) == 56
     assert is_each_once(lake, 60)
     assert audit(lake, checkpoint_path="").is_complete
 

@@ -31,7 +31,7 @@ from bronze.schema import get_bronze_spec, get_dlq_spec
 from bronze.transforms import build_dlq
 from bronze.writers import DirectWriter
 from tests.support.builders import INGESTED_AT, KAFKA_TIME, create_table, make_records
-from tests.support.commands import list_flags
+from tests.support.commands import list_fields, list_flags
 from tests.support.events import make_event, make_events
 from tests.support.lake import WRITERS, Lake
 from tests.support.schema_change import change_schema, migrate_bronze, run_changed
@@ -91,13 +91,14 @@ def test_an_invalid_record_never_gets_into_bronze_whatever_the_plan_says(waiting
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_is_valid_now_is_replayed_once_and_the_rest_stays_open(waiting: Waiting, writer: str):
+def test_what_is_valid_now_is_replayed_once_and_the_rest_stays_open(waiting: Waiting, writer: str, bronze_log):
     waiting.fill(make_events(20) + STILL_BAD)
     waiting.fill(make_events(5), partition=3, first=70_000)
     before = DeltaTable(waiting.dlq_path).version()
     report = waiting.replay(writer=writer, max_records=10)
     assert report.counts == {"replayed_before": 0, "open": 31, "valid_now": 25, "still_failing": 6, "appended": 25}
     assert report.batches == 3
+    assert [line["counts"]["valid"] for line in list_fields(bronze_log, "replay")] == [10, 10, 5]
     assert waiting.positions() == [(0, n) for n in range(20)] + [(3, 70_000 + n) for n in range(5)]
     again = waiting.replay(writer=writer)
     assert again.counts == {"replayed_before": 25, "open": 6, "valid_now": 0, "still_failing": 6, "appended": 0}

@@ -61,10 +61,11 @@ def make_task(lake: Lake, batch_id: int = 0) -> BatchTask:
 
 
 def test_a_topic_that_ends_before_what_was_read_ends_the_run(lake: Lake):
-    folder = SimpleNamespace(path="checkpoint", read_batch_range=lambda _: {3: (100, 50)})
-    guard = OverlapGuard(lake.config, folder, Lookup(lake.spark, [], "t"))
+    bounds = {3: (100, 50)}
+    reads = {"read_first_offsets": dict, "read_batch_range": lambda _: bounds, "get_planned_range": lambda *_: bounds}
+    guard = OverlapGuard(lake.config, SimpleNamespace(**reads), Lookup(lake.spark, [], "t"))
     with pytest.raises(DataLossError, match="has lost its newest records: partition 3, offsets 50-99"):
-        guard.plan(0)
+        guard.plan("query", 0)
 
 
 @pytest.mark.parametrize("make_writer", [DirectWriter, SparkWriter])

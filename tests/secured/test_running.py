@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from confluent_kafka.admin import AclOperation, ResourceType
 
-from bronze.errors import UnknownTopicError
+from bronze.errors import ConfigError, UnknownTopicError
 from bronze.kafka.client import KafkaClient
-from bronze.kafka.topic import request_topic
+from bronze.kafka.topic import fetch_topic, request_topic
 from sandbox.secured import SecuredKafka
 from tests.support.audit import assert_complete
 from tests.support.events import make_events
@@ -90,11 +92,28 @@ def test_one_wrong_answer_of_a_broker_is_not_final(kafka: SecuredKafka, topic: T
     for answers, fails in (([missing, client], False), ([missing, missing], True)):
         left = iter(answers)
         try:
-            client.call_with_retry(lambda _, left=left: request_topic(next(left)).get())
+            client.call_with_retry(lambda left=left: request_topic(next(left)).get())
         except UnknownTopicError:
             assert fails
         else:
             assert not fails
+
+
+def test_one_failure_to_create_the_client_is_not_final(kafka: SecuredKafka, topic, through, tmp_path: Path):
+    late, trusted = tmp_path / "late.p12", trust(kafka.authority)
+    lake = through("TLS", trusted | {"ssl.truststore.location": str(late)})
+    mounting = Timer(0.3, lambda: shutil.copy(trusted["ssl.truststore.location"], late))
+    mounting.start()
+    assert fetch_topic(KafkaClient(lake.spark, lake.config)).name == topic.name
+    mounting.join()
+
+
+def test_errors_that_take_turns_end_with_the_time_to_wait(kafka: SecuredKafka, topic, through):
+    lake = through(*list_mechanisms(kafka)["tls"])
+    client = KafkaClient(lake.spark, replace(lake.config, startup_timeout=2))
+    missing = cycle(KafkaClient(lake.spark, replace(lake.config, kafka_topic=name)) for name in ("one", "two"))
+    with pytest.raises(ConfigError, match="has no topic"):
+        client.call_with_retry(lambda: request_topic(next(missing)).get())
 
 
 def test_a_password_that_is_changed_under_a_stream(kafka: SecuredKafka, topic: Topic, through, stream):

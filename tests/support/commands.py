@@ -5,6 +5,9 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from bronze.config import Config
 from tests.support.paths import ROOT
@@ -37,3 +40,9 @@ def run_command(*command: str, timeout: float = 180, **environment: str) -> subp
 def run_bronze(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bronze.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=WITHOUT_JAVA, timeout=60)
+
+
+def list_fields(log: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """The fields that the JSON log has of each event of a kind."""
+    found = [getattr(record, "fields", {}) for record in log.records]
+    return [fields for fields in found if fields.get("event") == event]

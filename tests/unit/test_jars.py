@@ -107,3 +107,10 @@ def test_two_downloads_at_once_wait_for_each_other(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with ThreadPoolExecutor() as pool:
         assert list(pool.map(jars.resolve_jars, ["a:b:1", "a:c:1"])) == [[], []]
+
+
+def test_a_folder_that_cannot_hold_the_jars_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=f"{tmp_path}/file/.*: Not a directory; set XDG_CACHE_HOME"):
+        jars.resolve_jars("a:b:1")

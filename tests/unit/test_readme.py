@@ -6,7 +6,7 @@ import pytest
 
 from bronze.cli import COMMANDS
 from bronze.config import IngestConfig
-from bronze.runtime.jars import get_spark_packages
+from bronze.runtime.jars import get_s3_packages, get_spark_packages
 from bronze.schema import ERROR_TYPES, get_bronze_schema, get_dlq_schema
 from tests.support.pages import read_page, read_section
 
@@ -46,9 +46,10 @@ def test_no_command_has_a_flag_on_the_page_that_it_does_not_take(command: str):
     assert len(rows) == len(dataclasses.fields(COMMANDS[command].config))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/s3.md", "docs/operations.md"])
 def test_spark_submit_is_shown_with_the_installed_versions(page: str):
-    assert f"--packages {','.join(get_spark_packages())}" in read_page(page)
+    packages = [*get_spark_packages(), *([] if page == "docs/operations.md" else get_s3_packages())]
+    assert f"--packages {','.join(packages)} \\\n" in read_page(page)
 
 
 def test_the_bad_input_table_lists_the_error_types_in_their_order():

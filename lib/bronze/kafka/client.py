@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from py4j.protocol import Py4JError, Py4JJavaError
@@ -13,7 +14,7 @@ from pyspark.sql import SparkSession
 from bronze.config import KafkaConfig
 from bronze.errors import BronzeError, ConfigError, TransientError, UnknownTopicError
 from bronze.kafka.advertised import find_unreachable
-from bronze.kafka.probe import find_mismatch, is_reachable
+from bronze.kafka.probe import find_failure, find_mismatch
 from bronze.kafka.properties import client_config_error, hide_values, read_client_properties
 from bronze.runtime.jars import missing_jars_error
 from bronze.runtime.kafka_faults import (
@@ -71,35 +72,35 @@ class KafkaClient:
         Args:
             spark: Session with Kafka's client on its class path.
             config: Address of Kafka.
-
-        Raises:
-            ConfigError: The Kafka client is not on the class path. A broker's name cannot be resolved, or the client
-                refuses its properties.
         """
         self.spark, self.config = spark, config
         self.properties = read_client_properties(spark, config)  # may hold secrets: never log them
         self._is_closed = self._has_answered = False
-        self.admin = _create_admin(spark, config, self.properties)
+
+    @cached_property
+    def admin(self) -> Any:
+        """Java's client, which logs in when it is created; create it within ``call_with_retry``."""
+        return _create_admin(self.spark, self.config, self.properties)
 
     def close(self) -> None:
         """Close the admin client; a JVM that is shutting down may refuse this. Closing it twice does no harm."""
-        if not self._is_closed:
+        if not self._is_closed and "admin" in vars(self):
             self._is_closed = True
             with suppress(Py4JError):
                 self.admin.close(find_class(self.spark, "java.time.Duration").ofSeconds(1))
 
-    def call_with_retry(self, question: Callable[[Any], Answer], timeout: float | None = None) -> Answer:
-        """Call the admin client until Kafka answers; an error that waiting cannot fix is raised when it comes twice.
+    def call_with_retry(self, question: Callable[[], Answer], timeout: float | None = None) -> Answer:
+        """Ask until Kafka answers; an error that waiting cannot fix is raised when it comes twice.
 
         Args:
-            question: Takes the admin client.
+            question: Calls the admin client.
             timeout: Seconds that a running query waits; None at a start, which waits for ``startup_timeout``.
 
         Raises:
             BronzeError: Kafka did not answer at a start. It did not answer a running query. It has answered before, and
                 now refuses the client.
             UnknownTopicError: Kafka has no such topic.
-            ConfigError: Kafka refuses the client.
+            ConfigError: Kafka refuses the client, or the client its properties, or it is not on the class path.
         """
         brokers, seconds = self.config.kafka_brokers, self.config.startup_timeout if timeout is None else timeout
         started, pause, previous = time.monotonic(), 1.0, ""
@@ -109,7 +110,7 @@ class KafkaClient:
                 return answer
             waited = time.monotonic() - started
             if answer.error:
-                if str(answer.error) == previous:
+                if str(answer.error) == previous or waited >= seconds:
                     raise answer.error
                 previous = str(answer.error)
                 time.sleep(_CONFIRM_PAUSE)
@@ -122,12 +123,15 @@ class KafkaClient:
             time.sleep(min(pause, seconds - waited))  # some errors return at once
             pause = min(2 * pause, _MAX_PAUSE)
 
-    def _try(self, question: Callable[[Any], Answer]) -> "Answer | _Failure":
-        """Call the admin client once; before its first answer, check that the port speaks the client's protocol."""
-        if not self._has_answered and (fault := find_mismatch(self.properties)):
-            return _Failure(fault.problem, fault_error(self.config, fault))
+    def _try(self, question: Callable[[], Answer]) -> "Answer | _Failure":
+        """Ask once; before its first answer, check that the port speaks the client's protocol."""
         try:
-            answer = question(self.admin)
+            # The client checks the properties, and logs in, when it is created.
+            if self.admin and not self._has_answered and (fault := find_mismatch(self.properties)):
+                return _Failure(fault.problem, fault_error(self.config, fault))
+            answer = question()
+        except BronzeError as error:
+            return _Failure(str(error), error)
         except Py4JJavaError as error:
             causes = read_causes(error.java_exception)
             if causes[-1].startswith("Interrupt"):  # the query is being stopped
@@ -185,9 +189,9 @@ def _create_admin(spark: SparkSession, config: KafkaConfig, given: dict[str, str
         causes = read_causes(error.java_exception)
     fault = find_fault(causes, given)  # outside the except block, so that Java's error is not the context of ours
     provider = given.get("sasl.oauthbearer.token.endpoint.url", "")
-    if fault and provider and any(_NO_TOKEN in cause for cause in causes) and not is_reachable(provider):
+    if fault and provider and _NO_TOKEN in str(causes) and (failure := find_failure(provider)):
         raise TransientError(
-            f"the identity provider ({show('endpoint', given) or 'URL not shown'}) cannot be reached from this machine",
+            f"the identity provider ({show('endpoint', given) or 'URL not shown'}) {failure}",
             hint="check sasl.oauthbearer.token.endpoint.url in the --kafka-config file, then that the provider runs "
             "and can be reached from here, and run the same command again",
         )

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from bronze.runtime.http import ask_server, make_trusting_context
 from bronze.runtime.kafka_faults import Fault
 
 _TIMEOUT = 1.0  # seconds
@@ -65,14 +65,13 @@ def find_mismatch(properties: Mapping[str, str]) -> Fault | None:
     return None
 
 
-def is_reachable(url: str) -> bool:
-    """Whether anybody listens at the host and port of an address."""
+def find_failure(url: str) -> str:
+    """Return why an identity provider cannot answer any client now; empty if it can."""
     try:
-        parts = urlsplit(url)
-        socket.create_connection((parts.hostname or "", parts.port or 443), _TIMEOUT).close()
-    except (OSError, ValueError):
-        return False
-    return True
+        status = ask_server(url, "POST", _TIMEOUT)
+    except OSError:
+        return "cannot be reached from this machine"
+    return f"answers with status {status}" if status >= 500 else ""
 
 
 def _mismatch(address: str, listener: Listener, properties: Mapping[str, str]) -> Fault:
@@ -117,18 +116,18 @@ class _Probe:
             OSError: Nobody answers there.
         """
         if protocol.endswith("SSL") and self._starts_tls():
-            return Listener(True, None if is_quiet else self._asks_sasl(_make_context()))
+            return Listener(True, None if is_quiet else self._asks_sasl(make_trusting_context()))
         has_sasl = self._asks_sasl()
         if has_sasl is not None:
             return Listener(False, has_sasl)
         if not protocol.endswith("SSL") and self._starts_tls():
-            return Listener(True, self._asks_sasl(_make_context()))
+            return Listener(True, self._asks_sasl(make_trusting_context()))
         return None
 
     def _starts_tls(self) -> bool:
         """Whether the port answers the first message of TLS with one of TLS; the handshake is not completed."""
         sent = ssl.MemoryBIO()
-        client = _make_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=self.host)
+        client = make_trusting_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=self.host)
         with suppress(ssl.SSLWantReadError):
             client.do_handshake()
         with self._connect() as connection, suppress(OSError):  # a broker without TLS closes the connection
@@ -149,9 +148,3 @@ class _Probe:
 
     def _connect(self) -> socket.socket:
         return socket.create_connection((self.host, self.port), _TIMEOUT)
-
-
-def _make_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context

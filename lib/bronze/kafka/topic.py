@@ -41,7 +41,7 @@ def fetch_topic(client: KafkaClient) -> Topic:
         ConfigError: Kafka refuses the client, or the user may not read the topic.
     """
     name = client.config.kafka_topic
-    found = client.call_with_retry(lambda _: request_topic(client, True).get()).get(name)
+    found = client.call_with_retry(lambda: request_topic(client, True).get()).get(name)
     allowed = found.authorizedOperations()  # null from old brokers
     if allowed and not allowed.contains(find_class(client.spark, "org.apache.kafka.common.acl.AclOperation").READ):
         raise missing_right_error(client.config, "READ")
@@ -88,7 +88,7 @@ def list_offsets(
         request.put(requested_partition, offset_spec)
     committed = find_class(client.spark, "org.apache.kafka.common.IsolationLevel").READ_COMMITTED
     options = find_class(client.spark, "org.apache.kafka.clients.admin.ListOffsetsOptions")(committed)
-    found = client.call_with_retry(lambda admin: admin.listOffsets(request, options).all().get(), timeout)
+    found = client.call_with_retry(lambda: client.admin.listOffsets(request, options).all().get(), timeout)
     return {p: found.get(requested_partition) for p, requested_partition in requested.items()}
 
 

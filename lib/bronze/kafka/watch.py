@@ -45,7 +45,7 @@ class TopicWatch:
             BronzeError: Kafka does not answer.
         """
         if self._topic.topic_id:  # old brokers have none
-            found = self.client.call_with_retry(lambda _: self._read_topic_id(), self.timeout)
+            found = self.client.call_with_retry(self._read_topic_id, self.timeout)
             if found != self._topic.topic_id:
                 raise recreated_topic_error(self._topic.name, self._path, self._topic.topic_id, found)
 

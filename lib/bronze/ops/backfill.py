@@ -26,7 +26,7 @@ from bronze.delta.ledger import TopicLedger
 from bronze.errors import AppendConflictError, ConfigError, DataLossError, ExitCode
 from bronze.kafka.read import read_records
 from bronze.kafka.watch import TopicWatch
-from bronze.observe.summary import Batch, IngestSummary
+from bronze.observe.summary import Batch, IngestSummary, describe_counts
 from bronze.offsets import Bounds, OffsetSet
 from bronze.ops.backfill_plan import (
     BackfillPlan,
@@ -211,7 +211,7 @@ def append_batches(
                 _count_batch(result, missing, source.covered, counts)
                 if counts:
                     result.summary.add(Batch(number, counts, result.seconds - before, bounds=bounds))
-                _log_progress(result, number + 1)
+                _log_progress(result, number + 1, bounds, counts or Counts())
     except KeyboardInterrupt:
         result.is_interrupted, result.seconds = True, time.monotonic() - started
         log.info("Backfill: interrupted; appended records stay, the next run adds what is missing")
@@ -307,15 +307,17 @@ def _count_batch(result: BackfillResult, missing: OffsetSet, covered: OffsetSet,
     result.without_record += missing.count - others - counts.valid - counts.invalid
 
 
-def _log_progress(result: BackfillResult, number: int) -> None:
+def _log_progress(result: BackfillResult, number: int, bounds: Bounds, counts: Counts) -> None:
+    planned, done = result.plan.planned, result.done_offsets
     appended = result.summary.counts.valid + result.summary.counts.invalid
+    progress = {"batch": number, "planned": planned, "done": done, "appended": appended}
     log.info(
         "Backfill: batch %d of %d, %s of %s offsets done, %s records appended, %s records/s",
         number,
         len(result.plan.batches),
-        f"{result.done_offsets:,}",
-        f"{result.plan.planned:,}",
+        f"{done:,}",
+        f"{planned:,}",
         f"{appended:,}",
         f"{appended / max(result.seconds, 0.001):,.0f}",
-        extra=event("backfill", batch=number, planned=result.plan.planned, done=result.done_offsets, appended=appended),
+        extra=event("backfill", **progress, offsets=bounds, counts=describe_counts(counts)),
     )

@@ -23,6 +23,7 @@ from bronze.delta.commit import Source, TableWriter
 from bronze.delta.dlq import mark_replayed, normalize_detail, select_dlq
 from bronze.delta.positions import collect_offsets, find_ingested, is_within
 from bronze.errors import ExitCode
+from bronze.observe.summary import describe_counts
 from bronze.offsets import OffsetSet
 from bronze.pipeline import Pipeline
 from bronze.resume import warn_of_rollback
@@ -182,10 +183,12 @@ def _append_all(pipeline: Pipeline, config: ReplayConfig, report: ReplayReport, 
         # Later than the DLQ's, even if another machine's clock is ahead: the audit recognizes a replay by this.
         ingested_at = max(time.time(), (newest + 1_000) / 1e6)
         source = Source("replay", app_id, config.kafka_topic, offsets)
-        report.appended += append_positions(pipeline, config, writer, source, number, ingested_at).valid
+        counts = append_positions(pipeline, config, writer, source, number, ingested_at)
+        report.appended += counts.valid
         report.batches += 1
         seconds = time.monotonic() - started
-        fields = event("replay", batch=number, planned=total, appended=report.appended, seconds=round(seconds, 3))
+        progress = {"batch": number, "planned": total, "appended": report.appended, "seconds": round(seconds, 3)}
+        fields = event("replay", **progress, offsets=offsets.bounds, counts=describe_counts(counts))
         done = f"{report.appended:,}", f"{total:,}"
         log.info("Replay: %s of %s records, batch %d in %.1f s", *done, number, seconds, extra=fields)
 

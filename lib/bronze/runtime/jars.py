@@ -28,6 +28,7 @@ _CONDA_BIN = str(Path(sys.prefix, "bin"))
 # Delta's log store for S3, from ConditionalLogStore.java (``make log-store``).
 LOG_STORE = Path(__file__).parent / "java" / "bronze-log-store.jar"
 LOG_STORE_CLASS = "bronze.ConditionalLogStore"
+_OTHER_CACHE = "set XDG_CACHE_HOME to a folder that this user can write to"
 
 
 def check_spark() -> None:
@@ -180,7 +181,10 @@ def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
     """
     folder = _cache_folder() / "+".join(c.split(":", 1)[1].replace(":", "-") for c in coordinates)
     if not folder.is_dir():
-        _retrieve_jars(coordinates, folder)
+        try:
+            _retrieve_jars(coordinates, folder)
+        except OSError as error:
+            raise ConfigError(f"cannot store the jars in {folder.parent}: {error.strerror}", _OTHER_CACHE) from None
     jars = sorted(folder.glob("*.jar"))
     shipped = {_artifact_of(jar) for jar in _pyspark_jars().glob("*.jar")} if beside_spark else set()
     return [jar for jar in jars if _artifact_of(jar) not in shipped]
@@ -206,7 +210,7 @@ def _cache_folder() -> Path:
     except RuntimeError:
         raise ConfigError(
             f"there is no folder for the jars, because HOME is not set and the user id {os.getuid()} has no home",
-            hint="set XDG_CACHE_HOME to a folder that this user can write to",
+            _OTHER_CACHE,
         ) from None
 
 

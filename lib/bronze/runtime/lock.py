@@ -1,12 +1,11 @@
 """The lock of a checkpoint: of two runs at once, the second one says since when the first one works, and ends.
 
-On a local file system, the operating system holds the lock until the process ends, however it ends. No record depends
-on it there, because Spark writes its checkpoint by renames that exclude a second run; so a file system that cannot lock
-is not an error.
+On a local file system, the operating system holds the lock until the process ends, however it ends. On others, one run
+creates a file, and rewrites it every few seconds; a run that finds it waits to see whether that still happens.
 
-On others, one run creates a file, and rewrites it every few seconds. A run that finds the file waits to see whether
-that still happens. In S3, records do depend on it: nothing else prevents two runs that plan the same batch at the same
-moment from replacing each other's offsets in Spark's checkpoint.
+No record depends on the lock. Spark writes its checkpoint on a local file system by renames that exclude a second run.
+On others, a run ends before its next commit if another one has begun to use the checkpoint (``check_claim``), and a
+batch that finds other offsets in the checkpoint than those that it reads is not committed (``OverlapGuard.plan``).
 """
 
 import fcntl
@@ -27,7 +26,7 @@ from pyspark.sql import SparkSession
 
 from bronze.errors import BronzeError
 from bronze.runtime.logs import RUN_ID
-from bronze.runtime.object_store import put_if_absent
+from bronze.runtime.object_store import check_conditions, put_if_absent
 from bronze.runtime.paths import open_file_system, read_text, to_local_path, write_text
 from bronze.runtime.spark_errors import explain_failures
 
@@ -105,7 +104,8 @@ def _hold_beat(spark: SparkSession, path: str) -> Iterator[None]:
 
     thread = Thread(target=beat, daemon=True)
     try:
-        with explain_failures(path.removesuffix(f"/{_LOCK}")):
+        with explain_failures(checkpoint := path.removesuffix(f"/{_LOCK}")):
+            check_conditions(spark, checkpoint)
             if not _create(spark, path, lock_id):
                 _take_over(spark, path, lock_id)
         thread.start()

@@ -2,9 +2,7 @@
 
 import os
 import re
-import socket
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
@@ -13,6 +11,7 @@ from pyspark.sql import SparkSession
 from bronze.config import TablesConfig
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError, TransientError, to_flag
 from bronze.parsing import is_s3, normalize_uri
+from bronze.runtime.http import ask_server
 from bronze.runtime.jars import LOG_STORE, LOG_STORE_CLASS
 from bronze.runtime.paths import find_class, list_paths, open_file_system, read_text, to_local_path
 from bronze.runtime.spark_errors import REFUSED_BY_S3, UNANSWERED, explain_failures, read_reason
@@ -122,6 +121,7 @@ _LOG_STORE_SETTING = "spark.delta.logStore.s3a.impl"
 _ENCRYPTION = ("fs.s3a.encryption.algorithm", "fs.s3a.server-side-encryption-algorithm")
 _CLIENT_KEYS = ("SSE-C", "CSE")  # deltalake and pyarrow can write without the other algorithms, and read them all
 _NO_CREDENTIALS = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials|No AWS Credentials")
+_PATIENCE = 5.0  # seconds
 _QUICK = {
     "fs.s3a.attempts.maximum": "1",
     "fs.s3a.retry.limit": "1",
@@ -143,13 +143,13 @@ def check_conditions(spark: SparkSession, path: str) -> None:
     if not is_s3(path) or (bucket := path.split("/")[2]) in _CHECKED:
         return
     with explain_failures(path):
-        file_system, probe = open_file_system(spark, f"{path}/_delta_log/_conditional-{uuid4()}")
+        file_system, probe = open_file_system(spark, f"{path}/_conditional-{uuid4()}")
         is_first = put_if_absent(spark, str(probe), b"first")
         is_second = put_if_absent(spark, str(probe), b"second")
         file_system.delete(probe, False)
     if is_first and is_second:
         raise ConfigError(
-            f"the S3 server of {path} ignores If-None-Match, so that writers would overwrite each other's commits",
+            f"the S3 server of {path} ignores If-None-Match, so that processes would overwrite each other's files",
             hint="use a server that supports conditional writes",
         )
     _CHECKED.add(bucket)
@@ -175,16 +175,14 @@ def check_buckets(spark: SparkSession, config: TablesConfig) -> None:
 
 
 def _check_answer(option: str, path: str, endpoint: str) -> None:
-    """Connect to a server other than AWS, because S3A waits long for one that is silent.
+    """Ask a server other than AWS for a sign of life, because S3A waits long for one that is silent.
 
     Raises:
         BronzeError: It does not answer.
     """
-    found = urlsplit(endpoint)
-    if not found.hostname:
-        return
     try:
-        socket.create_connection((found.hostname, found.port or (80 if found.scheme == "http" else 443)), 5).close()
+        if endpoint:
+            ask_server(endpoint, "HEAD", _PATIENCE)
     except OSError as error:
         raise _no_answer_error(option, path, endpoint, str(error)) from error
 
