@@ -214,3 +214,13 @@ def test_another_spark_ends_with_exit_2_and_the_version_that_is_needed(tmp_path:
     assert done.returncode == 2
     assert f"the driver's Spark is {version}, from {tmp_path}/pyspark; Spark 4.2 is needed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "left", [{"PYSPARK_GATEWAY_PORT": "1", "PYSPARK_GATEWAY_SECRET": "x"}, {"PYSPARK_GATEWAY_PORT": ""}]
+)
+def test_a_left_over_variable_of_spark_submit_is_named(left: dict[str, str]):
+    command = [sys.executable, "-m", "bronze", "ingest", *REQUIRED]
+    done = subprocess.run(command, env={**os.environ, **left}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("bronze: PYSPARK_GATEWAY_PORT is set, as spark-submit does, but")

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pyspark
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.errors import ConfigError
@@ -70,6 +71,23 @@ def start_session(builder: SparkSession.Builder, memory: str) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         raise explain_start(error, memory) from error
+
+
+def join_session(builder: SparkSession.Builder) -> SparkSession:
+    """Use the JVM of the parent process, which is spark-submit.
+
+    Raises:
+        ConfigError: There is none, or it serves another process.
+    """
+    try:
+        return builder.getOrCreate()
+    except (OSError, LookupError, ValueError, Py4JError) as error:
+        if isinstance(error, Py4JJavaError) and "Only one SparkContext" not in str(error):
+            raise
+        raise ConfigError(
+            "PYSPARK_GATEWAY_PORT is set, as spark-submit does, but names no JVM that this process can use",
+            hint="unset PYSPARK_GATEWAY_PORT and PYSPARK_GATEWAY_SECRET, or use spark-submit",
+        ) from error
 
 
 def explain_start(error: Exception, memory: str) -> ConfigError:

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from bronze.config import Config, IngestConfig
 from bronze.errors import ConfigError
 from bronze.runtime.jars import LOG_STORE_CLASS, check_spark, find_java, list_jars
-from bronze.runtime.jvm import prepare_environment, start_session
+from bronze.runtime.jvm import join_session, prepare_environment, start_session
 from bronze.runtime.logs import RUN_ID
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def get_session(config: Config | None = None, app_name: str = "bronze-ingestion"
     settings = local_settings(show_ui, with_s3, log_format) if is_local else _DELTA
     for key, value in settings.items():
         builder = builder.config(key, value)
-    spark = start_session(builder, settings["spark.driver.memory"]) if is_local else builder.getOrCreate()
+    spark = start_session(builder, settings["spark.driver.memory"]) if is_local else join_session(builder)
     apply_settings(spark)
     if has_jvm():
         ship_package(spark)
