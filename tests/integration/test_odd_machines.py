@@ -25,12 +25,17 @@ SHORT = (*BRONZE, "maintain", "--output-path", "/nonexistent/bronze")
 WITHOUT_NAME = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
 STOPPED = """
 from bronze import IngestConfig, ingest, get_session
+from bronze.notebook.ingestion import read_rows
+from bronze.runtime.frames import collect_frame
 spark = get_session()
+cached = spark.range(3)
 spark.stop()
-try:
-    ingest(IngestConfig(kafka_brokers="127.0.0.1:1", output_path="/x/b", checkpoint_path="/x/c"), spark)
-except Exception as error:
-    print(type(error).__name__, error.exit_code, error)
+config = IngestConfig(kafka_brokers="127.0.0.1:1", output_path="/x/b", checkpoint_path="/x/c")
+for cell in (lambda: ingest(config, spark), lambda: read_rows(spark, config), lambda: collect_frame(cached)):
+    try:
+        cell()
+    except Exception as error:
+        print(type(error).__name__, error.exit_code, error)
 """
 
 
@@ -123,7 +128,8 @@ def test_a_folder_for_libraries_that_is_mounted_noexec_is_named(topic: Topic, la
 
 def test_a_session_that_was_stopped_is_told_which_cell_to_run():
     done = run_command(sys.executable, "-c", STOPPED)
-    assert "ConfigError 2 this Spark session was stopped; run the cell with `spark = get_session" in done.stdout
+    told = "ConfigError 2 this Spark session was stopped; run the cell with `spark = get_session"
+    assert [line.startswith(told) for line in done.stdout.splitlines()] == [True] * 3
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from bronze.config import DlqConfig
 from bronze.delta.positions import build_bitmaps, is_one_of, is_within
 from bronze.delta.tables import locate_tables, no_table_error
 from bronze.parsing import parse_error_types, parse_offset_ranges, parse_time
+from bronze.runtime.session import read_table
 
 # Patterns of values that differ between records with the same kind of error, and their replacements.
 _VALUES = (
@@ -23,7 +24,7 @@ _VALUES = (
 
 def select_dlq(spark: SparkSession, config: DlqConfig) -> DataFrame:
     """Select the DLQ rows that match the filters, with all columns."""
-    rows = spark.read.format("delta").load(config.dlq_path).where(F.col("_kafka_topic") == config.kafka_topic)
+    rows = read_table(spark, config.dlq_path).where(F.col("_kafka_topic") == config.kafka_topic)
     if types := parse_error_types(config.error_type):
         rows = rows.where(F.col("_error_type").isin(types))
     if offsets := parse_offset_ranges(config.offsets):
@@ -68,7 +69,7 @@ def mark_replayed(rows: DataFrame, bronze_path: str, topic: str) -> DataFrame:
     """
     bounds = rows.groupBy("_kafka_partition").agg(F.min("_kafka_offset"), F.max("_kafka_offset") + 1)
     requested = is_within({partition: (first, end) for partition, first, end in bounds.collect()})
-    bronze = rows.sparkSession.read.format("delta").load(bronze_path).where(F.col("_kafka_topic") == topic)
+    bronze = read_table(rows.sparkSession, bronze_path).where(F.col("_kafka_topic") == topic)
     positions = bronze.where(requested).where("_is_valid").select("_kafka_partition", "_kafka_offset")
     bitmaps = positions.transform(build_bitmaps).drop("count")
     bucket = F.bitmap_bucket_number(F.col("_kafka_offset") + 1) - 1

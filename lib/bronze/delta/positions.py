@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from bronze.offsets import EMPTY, Bounds, OffsetSet, Range
+from bronze.runtime.session import read_table
 
 # Offsets in one bitmap of Spark's bitmap functions.
 BUCKET_SIZE = 32_768
@@ -57,7 +58,7 @@ def any_of(conditions: Sequence[Column]) -> Column:
 
 def select_positions(spark: SparkSession, table: str, topic: str) -> DataFrame:
     """Select ``_kafka_partition`` and ``_kafka_offset`` of a table's rows of one topic."""
-    rows = spark.read.format("delta").load(table).where(F.col("_kafka_topic") == topic)
+    rows = read_table(spark, table).where(F.col("_kafka_topic") == topic)
     return rows.select("_kafka_partition", "_kafka_offset")
 
 

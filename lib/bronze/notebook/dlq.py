@@ -17,6 +17,7 @@ from bronze.notebook.plots import choose_unit, show_thin_bars, show_time, stack_
 from bronze.ops.drift import COUNTED_DDL, count_drift
 from bronze.ops.masking import Path, cut_text, parse_mask, show_value
 from bronze.runtime.frames import collect_frame
+from bronze.runtime.session import read_table
 from bronze.schema import ERROR_TYPES
 
 _SHOWN_FIELDS = 50
@@ -110,7 +111,7 @@ def list_samples(spark: SparkSession, config: InspectConfig) -> pd.DataFrame:
 
 def report_drift(spark: SparkSession, config: InspectConfig) -> pd.DataFrame:
     """Fields that the schema lacks or has with another type, in the newest records of the DLQ and of bronze."""
-    bronze = spark.read.format("delta").load(config.output_path).where(F.col("_kafka_topic") == config.kafka_topic)
+    bronze = read_table(spark, config.output_path).where(F.col("_kafka_topic") == config.kafka_topic)
     sources = {
         "DLQ": (select_dlq(spark, config), F.col("_raw_bytes")),
         "bronze": (select_time(bronze, config), F.encode("_raw_value", "utf-8")),

@@ -15,6 +15,7 @@ from bronze.config import IngestConfig
 from bronze.notebook.plots import INVALID, VALID, choose_unit, show_thin_bars, show_time, stack_bars, start_plot
 from bronze.observe.summary import IngestSummary
 from bronze.runtime.frames import collect_frame
+from bronze.runtime.session import read_table
 
 _SHOWN_BATCHES = 40
 _SHORTEST = timedelta(days=1)  # the partitions have no minutes
@@ -37,10 +38,10 @@ def read_rows(spark: SparkSession, config: IngestConfig, hours: int = 0) -> Data
     Columns ``table`` (bronze or DLQ), ``_is_valid``, ``_error_type`` (null in bronze), ``_kafka_partition``,
     ``_ingested_at``, ``_event_date``, ``_event_hour`` (null in the DLQ).
     """
-    bronze = spark.read.format("delta").load(config.output_path).withColumn("_error_type", F.lit(None).cast("string"))
+    bronze = read_table(spark, config.output_path).withColumn("_error_type", F.lit(None).cast("string"))
     rows = bronze.withColumn("table", F.lit("bronze")).select(*_SHARED)
     if config.dlq_path:
-        dlq = spark.read.format("delta").load(config.dlq_path)
+        dlq = read_table(spark, config.dlq_path)
         absent = {"_event_date": F.lit(None).cast("date"), "_event_hour": F.lit(None).cast("int")}
         dlq = dlq.withColumns({"table": F.lit("DLQ"), "_is_valid": F.lit(False), **absent}).select(*_SHARED)
         rows = rows.unionAll(dlq)
@@ -146,7 +147,7 @@ def preview_dlq(spark: SparkSession, config: IngestConfig, count: int = 10) -> p
 def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig) -> dict[str, int | str]:
     """The records that this run ingested, the current number of rows in the tables, and their paths."""
     tables = {"bronze_rows": config.output_path, "dlq_rows": config.dlq_path}
-    counts = {name: spark.read.format("delta").load(path).count() if path else 0 for name, path in tables.items()}
+    counts = {name: read_table(spark, path).count() if path else 0 for name, path in tables.items()}
     return {
         "records": summary.counts.total,
         "valid": summary.counts.valid,
@@ -160,7 +161,7 @@ def summarize(summary: IngestSummary, spark: SparkSession, config: IngestConfig)
 
 
 def _preview(spark: SparkSession, path: str, columns: tuple[str, ...], count: int) -> pd.DataFrame:
-    rows = spark.read.format("delta").load(path).orderBy(F.desc("_ingested_at"), "_kafka_partition", "_kafka_offset")
+    rows = read_table(spark, path).orderBy(F.desc("_ingested_at"), "_kafka_partition", "_kafka_offset")
     selected = [F.col(name).alias(name.rpartition(".")[2]) for name in columns]
     frame = collect_frame(rows.select(*selected).limit(count))
     return frame.map(lambda value: value[:200] + "…" if isinstance(value, str) and len(value) > 200 else value)

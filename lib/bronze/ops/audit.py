@@ -32,6 +32,7 @@ from bronze.ops.audit_report import AuditReport, PartitionAudit
 from bronze.ops.metrics import fill_audit
 from bronze.pipeline import Pipeline
 from bronze.resume import find_beyond, read_own_checkpoint
+from bronze.runtime.session import read_table
 from bronze.runtime.spark_errors import explain_failures
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ def _find_not_replayed(pipeline: Pipeline, shared: Bounds) -> OffsetSet:
     """Positions in both tables that were not replayed. A replay's row in bronze is valid and newer than the DLQ's."""
 
     def read(path: str, name: str, *columns: str) -> DataFrame:
-        rows = pipeline.spark.read.format("delta").load(path).where(F.col("_kafka_topic") == pipeline.topic.name)
+        rows = read_table(pipeline.spark, path).where(F.col("_kafka_topic") == pipeline.topic.name)
         ingested_at = F.col("_ingested_at").alias(name)
         return rows.where(is_within(shared)).select("_kafka_partition", "_kafka_offset", ingested_at, *columns)
 

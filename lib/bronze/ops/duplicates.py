@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from bronze.config import StatusConfig
 from bronze.runtime.frames import collect_frame
+from bronze.runtime.session import read_table
 
 
 def count_duplicates(spark: SparkSession, config: StatusConfig) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def count_duplicates(spark: SparkSession, config: StatusConfig) -> pd.DataFrame:
         values (``with other values``).
     """
     since = F.lit(datetime.now(UTC) - timedelta(hours=config.report_hours))
-    rows = spark.read.format("delta").load(config.output_path).where(F.col("_kafka_topic") == config.kafka_topic)
+    rows = read_table(spark, config.output_path).where(F.col("_kafka_topic") == config.kafka_topic)
     recent = rows.where(F.col("_is_valid") & (F.col("_ingested_at") >= since)).select("event_id", "_row_hash")
     # One shuffle is enough for both: records with the same value have the same event id.
     by_value = recent.repartition("event_id").groupBy("event_id", "_row_hash").agg(F.count("*").alias("records"))

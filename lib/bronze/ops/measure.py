@@ -16,6 +16,7 @@ from bronze.delta.positions import is_within, select_positions
 from bronze.delta.statistics import usable_time_column
 from bronze.offsets import MAX_OFFSET, Bounds
 from bronze.runtime.frames import collect_frame
+from bronze.runtime.session import read_table
 
 _PERCENTILES = (0.5, 0.95, 0.99)
 # Maximum number of points of a plot over time.
@@ -100,7 +101,7 @@ def find_newest_record(
 
 
 def _read(spark: SparkSession, path: str) -> DataFrame:
-    return spark.read.format("delta").load(path)
+    return read_table(spark, path)
 
 
 def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) -> datetime | None:

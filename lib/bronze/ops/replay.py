@@ -29,6 +29,7 @@ from bronze.pipeline import Pipeline
 from bronze.resume import warn_of_rollback
 from bronze.runtime.frames import collect_frame
 from bronze.runtime.logs import event, report
+from bronze.runtime.session import read_table
 from bronze.runtime.spark_errors import explain_failures
 from bronze.tasks import DIAGNOSED_DDL, diagnose_records
 from bronze.transforms import RECORD_COLUMNS, Counts
@@ -148,7 +149,7 @@ def make_plan(pipeline: Pipeline, config: ReplayConfig) -> ReplayReport:
 
 def _drop_blocked(rows: DataFrame, config: ReplayConfig) -> DataFrame:
     """Skip positions that bronze has as invalid rows, because a second row would duplicate the record."""
-    bronze = rows.sparkSession.read.format("delta").load(config.output_path)
+    bronze = read_table(rows.sparkSession, config.output_path)
     invalid = bronze.where(F.col("_kafka_topic") == config.kafka_topic).where(~F.col("_is_valid"))
     blocked = invalid.select("_kafka_partition", "_kafka_offset")
     if blocked.isEmpty():

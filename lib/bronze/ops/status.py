@@ -27,6 +27,7 @@ from bronze.ops.measure import choose_minutes, find_newest_event, find_newest_re
 from bronze.ops.metrics import fill_status
 from bronze.ops.status_report import Status, to_json, to_text
 from bronze.pipeline import Pipeline
+from bronze.runtime.session import read_table
 from bronze.runtime.spark_errors import explain_failures
 
 
@@ -118,7 +119,7 @@ def _count_waiting(pipeline: Pipeline, config: StatusConfig, paths: Mapping[str,
     if "dlq" not in paths:
         return 0
     topic = pipeline.topic.name
-    rows = pipeline.spark.read.format("delta").load(paths["dlq"]).where(F.col("_kafka_topic") == topic)
+    rows = read_table(pipeline.spark, paths["dlq"]).where(F.col("_kafka_topic") == topic)
     positions = rows.select("_kafka_partition", "_kafka_offset")
     return mark_replayed(positions, paths["bronze"], topic).where("NOT is_replayed").count()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from bronze.config import Config, IngestConfig
 from bronze.errors import ConfigError
@@ -135,6 +135,16 @@ def check_running(spark: SparkSession) -> None:
             "this Spark session was stopped",
             hint="run the cell with `spark = get_session(…)` again, then the cells after it",
         )
+
+
+def read_table(spark: SparkSession, path: str) -> DataFrame:
+    """The rows of a Delta table.
+
+    Raises:
+        ConfigError: The session was stopped.
+    """
+    check_running(spark)
+    return spark.read.format("delta").load(path)
 
 
 def apply_settings(spark: SparkSession) -> None:
