@@ -199,6 +199,13 @@ def test_a_client_certificate_that_has_expired(kafka: SecuredKafka, refuse: Call
     assert ", which expired on 20" in message and message.endswith("Z; put a new certificate into this keystore")
 
 
+def test_a_client_certificate_for_a_port_with_sasl(kafka: SecuredKafka, through: Callable[..., Lake], capsys):
+    """The port is asked for SASL only after a failure, because a port for certificates would log the question."""
+    certificate = present(kafka.authority.folder / "billing.p12")
+    ended = run_ingest(through("SASL", trust(kafka.authority) | certificate).config, capsys)
+    assert (ended.code, "requires SASL authentication, but this client" in ended.message) == (2, True)
+
+
 def test_a_password_of_the_keystore(kafka: SecuredKafka, refuse: Callable[..., str]):
     changes = present(kafka.authority.folder / "billing.p12") | {"ssl.keystore.password": "wrong-one"}
     assert "billing.p12 cannot be opened with the given password; correct ssl.keystore.password" in refuse(

@@ -83,9 +83,9 @@ def run_ingest(config: IngestConfig, capsys: pytest.CaptureFixture[str]) -> Ende
     """Run ``bronze ingest`` in this process."""
     contacts: list[float] = []
 
-    def note(properties: Mapping[str, str]) -> Fault | None:
+    def note(properties: Mapping[str, str], has_failed: bool) -> Fault | None:
         contacts.append(time.monotonic())
-        return find_mismatch(properties)
+        return find_mismatch(properties, has_failed)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "find_mismatch", note)  # each attempt begins with it

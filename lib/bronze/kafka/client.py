@@ -75,7 +75,7 @@ class KafkaClient:
         """
         self.spark, self.config = spark, config
         self.properties = read_client_properties(spark, config)  # may hold secrets: never log them
-        self._is_closed = self._has_answered = False
+        self._is_closed = self._has_answered = self._has_failed = False
 
     @cached_property
     def admin(self) -> Any:
@@ -127,7 +127,7 @@ class KafkaClient:
         """Ask once; before its first answer, check that the port speaks the client's protocol."""
         try:
             # The client checks the properties, and logs in, when it is created.
-            if self.admin and not self._has_answered and (fault := find_mismatch(self.properties)):
+            if self.admin and not self._has_answered and (fault := find_mismatch(self.properties, self._has_failed)):
                 return _Failure(fault.problem, fault_error(self.config, fault))
             answer = question()
         except BronzeError as error:
@@ -136,7 +136,7 @@ class KafkaClient:
             causes = read_causes(error.java_exception)
             if causes[-1].startswith("Interrupt"):  # the query is being stopped
                 raise
-            final = self._explain(causes)
+            final, self._has_failed = self._explain(causes), True
             advertised = "" if final or self._has_answered else find_unreachable(self.admin)
             return _Failure(advertised or causes[-1], final, advertised != "")
         self._has_answered = True

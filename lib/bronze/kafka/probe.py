@@ -41,11 +41,12 @@ class Listener:
         return list(filter(self.fits, _PROTOCOLS))
 
 
-def find_mismatch(properties: Mapping[str, str]) -> Fault | None:
+def find_mismatch(properties: Mapping[str, str], has_failed: bool = False) -> Fault | None:
     """Compare ``security.protocol`` with the first broker that can be reached.
 
     Args:
         properties: Properties of the client.
+        has_failed: Whether the client has tried to connect; before, a client certificate must fit.
 
     Returns:
         The fault; None if they fit, if no broker answers, or if a broker's answer tells nothing.
@@ -54,7 +55,7 @@ def find_mismatch(properties: Mapping[str, str]) -> Fault | None:
     if protocol not in _PROTOCOLS:
         return None
     # A broker that asks for a client certificate would log a failed handshake.
-    is_quiet = any(name.startswith("ssl.keystore.") for name in properties)
+    is_quiet = not has_failed and any(name.startswith("ssl.keystore.") for name in properties)
     for host, port in _list_addresses(properties["bootstrap.servers"]):
         with suppress(OSError):
             probe = _Probe(host, port, properties.get("sasl.mechanism", "PLAIN").strip())
