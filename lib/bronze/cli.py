@@ -120,12 +120,12 @@ def _is_no_interrupted_call(record: logging.LogRecord) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; a known condition is reported as one message, without a traceback."""
     make_streams_tolerant()
-    given = vars(build_parser().parse_args(arguments))
-    command = COMMANDS[name := given.pop("command")]
-    configure_logging(log_format=given.get("log_format", "text"))
-    for logger in ("", "py4j.clientserver"):
-        logging.getLogger(logger).addFilter(_is_no_interrupted_call)
     try:
+        given = vars(build_parser().parse_args(arguments))
+        command = COMMANDS[name := given.pop("command")]
+        configure_logging(log_format=given.get("log_format", "text"))
+        for logger in ("", "py4j.clientserver"):
+            logging.getLogger(logger).addFilter(_is_no_interrupted_call)
         config = command.config(**given)
         check_spark()
         # imported only now, so that bad arguments fail without loading Spark

@@ -1,4 +1,4 @@
-"""Standard output that is not UTF-8, or whose reader has gone, does not end a command."""
+"""Standard output that is not UTF-8, or whose reader has gone, does not end a command; one on a full disk does."""
 
 import os
 import subprocess
@@ -26,6 +26,24 @@ def run(script: str, shell: str, **environment: str) -> subprocess.CompletedProc
 def test_the_exit_code_stays_when_the_reader_leaves(reader: str):
     done = run(SCRIPT, reader)
     assert (done.returncode, done.stderr) == (5, "")
+
+
+@pytest.mark.parametrize("module", ["bronze", "bronze.notebook.run"])
+def test_a_full_disk_under_the_output_is_one_line_and_exit_1(module: str):
+    done = run(
+        f"import runpy, sys; sys.argv[1:] = ['--help']; runpy.run_module({module!r}, None, '__main__')", ">/dev/full"
+    )
+    problem = "bronze: cannot write to standard output: No space left on device"
+    assert (done.returncode, done.stderr) == (1, f"{problem}; run the same command again once that is possible\n")
+
+
+def test_a_full_disk_under_the_log_does_not_change_the_exit_code():
+    done = run(LETTERS + "; import sys; print('x', file=sys.stderr); sys.exit(3)", "2>/dev/full")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (3, "1")
+
+
+def test_the_output_of_a_process_goes_nowhere_if_standard_output_is_closed():
+    assert run(LETTERS + "; import subprocess; exit(subprocess.call(['echo']))", ">&-").returncode == 0
 
 
 def test_standard_error_may_close_as_well():

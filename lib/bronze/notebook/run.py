@@ -20,6 +20,7 @@ from papermill.iorw import papermill_io
 from bronze import errors
 from bronze.errors import BronzeError, ConfigError, ExitCode
 from bronze.notebook.cells import find_result, parameter_error
+from bronze.runtime.streams import make_streams_tolerant
 
 _TYPES = {"str": str, "int": int, "float": float}
 _PARAMETERS = "YAML file of parameters"
@@ -28,22 +29,23 @@ _BOOLEANS = {"true": True, "false": False}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a notebook, print its recorded result, and return 0 or the exit code of the error."""
-    given = _build_parser().parse_args(arguments)
-    output = given.output or f"runs/{given.notebook.name}"
+    make_streams_tolerant()
     try:
+        given = _build_parser().parse_args(arguments)
+        output = given.output or f"runs/{given.notebook.name}"
         parameters = parse_parameters(given.notebook, given.parameters_file, given.parameter)
         _check_output(output)
         executed = papermill.execute_notebook(given.notebook, output, parameters, kernel_name="python3")
+        print(f"\nExecuted notebook: {output}")
+        if result := find_result(executed.cells):
+            print(f"\n{result['text/plain']}")
+        return ExitCode.DONE
     except PapermillExecutionError as error:
         print(f"\n{given.notebook} failed: {error.ename}: {error.evalue}\nExecuted notebook: {output}", file=sys.stderr)
         return getattr(vars(errors).get(error.ename), "exit_code", ExitCode.FAILED)
     except BronzeError as error:
         print(f"bronze: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"\nExecuted notebook: {output}")
-    if result := find_result(executed.cells):
-        print(f"\n{result['text/plain']}")
-    return ExitCode.DONE
 
 
 def _build_parser() -> argparse.ArgumentParser:
