@@ -14,6 +14,7 @@ import pytest
 from bronze.cli import build_parser, main
 from bronze.config import IngestConfig
 from tests.support.commands import run_bronze
+from tests.support.pages import read_page
 
 OPTIONS = {field.name: field for field in fields(IngestConfig)}
 PATHS = ["--checkpoint-path", "/lake/c", "--output-path", "/lake/b"]
@@ -224,3 +225,22 @@ def test_a_left_over_variable_of_spark_submit_is_named(left: dict[str, str]):
     done = subprocess.run(command, env={**os.environ, **left}, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("bronze: PYSPARK_GATEWAY_PORT is set, as spark-submit does, but")
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("bronze_ingestion", "bronze: another package called bronze is imported, "),
+        ("bronze", "No module named bronze.__main__"),
+        ("bronze.notebook.run", "No module named 'bronze.notebook'"),
+    ],
+)
+def test_the_troubleshooting_has_the_message_about_another_package_called_bronze(
+    module: str, message: str, tmp_path: Path
+):
+    (tmp_path / "bronze").mkdir()
+    (tmp_path / "bronze" / "__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", module], env=environment, capture_output=True, text=True)
+    assert message in done.stderr and message in read_page("docs/troubleshooting.md")
+    assert "Traceback" not in done.stderr
