@@ -16,7 +16,9 @@ from pydantic import ValidationError
 
 from bronze.cli import COMMANDS, build_parser
 from bronze.runtime.jars import get_spark_packages, main
+from tests.support.commands import run_command
 from tests.support.notebooks import read_parameters
+from tests.support.pages import read_page, read_section
 from tests.support.paths import ROOT
 
 DEPLOY = ROOT / "docs" / "deploy"
@@ -72,8 +74,22 @@ def list_commands() -> dict[str, list[str]]:
         found |= {f"{name} {number}": shlex.split(line) for number, line in enumerate(lines)}
     job = read_documents("kubernetes-job.yaml")[-1]["spec"]["template"]["spec"]["containers"][0]["args"]
     found["kubernetes-job.yaml"] = ["ingest", *job[job.index("/opt/bronze/lib/bronze_ingestion.py") + 1 :]]
+    found["deploy.md, YARN"] = ["ingest", *read_yarn()[read_yarn().index("lib/bronze_ingestion.py") + 1 :]]
     application = read_documents("spark-application.yaml")[0]["spec"]["arguments"]
     return {**found, "spark-application.yaml": ["ingest", *application]}
+
+
+def read_yarn() -> list[str]:
+    """The command of the page's section about YARN."""
+    (block,) = re.findall(r"```bash\n(.+?)```", read_section(read_page("docs/deploy.md"), "## YARN"), re.DOTALL)
+    return shlex.split(block.replace("\\\n", " "))
+
+
+def test_spark_submit_knows_its_flags_in_the_line_for_yarn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
+    monkeypatch.delenv("YARN_CONF_DIR", raising=False)
+    done = run_command(*read_yarn())
+    assert "When running with master 'yarn' either HADOOP_CONF_DIR or YARN_CONF_DIR must be set" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", list_commands().values(), ids=list_commands())
