@@ -81,6 +81,28 @@ def test_an_option_that_java_refuses_is_named():
     assert message.endswith("correct JAVA_TOOL_OPTIONS")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("JAVA_HOME", "/gone", "/gone/bin/java cannot be run (No such file or directory)"),
+        ("JDK_JAVA_OPTIONS", "-XX:NoSuch", "Unrecognized VM option 'NoSuch'; correct JDK_JAVA_OPTIONS"),
+        ("_JAVA_OPTIONS", "-XX:NoSuch", "Unrecognized VM option 'NoSuch'; correct _JAVA_OPTIONS"),
+        ("SPARK_SUBMIT_OPTS", "-Xmx9g_", "Invalid maximum heap size: -Xmx9g_; check SPARK_SUBMIT_OPTS"),
+        ("SPARK_SUBMIT_OPTS", "'-Da=b", "No closing quotation in SPARK_SUBMIT_OPTS"),
+        ("SPARK_LOCAL_DIRS", "/dev/null/x", "its JVM ended while it started; the lines above"),
+    ],
+)
+def test_a_variable_that_keeps_java_from_starting_is_named(variable: str, value: str, message: str):
+    shown = read_error(*SHORT, **{variable: value})
+    assert message in shown and variable in shown
+
+
+def test_a_locale_that_is_not_installed_is_replaced():
+    assert "there is no table at file:/nonexistent/brønze" in read_error(
+        *SHORT[:-1], "/nonexistent/brønze", LC_ALL="xx"
+    )
+
+
 def test_a_setting_that_spark_refuses_is_named_with_its_variable(tmp_path: Path):
     (tmp_path / "spark-defaults.conf").write_text("spark.eventLog.enabled true\nspark.eventLog.dir file:/no/such\n")
     message = read_error(*SHORT, SPARK_CONF_DIR=str(tmp_path))

@@ -132,7 +132,7 @@ def _no_java_error(found: str) -> ConfigError:
 JAVA_OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
 # Lines of a JVM that does not start, other than the one with the cause.
 _NOISE = re.compile(
-    r"Picked up |Error: (?:Could not create the Java|A fatal exception)|Error occurred during init|\W*$|.*warning"
+    r"(?:NOTE: )?Picked up |Error: (?:Could not create the|A fatal exception)|Error occurred during init|\W*$|.*warning"
 )
 
 

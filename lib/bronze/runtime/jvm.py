@@ -119,7 +119,10 @@ def explain_start(error: Exception, memory: str) -> ConfigError:
 
 def try_java(memory: str) -> str:
     """Start Java alone with the options of Spark's JVM; return its first line about an error, empty if it starts."""
-    options = [*shlex.split(os.environ.get("SPARK_SUBMIT_OPTS", "")), f"-Xmx{memory}"]
+    try:
+        options = [*shlex.split(os.environ.get("SPARK_SUBMIT_OPTS", "")), f"-Xmx{memory}"]
+    except ValueError as error:
+        return f"{error} in SPARK_SUBMIT_OPTS"
     command = [find_java(), *options, "--add-modules=jdk.incubator.vector", "-version"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     return read_java_error(done.stdout) if done.returncode else ""
