@@ -4,6 +4,7 @@ The worker's Python has this package (``pip install /opt/bronze[notebooks]``) an
 notebooks/params/production.yaml.
 """
 
+import os
 from datetime import datetime, timedelta
 
 from airflow.providers.papermill.operators.papermill import PapermillOperator
@@ -17,6 +18,12 @@ PATHS = {
     "dlq_path": "/lake/dlq/api_usage_events",
 }
 FLAGS = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in {**KAFKA, **PATHS}.items())
+
+
+def name_run(context):
+    """The kernel inherits the environment of the task's process, which runs nothing else."""
+    os.environ["BRONZE_RUN_ID"] = context["run_id"]
+
 
 with DAG(
     "bronze_ingestion_notebook",
@@ -33,6 +40,7 @@ with DAG(
         parameters={"use_sandbox": False, "available_now": True, "report_hours": 24, **KAFKA, **PATHS},
         kernel_name="python3",
         language_name="python",
+        pre_execute=name_run,
     )
     audit = BashOperator(
         task_id="audit",

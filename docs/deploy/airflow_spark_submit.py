@@ -25,7 +25,11 @@ with DAG(
         application="/opt/bronze/lib/bronze_ingestion.py",
         packages=PACKAGES,
         archives="/opt/bronze/dist/bronze-env.tar.gz#env",
-        conf={"spark.executorEnv.PYTHONPATH": "env", "spark.executor.memoryOverhead": "3200m"},
+        conf={
+            "spark.executorEnv.PYTHONPATH": "env",
+            "spark.executor.memoryOverhead": "3200m",
+            "spark.log.structuredLogging.enabled": "true",
+        },
         num_executors=2,
         executor_cores=4,
         executor_memory="2g",

@@ -134,6 +134,13 @@ def test_the_step_of_the_dockerfile_copies_all_jars_that_pyspark_lacks(tmp_path:
     assert "bundle" not in names
 
 
+@pytest.mark.parametrize("name", ["kubernetes-job.yaml", "spark-application.yaml", "airflow_spark_submit.py"])
+def test_spark_s_own_log_is_json_where_ours_is(name: str):
+    text = (DEPLOY / name).read_text()
+    assert "--log-format=json" in text
+    assert re.search(r'spark\.log\.structuredLogging\.enabled["=: ]+true', text)
+
+
 def test_the_dags_name_the_packages_and_parameters_of_the_product():
     assert f'"{",".join(get_spark_packages())}"' in (DEPLOY / "airflow_spark_submit.py").read_text()
     known = read_parameters(ROOT / "notebooks" / "ingestion.ipynb")
@@ -144,9 +151,12 @@ def test_the_dags_name_the_packages_and_parameters_of_the_product():
 
 
 LOAD = """
+import os
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag("docs/deploy")
 assert not bag.import_errors, bag.import_errors
+bag.dags["bronze_ingestion_notebook"].get_task("ingest")._pre_execute_hook({"run_id": "scheduled"})
+assert os.environ["BRONZE_RUN_ID"] == "scheduled"
 print(*sorted(f"{dag}:{task}" for dag in bag.dags for task in bag.dags[dag].task_ids))
 """
 AIRFLOW = os.environ.get("AIRFLOW_PYTHON", "")
