@@ -261,8 +261,8 @@ def list_proxy_options(environment: Mapping[str, str]) -> list[str]:
     """
     options = []
     for scheme in ("https", "http"):
-        name = f"{scheme}_proxy"
-        text = environment.get(name) or environment.get(name.upper()) or environment.get("ALL_PROXY", "")
+        names = [f"{scheme}_proxy", f"{scheme}_PROXY".upper(), "all_proxy", "ALL_PROXY"]
+        text = next(filter(None, map(environment.get, names)), "")
         proxy = urlsplit(text if "//" in text else f"//{text}")
         if text and proxy.hostname:
             port = proxy.port or (443 if proxy.scheme == "https" else 80)
