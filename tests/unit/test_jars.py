@@ -80,6 +80,10 @@ def test_java_s_own_reason_is_found(output: str, cause: str):
     [
         ({}, []),
         ({"HTTPS_PROXY": "http://proxy:3128"}, ["-Dhttps.proxyHost=proxy", "-Dhttps.proxyPort=3128"]),
+        (
+            {"all_proxy": "http://proxy:3128"},
+            [f"-D{scheme}.{part}" for scheme in ("https", "http") for part in ("proxyHost=proxy", "proxyPort=3128")],
+        ),
         ({"https_proxy": "proxy:3128"}, ["-Dhttps.proxyHost=proxy", "-Dhttps.proxyPort=3128"]),
         (
             {"http_proxy": "http://proxy", "NO_PROXY": "localhost, .example.com"},
