@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from deltalake import DeltaTable
+from pyarrow.fs import FileSelector
 
 from bronze import replay, status
 from bronze.config import CheckpointConfig, CreateTablesConfig, ReplayConfig, StatusConfig
@@ -18,8 +19,9 @@ from sandbox.s3 import ACCESS_KEY, OTHER_KEY, S3Sandbox
 from tests.support.audit import assert_complete
 from tests.support.aws_credentials import Issuer
 from tests.support.backfill import fill, run_backfill
+from tests.support.delta_log import set_properties
 from tests.support.events import BAD, make_events
-from tests.support.lake import Lake
+from tests.support.lake import Lake, open_table
 from tests.support.maintenance import run_maintenance
 from tests.support.topic import Topic
 
@@ -73,8 +75,12 @@ def test_maintenance_compacts_and_deletes_what_no_version_needs(topic: Topic, la
     place = find_storage(lake.config.output_path)
     with s3.file_system.open_output_stream(place.locate("_event_date=2026-01-31/stray.parquet")) as stray:
         stray.write(b"PAR1")
-    summary = run_maintenance(lake, optimize_after_hours=1, retention_hours=0, force=True)
+    set_properties(lake.spark, lake.config.output_path, delta__deletedFileRetentionDuration="interval 0 seconds")
+    summary = run_maintenance(lake, optimize_after_hours=1, vacuum=True, force=True)
     assert summary.files_before > summary.files_after >= 1
+    found = s3.file_system.get_file_info(FileSelector(place.locate("_event_date=2026-01-31"), recursive=True))
+    live = [uri.removeprefix("s3a://") for uri in open_table(lake.config.output_path).file_uris()]
+    assert sorted(info.path for info in found if info.is_file) == sorted(live)
     topic.produce(make_events(20, first=80), partition=0)
     lake.ingest()
     assert_complete(lake, 100)
