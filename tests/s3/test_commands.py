@@ -1,5 +1,7 @@
 """Every command on tables and checkpoint in S3."""
 
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +23,11 @@ from tests.support.aws_credentials import Issuer
 from tests.support.backfill import fill, run_backfill
 from tests.support.delta_log import set_properties
 from tests.support.events import BAD, make_event, make_events
+from tests.support.ingestion import Ingestion
+from tests.support.kills import LONG
 from tests.support.lake import Lake, open_table
 from tests.support.maintenance import run_maintenance
+from tests.support.s3_proxy import run_proxy
 from tests.support.topic import Topic
 
 EXPIRING = "software.amazon.awssdk.auth.credentials.ContainerCredentialsProvider"
@@ -125,3 +130,20 @@ def test_credentials_of_one_bucket_that_expire_are_renewed(topic: Topic, lake: L
         assert lake.ingest().counts.valid == 10
         assert find_storage(lake.config.output_path).access.access_key == issuer.issued[-1] == key
     assert_complete(lake, 20)
+
+
+def test_a_running_query_uses_renewed_credentials(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], s3: S3Sandbox, issuer: Issuer
+):
+    """A session token cannot be part of it: SeaweedFS refuses one that it has not issued."""
+    config = replace(lake.config, available_now=False, trigger_interval="1 second")
+    keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": issuer.url}
+    steps = ((OTHER_KEY, ""), (ACCESS_KEY, ""), (ACCESS_KEY, OTHER_KEY))
+    with run_proxy(s3.port) as proxy:
+        ingestion = start(config, AWS_ENDPOINT_URL=proxy.endpoint, **keys)
+        for number, (issuer.key, proxy.revoked) in enumerate(steps):
+            topic.produce(make_events(1, first=number))
+            ingestion.wait_for(f"Batch {number}: total=1", LONG)
+        assert ingestion.send(signal.SIGTERM).wait() == 0, ingestion.log[-3000:]
+    assert "restart" not in ingestion.log
+    assert_complete(lake, 3)

@@ -50,12 +50,13 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """A running proxy: its port, its rules, and how often each fault happened."""
+    """A running proxy: its port, its rules, how often each fault happened, and a key that it refuses."""
 
     port: int
     rules: list[Rule] = field(default_factory=list)
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    revoked: str = ""
     gate: threading.Event = field(default_factory=threading.Event)  # what the fault "hold" waits for
 
     @property
@@ -90,8 +91,9 @@ def run_proxy(target: int) -> Iterator[Proxy]:
 
         def answer_or_fail(self) -> None:
             body = _read_body(self)
-            fault = proxy.find_fault(self.command, self.path)
-            if fault in ("500", "503"):
+            is_revoked = proxy.revoked and f"Credential={proxy.revoked}/" in self.headers["Authorization"]
+            fault = "403" if is_revoked else proxy.find_fault(self.command, self.path)
+            if fault in ("403", "500", "503"):
                 self.send_response(int(fault))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
