@@ -1,14 +1,16 @@
 """What a user reads if S3 cannot be used: the option, the place, and what to do."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pyarrow.fs import FileSelector
 
 from bronze.errors import BronzeError, ConfigError, ExitCode
-from sandbox.s3 import READER_KEY, SECRET_KEY, S3Sandbox
+from sandbox.s3 import ACCESS_KEY, READER_KEY, SECRET_KEY, S3Sandbox
 from sandbox.system import find_free_port
 from tests.support.audit import audit
 from tests.support.events import make_events
@@ -30,10 +32,10 @@ def test_a_bucket_that_does_not_exist(lake: Lake):
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_a_wrong_key(lake: Lake, start: Callable[..., Ingestion], name: str):
-    code, message = end(start, lake, **{name: "wrong"})
-    assert code == ExitCode.CONFIG
-    assert "--output-path" in message and "refuses the credentials" in message
-    assert "sandbox-secret" not in message
+    ingestion = start(lake.config, **{name: "c4nary"})
+    assert ingestion.wait(LONG) == ExitCode.CONFIG
+    assert "--output-path" in ingestion.log and "refuses the credentials" in ingestion.log
+    assert SECRET_KEY not in ingestion.log and "c4nary" not in ingestion.log
 
 
 def test_a_role_that_may_only_read(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
@@ -90,14 +92,24 @@ def test_output_and_dlq_at_one_place_are_refused(lake: Lake):
         replace(lake.config, dlq_path=f"{path}/../bronze/dlq")
 
 
-def test_no_log_table_or_checkpoint_has_the_secret(
-    topic: Topic, lake: Lake, start: Callable[..., Ingestion], s3: S3Sandbox
+def test_no_notebook_log_plan_table_or_checkpoint_has_the_secret(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], s3: S3Sandbox, tmp_path: Path
 ):
+    """The keys are settings of Spark, which its event log lists next to the plans."""
     topic.produce(make_events(20))
-    ingestion = start(lake.config)
-    assert ingestion.wait(LONG) == 0
     root = lake.config.output_path.removeprefix("s3a://").rpartition("/")[0]
+    settings = {"hadoop.fs.s3a.access.key": ACCESS_KEY, "hadoop.fs.s3a.secret.key": SECRET_KEY}
+    settings |= {"eventLog.enabled": "true", "eventLog.compress": "false", "eventLog.dir": f"file:{tmp_path}"}
+    submitted = [word for name, value in settings.items() for word in ("--conf", f"spark.{name}={value}")]
+    names = ("kafka_brokers", "kafka_topic", "output_path", "dlq_path", "checkpoint_path")
+    parameters = {"use_sandbox": "false"} | {name: getattr(lake.config, name) for name in names}
+    command = [sys.executable, "-m", "bronze.notebook.run", "notebooks/ingestion.ipynb"]
+    command += ["-o", f"s3://{root}/executed.ipynb", *(word for pair in parameters.items() for word in ("-p", *pair))]
+    ingestion = start(None, *command, PYSPARK_SUBMIT_ARGS=" ".join([*submitted, "pyspark-shell"]))
+    assert ingestion.wait(LONG) == 0, ingestion.log[-3000:]
     found = s3.file_system.get_file_info(FileSelector(root, recursive=True))
     contents = [s3.file_system.open_input_stream(info.path).read() for info in found if info.is_file]
-    assert len(contents) > 5
-    assert [content for content in [*contents, ingestion.log.encode()] if SECRET_KEY.encode() in content] == []
+    events = [file.read_bytes() for file in tmp_path.rglob("events_*")]
+    assert len(contents) > 5 and b"MapInArrow" in b"".join(events)
+    written = [*contents, *events, ingestion.log.encode()]
+    assert [content for content in written if SECRET_KEY.encode() in content] == []
