@@ -137,7 +137,7 @@ def raced(topic: Topic, lake: Lake, start: Callable[..., Ingestion], s3: S3Sandb
 @pytest.fixture
 def proxy(s3: S3Sandbox) -> Iterator[Proxy]:
     with run_proxy(s3.port) as running:
-        running.rules.append(Rule("commit PUT", "hold"))
+        running.rules.append(Rule("commit PUT", "hold", times=10))  # a client that has waited long repeats it
         yield running
 
 
@@ -167,9 +167,11 @@ def test_our_commit_that_arrives_second_does_not_replace_spark_s(
     ingestion = start(raced.config, AWS_ENDPOINT_URL=proxy.endpoint)
     wait_until(lambda: proxy.faults.total() == 1, LONG)
     alter(raced)
+    raced.spark.sql(f"UPDATE delta.`{raced.config.output_path}` SET tenant_id = 'new' WHERE event_id = 'event-0'")
     proxy.gate.set()
     assert ingestion.wait(LONG) == 0, ingestion.log[-2000:]
-    assert list_operations(raced)[-2:] == ["SET TBLPROPERTIES", "WRITE"]
+    assert list_operations(raced)[-3:] == ["SET TBLPROPERTIES", "UPDATE", "WRITE"]
+    assert raced.bronze.where("tenant_id = 'new'").count() == 1
     assert_complete(raced, 40)
 
 
