@@ -22,7 +22,7 @@ from bronze.errors import BronzeError, ConfigError
 from bronze.runtime import lock, object_store
 from bronze.runtime.jars import LOG_STORE
 from bronze.runtime.lock import hold_lock
-from bronze.runtime.object_store import find_storage, put_if_absent
+from bronze.runtime.object_store import check_conditions, find_storage, put_if_absent
 from bronze.runtime.paths import open_file_system, read_text, write_text
 from bronze.schema import get_bronze_spec
 from bronze.storage import Storage
@@ -36,7 +36,7 @@ from tests.support.lake import Lake, open_table
 from tests.support.maintenance import run_maintenance
 from tests.support.s3_proxy import Proxy, Rule, run_proxy
 from tests.support.topic import Topic
-from tests.support.waiting import run_twice_at_once, wait_until
+from tests.support.waiting import run_twice_at_once, wait_until, when
 
 COMMITS = 20
 UNLOCKED = """
@@ -173,6 +173,22 @@ def test_our_commit_that_arrives_second_does_not_replace_spark_s(
     assert list_operations(raced)[-3:] == ["SET TBLPROPERTIES", "UPDATE", "WRITE"]
     assert raced.bronze.where("tenant_id = 'new'").count() == 1
     assert_complete(raced, 40)
+
+
+def test_a_server_that_overwrites_what_exists_is_refused(lake: Lake, s3: S3Sandbox, proxy: Proxy):
+    """While the second file is on its way, the first one disappears: the answer is that of such a server."""
+    s3.create_bucket("careless")
+    lake.spark.sparkContext._jsc.hadoopConfiguration().set("fs.s3a.bucket.careless.endpoint", proxy.endpoint)
+    proxy.rules[:] = [Rule("_conditional-", "hold", every=2)]
+
+    def forget() -> None:
+        s3.file_system.delete_dir_contents("careless")
+        proxy.gate.set()
+
+    thread = when(lambda: proxy.faults.total() == 1, forget)
+    with pytest.raises(ConfigError, match="ignores If-None-Match"):
+        check_conditions(lake.spark, "s3a://careless/bronze")
+    thread.join()
 
 
 def test_spark_does_not_commit_with_the_log_store_of_delta(topic: Topic, lake: Lake, monkeypatch: pytest.MonkeyPatch):

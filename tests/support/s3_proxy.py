@@ -29,7 +29,10 @@ _NOT_PASSED_ON = ("transfer-encoding", "connection", "content-length", "expect",
 
 @dataclass
 class Rule:
-    """A fault of the requests of one kind; ``every`` third one, for example, up to a number of times."""
+    """A fault of the requests of one kind; ``every`` third one, for example, up to a number of times.
+
+    Any other text than a kind is part of the path of a PUT.
+    """
 
     request: str
     fault: str
@@ -38,7 +41,7 @@ class Rule:
     seen: int = 0
 
     def hits(self, method: str, path: str) -> bool:
-        expected, pattern = REQUESTS[self.request]
+        expected, pattern = REQUESTS.get(self.request, ("PUT", self.request))
         if not self.times or not re.fullmatch(expected, method) or not re.search(pattern, path.partition("?")[0]):
             return False
         self.seen += 1
