@@ -13,6 +13,7 @@ from bronze.errors import BronzeError, ConfigError, ExitCode
 from sandbox.s3 import ACCESS_KEY, READER_KEY, SECRET_KEY, S3Sandbox
 from sandbox.system import find_free_port
 from tests.support.audit import audit
+from tests.support.backfill import run_backfill
 from tests.support.events import make_events
 from tests.support.ingestion import Ingestion
 from tests.support.kills import LONG
@@ -82,8 +83,10 @@ def test_a_data_file_that_is_gone(topic: Topic, lake: Lake, s3: S3Sandbox):
     lake.ingest()
     for uri in open_table(lake.config.output_path).file_uris():
         s3.file_system.delete_file(uri.partition("://")[2])
-    with pytest.raises(BronzeError, match=r"\.parquet is missing, although its table's log refers to it"):
-        audit(lake)
+    for command in (audit, run_backfill):
+        with pytest.raises(BronzeError, match=r"\.parquet is missing, although its table's log refers to it") as error:
+            command(lake)
+        assert error.value.exit_code == ExitCode.CONFIG
 
 
 def test_output_and_dlq_at_one_place_are_refused(lake: Lake):
