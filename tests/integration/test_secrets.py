@@ -124,7 +124,8 @@ def said(kafka, refused: dict[str, str], tmp_path_factory: pytest.TempPathFactor
         http_port=port, http_token_file=str(secrets / "token"), **paths,
     )  # fmt: skip
     (folder / "events").mkdir()
-    history = f"--conf spark.eventLog.enabled=true --conf spark.eventLog.dir=file:{folder}/events pyspark-shell"
+    history = "--conf spark.eventLog.enabled=true --conf spark.eventLog.compress=false"
+    history = f"{history} --conf spark.eventLog.dir=file:{folder}/events pyspark-shell"
     arguments = [str(secrets / "refused"), json.dumps(asdict(config)), str(secrets / "good")]
     command = [sys.executable, "-m", "tests.support.scripts.refused", *arguments]
     return Said(run_command(*command, timeout=500, PYSPARK_SUBMIT_ARGS=history), folder)
@@ -147,4 +148,5 @@ def test_no_file_that_is_written_holds_a_secret(said: Said, name: str):
     """The event log is what Spark's UI shows."""
     files = [file for file in (said.folder / name).rglob("*") if file.is_file()]
     assert files
+    assert name != "events" or any(b"SparkListenerEnvironmentUpdate" in file.read_bytes() for file in files)
     assert [str(file) for file in files if SECRET.encode() in file.read_bytes()] == []
