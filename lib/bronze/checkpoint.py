@@ -15,7 +15,8 @@ from pyspark.sql import SparkSession
 
 from bronze.errors import ConfigError
 from bronze.offsets import Bounds, OffsetSet
-from bronze.runtime.paths import open_file_system, qualify_path, read_text, to_local_path, write_text
+from bronze.parsing import is_s3
+from bronze.runtime.paths import open_file_system, qualify_path, read_text, write_text
 from bronze.runtime.spark_errors import shared_checkpoint_error
 
 _BINDING = "bronze.json"
@@ -94,8 +95,8 @@ class CheckpointFolder:
         return _join(starts, ends)
 
     def get_planned_range(self, query_id: str, first_offsets: dict[int, int]) -> Bounds:
-        """Return the same of the batch that a query runs, from Spark's memory, which no other process can change."""
-        # Spark has no public call for it.
+        """Return the same for the batch that a query is running, from Spark's memory."""
+        # No other process can change it. Spark has no public call for it.
         query = self._spark._jsparkSession.streams().get(query_id).streamingQuery()
         starts, ends = (
             _convert(json.loads(offsets.values().head().json())[self._topic]) if offsets.size() else {}
@@ -118,9 +119,9 @@ class CheckpointFolder:
     def bind(self, binding: dict[str, str]) -> None:
         """Note which tables the checkpoint belongs to, unless it already says so.
 
-        Not on a local disk, it also notes that this run uses it, because Spark excludes no other process everywhere.
+        In S3, it also notes that this run uses it, because Spark cannot exclude other processes there.
         """
-        if to_local_path(self.path) is None:
+        if is_s3(self.path):
             self._claim = self._claim or str(uuid4())
             binding = {**binding, "run": self._claim}
         if self.read_binding() != binding:

@@ -43,8 +43,8 @@ class OverlapGuard:
         if self._checkpoint.read_batch_range(batch_id) != bounds:
             raise BronzeError(
                 f"the checkpoint {self._checkpoint.path} was deleted or replaced, or another process uses it",
-                hint="nothing was lost: run the same command again, which continues from the checkpoint that is there "
-                "now",
+                hint="run the same command again, which continues from the checkpoint that is there now; if it warns "
+                "that the tables lack records, add them with bronze backfill",
             )
         if beyond := OffsetSet.between({p: (end, first) for p, (first, end) in bounds.items()}):
             raise truncated_topic_error(self._config.kafka_topic, beyond)

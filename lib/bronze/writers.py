@@ -101,7 +101,7 @@ def choose_writer(writer: str, tables: Sequence[CheckedTable]) -> TableWriter:
     """
     reason, paths = check_writer(writer, tables), [table.path for table in tables]
     for path in paths:
-        check_conditions(SparkSession.active(), path)
+        check_conditions(SparkSession.active(), f"{path}/_delta_log")
     if reason:
         log.info("Using the delta-spark writer (%s)", reason)
         return SparkWriter(*paths)

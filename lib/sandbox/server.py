@@ -95,17 +95,18 @@ class Server(ABC):
                 return False
             self._port = self.port or find_free_port()
             wait_for_port(self._port, self.variable)
-            self._spawn()
-            assert self._process is not None
-            state = {"pid": self._process.pid, "port": self._port, "log": str(self.log)}
-            self._state_file.write_text(json.dumps(state))
-            try:
-                if not self._wait_for_answer():
-                    raise self._start_error("ended while starting")
-            except BaseException:
-                self.kill()
-                raise
-        return True
+            for _ in range(2):  # another program may take one of its further ports before it does
+                self._spawn()
+                assert self._process is not None
+                state = {"pid": self._process.pid, "port": self._port, "log": str(self.log)}
+                self._state_file.write_text(json.dumps(state))
+                try:
+                    if self._wait_for_answer():
+                        return True
+                except BaseException:
+                    self.kill()
+                    raise
+            raise self._start_error("ended twice while starting")
 
     def stop(self) -> bool:
         """Stop the server gracefully, after 30 seconds by force; return whether it was running."""

@@ -150,7 +150,7 @@ def test_a_folder_for_libraries_that_is_mounted_noexec_is_named(topic: Topic, la
 
 def test_a_session_that_was_stopped_is_told_which_cell_to_run():
     done = run_command(sys.executable, "-c", STOPPED)
-    told = "ConfigError 2 this Spark session was stopped; run the cell with `spark = get_session"
+    told = "BronzeError 1 this Spark session was stopped; run the same command again, or in a notebook the cell with"
     assert [line.startswith(told) for line in done.stdout.splitlines()] == [True] * 3
 
 

@@ -91,7 +91,7 @@ def refused() -> Iterator[dict[str, str]]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         login = OAUTH.replace('clientSecret="x"', f'clientId="u" clientSecret="{SECRET}"')
         login += "sasl.login.retry.backoff.max.ms=200\nsasl.oauthbearer.token.endpoint.url=http://127.0.0.1:"
-        yield REFUSED | {f"provider-{code}": f"{login}{server.server_port}/{code}" for code in (401, 404, 500)}
+        yield REFUSED | {f"provider-{code}": f"{login}{server.server_port}/{code}" for code in (401, 404, 500, 503)}
         server.shutdown()
 
 
@@ -133,7 +133,7 @@ def said(kafka, refused: dict[str, str], tmp_path_factory: pytest.TempPathFactor
 
 def test_each_file_that_cannot_be_used_is_exit_code_2_unless_the_provider_fails(said: Said, refused: dict[str, str]):
     lines = said.process.stdout.splitlines()
-    codes = {**dict.fromkeys(sorted(refused), 2), "provider-500": 1, "good": 4}
+    codes = {**dict.fromkeys(sorted(refused), 2), "provider-503": 1, "good": 4}
     assert [line for line in lines if ": " in line] == [f"{name}: {code}" for name, code in codes.items()]
 
 

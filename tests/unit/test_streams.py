@@ -34,7 +34,10 @@ def test_a_full_disk_under_the_output_is_one_line_and_exit_1(module: str):
         f"import runpy, sys; sys.argv[1:] = ['--help']; runpy.run_module({module!r}, None, '__main__')", ">/dev/full"
     )
     problem = "bronze: cannot write to standard output: No space left on device"
-    assert (done.returncode, done.stderr) == (1, f"{problem}; run the same command again once that is possible\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{problem}; free space or choose another file, then run the same command again\n",
+    )
 
 
 def test_a_full_disk_under_the_log_does_not_change_the_exit_code():

@@ -53,7 +53,7 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
         content = Path(folder, "new", name_commit(0)).read_bytes()
     with explain_failures(path):
         if local is None:
-            check_conditions(spark, path)
+            check_conditions(spark, f"{path}/_delta_log")
             is_created = put_if_absent(spark, f"{path}/{name_commit(0)}", content)
         else:
             is_created = publish_commit(Path(local, name_commit(0)), content)

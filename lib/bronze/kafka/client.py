@@ -90,7 +90,7 @@ class KafkaClient:
                 self.admin.close(find_class(self.spark, "java.time.Duration").ofSeconds(1))
 
     def call_with_retry(self, question: Callable[[], Answer], timeout: float | None = None) -> Answer:
-        """Ask until Kafka answers; an error that waiting cannot fix is raised when it comes twice.
+        """Ask until Kafka answers; an error that waiting cannot fix is raised when it comes twice, or at the end.
 
         Args:
             question: Calls the admin client.
@@ -109,13 +109,15 @@ class KafkaClient:
             if not isinstance(answer, _Failure):
                 return answer
             waited = time.monotonic() - started
-            if answer.error:
+            if answer.error and not isinstance(answer.error, TransientError):
                 if str(answer.error) == previous or waited >= seconds:
                     raise answer.error
                 previous = str(answer.error)
                 time.sleep(_CONFIRM_PAUSE)
                 continue
             if waited >= seconds:
+                if answer.error:
+                    raise answer.error
                 if timeout is not None:
                     raise lost_kafka_error(answer.reason)
                 raise no_answer_error(self.config, seconds, answer.reason, answer.is_advertised)
@@ -126,8 +128,8 @@ class KafkaClient:
     def _try(self, question: Callable[[], Answer]) -> "Answer | _Failure":
         """Ask once; before its first answer, check that the port speaks the client's protocol."""
         try:
-            # The client checks the properties, and logs in, when it is created.
-            if self.admin and not self._has_answered and (fault := find_mismatch(self.properties, self._has_failed)):
+            _ = self.admin  # its creation checks the properties, and logs in
+            if not self._has_answered and (fault := find_mismatch(self.properties, self._has_failed)):
                 return _Failure(fault.problem, fault_error(self.config, fault))
             answer = question()
         except BronzeError as error:

@@ -17,6 +17,7 @@ from bronze.runtime.kafka_faults import Fault
 
 _TIMEOUT = 1.0  # seconds
 _MAX_ADDRESSES = 3
+_UNAVAILABLE = (502, 503, 504)  # a provider may answer 500 to a wrong request
 _PROTOCOLS = ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL")
 _ADDRESS = re.compile(r"(?:\w+://)?\[?([^\]]+?)\]?:(\d+)")
 _SASL_HANDSHAKE, _CORRELATION, _NO_SASL = 17, 1967, 34  # Kafka's numbers of the request and of its answer
@@ -72,7 +73,7 @@ def find_failure(url: str) -> str:
         status = ask_server(url, "POST", _TIMEOUT)
     except OSError:
         return "cannot be reached from this machine"
-    return f"answers with status {status}" if status >= 500 else ""
+    return f"answers with status {status}" if status in _UNAVAILABLE else ""
 
 
 def _mismatch(address: str, listener: Listener, properties: Mapping[str, str]) -> Fault:

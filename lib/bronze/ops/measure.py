@@ -66,7 +66,7 @@ def measure_rows(
 
 def _select_rows(spark: SparkSession, name: str, path: str, topic: str, since: datetime) -> DataFrame:
     is_valid = F.col("_is_valid") if name == "bronze" else F.lit(False)
-    recent = _read(spark, path).where(
+    recent = read_table(spark, path).where(
         (F.col("_kafka_topic") == topic) & (F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp"))
     )
     return recent.select("_ingested_at", "_kafka_timestamp", is_valid.alias("_is_valid"))
@@ -87,7 +87,7 @@ def find_newest_record(
         until: Naive UTC, inclusive; None means no limit.
     """
     columns = ("_kafka_timestamp", "_ingested_at")
-    rows = reduce(DataFrame.unionAll, (_read(spark, path).select(*columns) for path in tables.values()))
+    rows = reduce(DataFrame.unionAll, (read_table(spark, path).select(*columns) for path in tables.values()))
     if since:
         rows = rows.where(F.col("_ingested_at") >= F.lit(f"{since}").cast("timestamp"))
     if until:
@@ -98,10 +98,6 @@ def find_newest_record(
     )
     found = collect_frame(newest).iloc[0]
     return _to_python(found["kafka"]), _to_python(found["start"])
-
-
-def _read(spark: SparkSession, path: str) -> DataFrame:
-    return read_table(spark, path)
 
 
 def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) -> datetime | None:
@@ -116,7 +112,7 @@ def find_newest_event(spark: SparkSession, path: str, partitions: pd.DataFrame) 
     if not hours:
         return None
     date, hour = max(hours)
-    rows = _read(spark, path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
+    rows = read_table(spark, path).where(f"_event_date = DATE'{date}' AND _event_hour = {hour}")
     # Spark accepts only capital letters, and zones up to 18 hours. Its upper() would first load the rules of all
     # languages, which takes 1.3 s.
     newest = rows.select(F.max(F.translate("event_timestamp", "tz", "TZ").try_cast("timestamp")).alias("newest"))

@@ -12,7 +12,7 @@ def collect_frame(rows: DataFrame) -> pd.DataFrame:
     """The rows of a small query as a pandas DataFrame.
 
     Raises:
-        ConfigError: The session was stopped.
+        BronzeError: The session was stopped.
     """
     check_running(rows.sparkSession)
     return cast(pd.DataFrame, rows.toPandas())

@@ -27,10 +27,11 @@ def ask_server(url: str, method: str, seconds: float) -> int:
     """
     try:
         parts = urlsplit(url)
-        options: dict[str, Any] = {"context": make_trusting_context()} if parts.scheme == "https" else {}
-        kind = HTTPSConnection if options else HTTPConnection
-        with closing(kind(parts.hostname or "", parts.port, timeout=seconds, **options)) as connection:
+        is_encrypted = parts.scheme == "https"
+        options: dict[str, Any] = {"context": make_trusting_context()} if is_encrypted else {}
+        kind, port = (HTTPSConnection, 443) if is_encrypted else (HTTPConnection, 80)
+        with closing(kind(parts.hostname or "", parts.port or port, timeout=seconds, **options)) as connection:
             connection.request(method, parts.path or "/")
             return int(connection.getresponse().status)
     except (ValueError, HTTPException) as error:
-        raise OSError(str(error)) from error
+        raise OSError(repr(error)) from error

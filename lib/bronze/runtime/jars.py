@@ -261,7 +261,7 @@ def list_proxy_options(environment: Mapping[str, str]) -> list[str]:
     """
     options = []
     for scheme in ("https", "http"):
-        names = [f"{scheme}_proxy", f"{scheme}_PROXY".upper(), "all_proxy", "ALL_PROXY"]
+        names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
         text = next(filter(None, map(environment.get, names)), "")
         proxy = urlsplit(text if "//" in text else f"//{text}")
         if text and proxy.hostname:

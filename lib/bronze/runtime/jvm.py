@@ -73,19 +73,24 @@ def start_session(builder: SparkSession.Builder, memory: str) -> SparkSession:
         raise explain_start(error, memory) from error
 
 
-def join_session(builder: SparkSession.Builder) -> SparkSession:
-    """Use the JVM of the parent process, which is spark-submit.
+def join_session(builder: SparkSession.Builder, has_jvm: bool) -> SparkSession:
+    """Use the running session, or the JVM of the parent process, which is spark-submit.
+
+    Args:
+        builder: Has the settings.
+        has_jvm: Whether the parent process says that it has a JVM.
 
     Raises:
-        ConfigError: There is none, or it serves another process.
+        ConfigError: It has none, or one that serves another process.
     """
     try:
         return builder.getOrCreate()
     except (OSError, LookupError, ValueError, Py4JError) as error:
-        if isinstance(error, Py4JJavaError) and "Only one SparkContext" not in str(error):
+        if not has_jvm or (isinstance(error, Py4JJavaError) and "Only one SparkContext" not in str(error)):
             raise
         raise ConfigError(
-            "PYSPARK_GATEWAY_PORT is set, as spark-submit does, but names no JVM that this process can use",
+            "PYSPARK_GATEWAY_PORT is set, as spark-submit does, but names no JVM that this process can use "
+            f"({read_reason(error)})",
             hint="unset PYSPARK_GATEWAY_PORT and PYSPARK_GATEWAY_SECRET, or use spark-submit",
         ) from error
 

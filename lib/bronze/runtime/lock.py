@@ -3,9 +3,9 @@
 On a local file system, the operating system holds the lock until the process ends, however it ends. On others, one run
 creates a file, and rewrites it every few seconds; a run that finds it waits to see whether that still happens.
 
-No record depends on the lock. Spark writes its checkpoint on a local file system by renames that exclude a second run.
-On others, a run ends before its next commit if another one has begun to use the checkpoint (``check_claim``), and a
-batch that finds other offsets in the checkpoint than those that it reads is not committed (``OverlapGuard.plan``).
+If the lock fails, no record is lost silently. On a local file system and on HDFS, Spark writes its checkpoint by
+renames that exclude a second run. In S3, a run ends before its next commit if another one has begun to use the
+checkpoint (``check_claim``), and a batch that finds other offsets there than those that it reads is not committed.
 """
 
 import fcntl
@@ -55,6 +55,7 @@ def hold_lock(spark: SparkSession, checkpoint_path: str) -> Iterator[None]:
         BronzeError: Another run holds it.
     """
     local = to_local_path(checkpoint_path)
+    check_conditions(spark, checkpoint_path)
     with _hold_file(Path(local, _LOCK)) if local else _hold_beat(spark, f"{checkpoint_path}/{_LOCK}"):
         log.info("Run %s uses the checkpoint %s", RUN_ID, checkpoint_path)
         yield
@@ -104,8 +105,7 @@ def _hold_beat(spark: SparkSession, path: str) -> Iterator[None]:
 
     thread = Thread(target=beat, daemon=True)
     try:
-        with explain_failures(checkpoint := path.removesuffix(f"/{_LOCK}")):
-            check_conditions(spark, checkpoint)
+        with explain_failures(path.removesuffix(f"/{_LOCK}")):
             if not _create(spark, path, lock_id):
                 _take_over(spark, path, lock_id)
         thread.start()

@@ -134,22 +134,24 @@ _QUICK = {
 _CHECKED: set[str] = set()  # buckets
 
 
-def check_conditions(spark: SparkSession, path: str) -> None:
+def check_conditions(spark: SparkSession, folder: str) -> None:
     """Refuse a server that overwrites a file although the request says that it must not exist; asks once per bucket.
+
+    A crash may leave the file of the question in the folder.
 
     Raises:
         ConfigError: It does.
     """
-    if not is_s3(path) or (bucket := path.split("/")[2]) in _CHECKED:
+    if not is_s3(folder) or (bucket := folder.split("/")[2]) in _CHECKED:
         return
-    with explain_failures(path):
-        file_system, probe = open_file_system(spark, f"{path}/_conditional-{uuid4()}")
+    with explain_failures(folder):
+        file_system, probe = open_file_system(spark, f"{folder}/_conditional-{uuid4()}")
         is_first = put_if_absent(spark, str(probe), b"first")
         is_second = put_if_absent(spark, str(probe), b"second")
         file_system.delete(probe, False)
     if is_first and is_second:
         raise ConfigError(
-            f"the S3 server of {path} ignores If-None-Match, so that processes would overwrite each other's files",
+            f"the S3 server of {folder} ignores If-None-Match, so that processes would overwrite each other's files",
             hint="use a server that supports conditional writes",
         )
     _CHECKED.add(bucket)

@@ -13,7 +13,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 
 from bronze.config import Config, IngestConfig
-from bronze.errors import ConfigError
+from bronze.errors import BronzeError
 from bronze.runtime.jars import LOG_STORE_CLASS, check_spark, find_java, list_jars
 from bronze.runtime.jvm import join_session, prepare_environment, start_session
 from bronze.runtime.logs import RUN_ID
@@ -105,7 +105,7 @@ def get_session(config: Config | None = None, app_name: str = "bronze-ingestion"
     settings = local_settings(show_ui, with_s3, log_format) if is_local else _DELTA
     for key, value in settings.items():
         builder = builder.config(key, value)
-    spark = start_session(builder, settings["spark.driver.memory"]) if is_local else join_session(builder)
+    spark = start_session(builder, settings["spark.driver.memory"]) if is_local else join_session(builder, has_jvm())
     apply_settings(spark)
     if has_jvm():
         ship_package(spark)
@@ -128,12 +128,12 @@ def check_running(spark: SparkSession) -> None:
     """Refuse a session that was stopped, as the last cell of a notebook does.
 
     Raises:
-        ConfigError: It was stopped.
+        BronzeError: It was stopped.
     """
     if spark.sparkContext._jsc is None or spark.sparkContext._jsc.sc().isStopped():
-        raise ConfigError(
+        raise BronzeError(
             "this Spark session was stopped",
-            hint="run the cell with `spark = get_session(…)` again, then the cells after it",
+            hint="run the same command again, or in a notebook the cell with `spark = get_session(…)` and the next",
         )
 
 
@@ -141,7 +141,7 @@ def read_table(spark: SparkSession, path: str) -> DataFrame:
     """The rows of a Delta table.
 
     Raises:
-        ConfigError: The session was stopped.
+        BronzeError: The session was stopped.
     """
     check_running(spark)
     return spark.read.format("delta").load(path)

@@ -53,12 +53,12 @@ class TolerantStream:
         if has_reader:
             raise BronzeError(
                 f"cannot write to standard output: {error.strerror}",
-                hint="run the same command again once that is possible",
+                hint="free space or choose another file, then run the same command again",
             )
 
 
 def _send_to_nowhere(descriptor: int) -> None:
-    """Send what this process, and those that it starts, write to a stream to nowhere."""
+    """Discard what this process, and those that it starts, write to a descriptor."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.set_inheritable(descriptor, True)
