@@ -42,9 +42,9 @@ class OverlapGuard:
         bounds = self._checkpoint.get_planned_range(query_id, self.first_offsets)
         if self._checkpoint.read_batch_range(batch_id) != bounds:
             raise BronzeError(
-                f"the checkpoint {self._checkpoint.path} was deleted or replaced, or another process uses it",
-                hint="run the same command again, which continues from the checkpoint that is there now; if it warns "
-                "that the tables lack records, add them with bronze backfill",
+                f"another process uses the checkpoint {self._checkpoint.path}, or it was deleted or replaced.",
+                hint="Make sure that no other run uses it, then run the same command again: it skips what the tables "
+                "have. If it warns that they lack records, add those with bronze backfill",
             )
         if beyond := OffsetSet.between({p: (end, first) for p, (first, end) in bounds.items()}):
             raise truncated_topic_error(self._config.kafka_topic, beyond)

@@ -300,7 +300,7 @@ def test_offsets_that_another_process_replaces_before_their_batch_begins_are_not
 
     with monkeypatch.context() as patch:
         patch.setattr(BatchProcessor, "_process", process)
-        with pytest.raises(BronzeError, match="replaced, or another process uses it"):
+        with pytest.raises(BronzeError, match="^another process uses the checkpoint .* or it was deleted or replaced"):
             lake.ingest(max_offsets_per_trigger=10)
     assert lake.positions() == [(0, offset) for offset in range(10)]
     lake.ingest()

@@ -194,8 +194,8 @@ def _create_admin(spark: SparkSession, config: KafkaConfig, given: dict[str, str
     if fault and provider and _NO_TOKEN in str(causes) and (failure := find_failure(provider)):
         raise TransientError(
             f"the identity provider ({show('endpoint', given) or 'URL not shown'}) {failure}",
-            hint="check sasl.oauthbearer.token.endpoint.url in the --kafka-config file, then that the provider runs "
-            "and can be reached from here, and run the same command again",
+            hint="run the same command again once it answers, or correct sasl.oauthbearer.token.endpoint.url in the "
+            "--kafka-config file",
         )
     if fault:
         raise fault_error(config, fault)

@@ -71,8 +71,8 @@ def find_failure(url: str) -> str:
     """Return why an identity provider cannot answer any client now; empty if it can."""
     try:
         status = ask_server(url, "POST", _TIMEOUT)
-    except OSError:
-        return "cannot be reached from this machine"
+    except OSError as error:
+        return f"cannot be reached from this machine ({error.strerror or type(error).__name__})"
     return f"answers with status {status}" if status in _UNAVAILABLE else ""
 
 
