@@ -176,7 +176,7 @@ def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
         beside_spark: Exclude the artifacts that pyspark ships itself.
 
     Raises:
-        ConfigError: There is no Java to run Ivy with.
+        ConfigError: There is no Java to run Ivy with, or no folder for the jars.
         BronzeError: Maven Central could not be reached, or has no such artifact.
     """
     folder = _cache_folder() / "+".join(c.split(":", 1)[1].replace(":", "-") for c in coordinates)

@@ -89,7 +89,7 @@ def join_session(builder: SparkSession.Builder, has_jvm: bool) -> SparkSession:
         if not has_jvm or (isinstance(error, Py4JJavaError) and "Only one SparkContext" not in str(error)):
             raise
         raise ConfigError(
-            f"PYSPARK_GATEWAY_PORT is set, but at that port there is no JVM that this process can use "
+            "PYSPARK_GATEWAY_PORT is set, but at that port there is no JVM that this process can use "
             f"({read_reason(error)})",
             hint="unset PYSPARK_GATEWAY_PORT and PYSPARK_GATEWAY_SECRET; only spark-submit sets them",
         ) from error
