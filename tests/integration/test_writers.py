@@ -200,7 +200,7 @@ def test_a_writer_that_always_comes_second_gives_up(topic: Topic, lake: Lake, mo
     lake.ingest()
     topic.produce(make_events(5))
     writer = DirectWriter(lake.config.output_path)
-    monkeypatch.setattr("bronze.runtime.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bronze.runtime.retry.sleep", lambda seconds: None)
 
     def come_second(table: OwnTable) -> None:
         raise ConflictError(table.path)

@@ -109,7 +109,7 @@ def test_one_failure_to_create_the_client_is_not_final(
         pauses.append(seconds)
         shutil.copy(trusted["ssl.truststore.location"], late)
 
-    monkeypatch.setattr("bronze.kafka.client.time.sleep", mount)
+    monkeypatch.setattr("bronze.kafka.client.sleep", mount)
     assert fetch_topic(KafkaClient(lake.spark, lake.config)).name == topic.name
     assert len(pauses) == 1
 

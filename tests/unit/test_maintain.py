@@ -56,13 +56,13 @@ def test_vacuum_keeps_seven_days_unless_it_is_forced():
 
 
 def test_a_step_is_tried_again_when_others_committed_first(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bronze.runtime.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bronze.runtime.retry.sleep", lambda seconds: None)
     outcomes = iter([ConcurrentAppendException("1"), ConcurrentAppendException("2"), None])
     assert retry("/lake/dlq", lambda: raise_or_return(next(outcomes))) == "done"
 
 
 def test_a_step_that_always_loses_ends_with_a_cure(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bronze.runtime.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bronze.runtime.retry.sleep", lambda seconds: None)
     with pytest.raises(BronzeError, match="could not maintain /lake/dlq in 5 attempts"):
         retry("/lake/dlq", lambda: raise_or_return(ConcurrentAppendException("again")))
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from bronze.runtime import retry
 from bronze.runtime.retry import ATTEMPTS, retry_conflicts
 
 
@@ -13,7 +12,7 @@ class LostError(Exception):
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
-    monkeypatch.setattr(retry.time, "sleep", found.append)
+    monkeypatch.setattr("bronze.runtime.retry.sleep", found.append)
     return found
 
 

@@ -1,11 +1,11 @@
 """The Kafka client: Java's own, from Spark's class path, with retries until Kafka answers."""
 
 import logging
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from py4j.protocol import Py4JError, Py4JJavaError
@@ -103,17 +103,17 @@ class KafkaClient:
             ConfigError: Kafka refuses the client, or the client its properties, or it is not on the class path.
         """
         brokers, seconds = self.config.kafka_brokers, self.config.startup_timeout if timeout is None else timeout
-        started, pause, previous = time.monotonic(), 1.0, ""
+        started, pause, previous = monotonic(), 1.0, ""
         while True:
             answer = self._try(question)
             if not isinstance(answer, _Failure):
                 return answer
-            waited = time.monotonic() - started
+            waited = monotonic() - started
             if answer.error and not isinstance(answer.error, TransientError):
                 if str(answer.error) == previous or waited >= seconds:
                     raise answer.error
                 previous = str(answer.error)
-                time.sleep(_CONFIRM_PAUSE)
+                sleep(_CONFIRM_PAUSE)
                 continue
             if waited >= seconds:
                 if answer.error:
@@ -122,7 +122,7 @@ class KafkaClient:
                     raise lost_kafka_error(answer.reason)
                 raise no_answer_error(self.config, seconds, answer.reason, answer.is_advertised)
             log.warning("Kafka at %s does not answer, waited %d s: %s", brokers, waited, answer.reason)
-            time.sleep(min(pause, seconds - waited))  # some errors return at once
+            sleep(min(pause, seconds - waited))  # some errors return at once
             pause = min(2 * pause, _MAX_PAUSE)
 
     def _try(self, question: Callable[[], Answer]) -> "Answer | _Failure":

@@ -1,8 +1,8 @@
 """Repeats a step that conflicts with other writers."""
 
 import random
-import time
 from collections.abc import Callable
+from time import sleep
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
@@ -30,5 +30,5 @@ def retry_conflicts(
             log_conflict(attempt, conflict)
             if attempt == ATTEMPTS:
                 raise
-        time.sleep(random.uniform(*pause) * 2**attempt)
+        sleep(random.uniform(*pause) * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
