@@ -16,6 +16,8 @@ USE_CONDA ?=
 BIN := .venv/bin
 READY := .venv/.ready
 S3_READY := .venv/.s3-ready
+AZURE_READY := .venv/.azure-ready
+AZURITE := azurite@3.35.0
 DEPLOY_READY := .venv/.deploy-ready
 # Archive of the classes that Spark loads at every start; a JVM that cannot use it ignores it: lib/sandbox/classes.py.
 CLASSES := .venv/spark-classes.jsa
@@ -194,6 +196,16 @@ test-monitoring: setup $(CLASSES) ## Tests with Prometheus, promtool, node_expor
 test-s3: $(S3_READY) $(CLASSES) ## Tests on an S3 server: every command, crashes, several drivers, a faulty network
 	$(PARALLEL) $$(ls -S tests/s3/test_*.py) $(ARGS)
 
+$(AZURE_READY): $(READY)
+	@command -v npm >/dev/null || { echo "Azurite needs npm (Debian: apt-get install npm)." >&2; exit 2; }
+	@echo "Installing Azure's emulator (npm, 190 MB)"
+	npm install --prefix .venv/azurite --silent --no-audit --no-fund $(AZURITE)
+	@touch $@
+
+# Not part of CI, because it needs Node.js.
+test-azure: $(AZURE_READY) $(CLASSES) ## Tests on Azure's emulator: the direct writer, crashes, several writers; needs npm
+	$(BIN)/python -m pytest tests/azure $(ARGS)
+
 $(DEPLOY_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[deploytest]'
 	@touch $@
@@ -248,4 +260,4 @@ clean: ## Stop the sandbox; remove tables, runs and caches, but keep .venv
 	@test ! -x $(BIN)/python || $(BIN)/python -m sandbox down
 	rm -rf $(DATA) runs/* dist build .pytest_cache .ruff_cache .mypy_cache spark-warehouse metastore_db derby.log
 
-.PHONY: help setup log-store test-s3 test-monitoring test-clusters test-secured test-newest s3-up s3-down fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak bench bench-s3 bench-long lint format strip clean
+.PHONY: help setup log-store test-s3 test-azure test-monitoring test-clusters test-secured test-newest s3-up s3-down fast-start env-archive demo notebooks lab sandbox-up sandbox-down produce ingest submit audit notebook test test-unit test-notebooks test-faults test-soak bench bench-s3 bench-long lint format strip clean

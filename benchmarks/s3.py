@@ -58,7 +58,7 @@ def read_cpu(pid: int | None) -> float:
 
 def measure_ways(kafka: KafkaSandbox, s3: S3Sandbox, folder: Path, sizes: S3Sizes) -> dict[str, list[float]]:
     """Run the ways in turn; return the seconds of each batch but the first, by place and way."""
-    spark, times, samples = start_session(with_s3=True), BatchTimes(), defaultdict(list)
+    spark, times, samples = start_session(stores=["s3"]), BatchTimes(), defaultdict(list)
     spark.streams.addListener(times)
     runs = [("S3", name) for name in WAYS] + [("local", "direct")]
     source, count = Source(kafka.brokers, "events", sizes.records), sizes.records * sizes.batches

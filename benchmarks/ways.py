@@ -1,6 +1,6 @@
 """The ways to ingest a topic that ``ingest.py`` compares: each runs one stream over the whole topic, then ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -69,10 +69,10 @@ class BatchTimes(StreamingQueryListener):
         return result, [seconds for rows, seconds in self._batches if rows >= limit / 2]
 
 
-def start_session(cores: int = CORES, with_s3: bool = False) -> SparkSession:
+def start_session(cores: int = CORES, stores: Collection[str] = ()) -> SparkSession:
     """A local session with the product's settings."""
     builder = SparkSession.builder.appName("benchmark")
-    for key, value in {**local_settings(with_s3=with_s3), "spark.master": f"local[{cores},4]"}.items():
+    for key, value in {**local_settings(stores=stores), "spark.master": f"local[{cores},4]"}.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
     apply_settings(spark)

@@ -15,7 +15,7 @@ from bronze.parsing import (
     CHECKS,
     check_paths,
     check_text,
-    is_s3,
+    find_object_store,
     normalize_uri,
     parse_error_types,
     parse_offset_ranges,
@@ -70,9 +70,9 @@ class Config:
         check_paths({name: getattr(self, name, "") for name in PATHS})
 
     @property
-    def has_s3_paths(self) -> bool:
-        """Whether a table or the checkpoint is in S3."""
-        return any(is_s3(getattr(self, name, "")) for name in PATHS)
+    def object_stores(self) -> frozenset[str]:
+        """The object stores of the tables and the checkpoint: ``s3``, ``azure``."""
+        return frozenset(filter(None, (find_object_store(getattr(self, name, "")) for name in PATHS)))
 
 
 def _check_value(name: str, value: Any, kind: type[Any], metadata: Any) -> None:

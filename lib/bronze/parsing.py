@@ -19,6 +19,7 @@ _TIME = "an ISO 8601 time with a zone, such as 2026-01-31T23:00:00Z"
 # Java's long and int; the exclusive end of a range is one above its last offset.
 _MAX_OFFSET, _MAX_PARTITION = 2**63 - 2, 2**31 - 1
 _S3 = re.compile(r"s3[an]?://([^/]*)/*(.*)", re.DOTALL | re.IGNORECASE)
+_AZURE = re.compile(r"(abfss?://[^/]*)/*(.*)", re.DOTALL)
 # Each range is a condition in the query, and Spark plans the query again for every batch.
 _MAX_RANGES = 1_000
 
@@ -26,12 +27,20 @@ _MAX_RANGES = 1_000
 def normalize_uri(path: str) -> str:
     """Return the one spelling of a place in S3: ``s3://bucket/x/../bronze/`` becomes ``s3a://bucket/bronze``.
 
-    A local path begins with one slash, because Hadoop takes ``//name`` for a host. Paths elsewhere stay as they are.
+    A path in Azure keeps its scheme, which decides about TLS. A local path begins with one slash, because Hadoop takes
+    ``//name`` for a host. Paths elsewhere stay as they are.
     """
     if path.startswith("//"):
         return "/" + path.lstrip("/")
-    found = _S3.fullmatch(path)
-    return f"s3a://{found[1]}/{posixpath.normpath(f'/{found[2]}').lstrip('/')}".rstrip("/") if found else path
+    if not (found := _S3.fullmatch(path) or _AZURE.fullmatch(path)):
+        return path
+    root = f"s3a://{found[1]}" if is_s3(path) else found[1]
+    return f"{root}/{posixpath.normpath(f'/{found[2]}').lstrip('/')}".rstrip("/")
+
+
+def find_object_store(path: str) -> str:
+    """The object store of a path, ``s3`` or ``azure``; empty if it is elsewhere."""
+    return "s3" if is_s3(path) else "azure" if _AZURE.fullmatch(path) else ""
 
 
 def is_s3(path: str) -> bool:
@@ -304,8 +313,8 @@ def read_properties_text(file: str) -> str:
 def check_paths(given: Mapping[str, str]) -> None:
     """Refuse tables and checkpoints inside one another: VACUUM would delete files that do not belong to the table.
 
-    deltalake decodes percent escapes in a path, reads a backslash as a slash, and in S3 ends a path at ? or #, so it
-    would look in another folder.
+    deltalake decodes percent escapes in a path, reads a backslash as a slash, and in an object store ends a path at ?
+    or #, so it would look in another folder.
 
     Args:
         given: The paths of tables and checkpoint, by option; empty if not given.
@@ -315,10 +324,11 @@ def check_paths(given: Mapping[str, str]) -> None:
     """
     paths = {name: _resolve_path(path) for name, path in given.items() if path}
     for name, path in paths.items():
-        refused = r"%[0-9A-Fa-f]{2}|\\|[?#]" if is_s3(given[name]) else r"%[0-9A-Fa-f]{2}|\\"
-        is_direct = isinstance(path, Path) or is_s3(given[name])
-        if is_direct and name != "checkpoint_path" and re.search(refused, f"{given[name]} {path}"):
-            more = ", ? and #" if is_s3(given[name]) else ""
+        store = find_object_store(given[name])
+        refused = r"%[0-9A-Fa-f]{2}|\\|[?#]" if store else r"%[0-9A-Fa-f]{2}|\\"
+        is_direct = (store or isinstance(path, Path)) and name != "checkpoint_path"
+        if is_direct and re.search(refused, f"{given[name]} {path}"):
+            more = ", ? and #" if store else ""
             expected = f"a path without percent escapes such as %20 and without backslashes{more} ({path})"
             raise InvalidOptionError(name, given[name], expected)
     for name, other in permutations(paths, 2):
@@ -333,6 +343,8 @@ def _resolve_path(path: str) -> PurePath:
         return Path(os.path.realpath(path))  # Path.resolve raises an error for circular links
     if scheme == "file":
         return Path(os.path.realpath(f"/{rest.lstrip('/')}"))
+    if find_object_store(path) == "azure":  # an account has two hosts, and each two schemes
+        scheme, rest = "abfss", rest.replace(".blob.", ".dfs.", 1)
     return PurePosixPath(f"{scheme}:", posixpath.normpath(rest).lstrip("/"))
 
 

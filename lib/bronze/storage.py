@@ -1,10 +1,11 @@
-"""Where a table is: on a local disk or in an S3 bucket, as pyarrow and deltalake open it.
+"""Where a table is: on a local disk, in S3 or in Azure, as pyarrow and deltalake open it.
 
 Executors import this module, so it may import only packages that ``make env-archive`` packs.
 """
 
 import errno
 import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -61,16 +62,49 @@ def _open_s3(access: S3Access) -> FileSystem:
 
 
 @dataclass(frozen=True)
+class AzureAccess:
+    """How to reach a storage account with its key; the container is in the path."""
+
+    account: str
+    account_key: str = field(default="", repr=False)
+    emulator: str = ""  # address and port of Azurite
+
+    @property
+    def deltalake_options(self) -> dict[str, str]:
+        """The storage options of deltalake; its commits never replace a file."""
+        return {
+            "AZURE_STORAGE_ACCOUNT_NAME": self.account,
+            "AZURE_STORAGE_ACCOUNT_KEY": self.account_key,
+            # deltalake reads its address from AZURITE_BLOB_STORAGE_URL. It cannot list the files after a name.
+            "AZURE_STORAGE_USE_EMULATOR": str(bool(self.emulator)).lower(),
+        }
+
+    def open_file_system(self) -> FileSystem:
+        """Pyarrow's file system, which keeps its connections."""
+        return _open_azure(self)
+
+
+@lru_cache(8)
+def _open_azure(access: AzureAccess) -> FileSystem:
+    from pyarrow.fs import AzureFileSystem
+
+    kinds = ("blob_storage", "dfs_storage")
+    schemes = {f"{kind}_scheme": "http" for kind in kinds if access.emulator}
+    addresses = {f"{kind}_authority": access.emulator for kind in kinds if access.emulator}
+    return AzureFileSystem(access.account, account_key=access.account_key, **schemes, **addresses)
+
+
+@dataclass(frozen=True)
 class Storage:
     """The place of a table.
 
     Attributes:
-        uri: A local path, or ``s3a://bucket/path``.
-        access: How to reach the bucket; None for a local path.
+        uri: A local path, ``s3a://bucket/path``, or ``abfss://container@host/path``.
+        access: How to reach the bucket or container; None for a local path.
     """
 
     uri: str
-    access: S3Access | None = None
+    access: S3Access | AzureAccess | None = None
 
     @property
     def is_direct(self) -> bool:
@@ -85,7 +119,7 @@ class Storage:
     @property
     def root(self) -> str:
         """The table's path on its file system."""
-        return self.uri.removeprefix("s3a://")
+        return re.sub(r"^\w+://([^/@]+)(@[^/]+)?", r"\1", self.uri)
 
     @property
     def options(self) -> dict[str, str] | None:
@@ -111,7 +145,7 @@ class Storage:
     def sync(self, names: Iterable[str]) -> bool:
         """Let local files survive a power failure, with the folders that name them; return whether they exist.
 
-        Otherwise, a file that was just written may be empty afterwards. What S3 has answered to survives anyway.
+        Otherwise, a file that was just written may be empty afterwards. What an object store has answered to survives.
 
         Raises:
             OSError: The disk reports an error.
@@ -132,7 +166,9 @@ class Storage:
     @property
     def is_file(self) -> bool:
         """Whether there is a file at the place of the table."""
-        return bool(self.file_system.get_file_info(self.root).is_file)
+        found = self.file_system.get_file_info(self.root)
+        # In Azure, Hadoop marks a folder by an empty file of its name.
+        return bool(found.is_file and (found.size or not self.access))
 
     def measure(self, names: Iterable[str]) -> list[int | None]:
         """Measure files of the table in bytes; None for one that does not exist."""

@@ -104,7 +104,7 @@ def test_a_supervised_driver_in_cluster_mode_that_is_killed(
     """The cluster runs Spark's own PythonRunner, which docs/deploy.md names, and starts it again."""
     topic.produce(make_events(500) + BAD)
     command = ["spark-submit", "--deploy-mode", "cluster", "--supervise", "--driver-memory", "800m"]
-    command += ["--jars", ",".join(map(str, list_jars(with_s3=True))), *list_settings(archive), *CLUSTER, cluster]
+    command += ["--jars", ",".join(map(str, list_jars(["s3"]))), *list_settings(archive), *CLUSTER, cluster]
     for name, python in {"driver.python": sys.executable, "python": BARE_EXECUTORS["PYSPARK_PYTHON"]}.items():
         command += ["--conf", f"spark.pyspark.{name}={python}"]
     command += ["--class", "org.apache.spark.deploy.PythonRunner", str(LOG_STORE)]

@@ -159,7 +159,7 @@ def test_an_outage_of_s3_is_known_by_its_stack_if_its_message_does_not_say_where
 def test_credentials_that_s3_refuses_to_deltalake_are_not_tried_again():
     error = explain("deltalake_forbidden")
     assert type(error) is ConfigError
-    assert str(error).startswith("S3 refuses the credentials for a path: ")
+    assert str(error).startswith("the object store refuses the credentials for a path: ")
 
 
 def test_a_topic_that_kafka_does_not_know_any_more_is_looked_for_again():

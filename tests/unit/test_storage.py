@@ -1,12 +1,12 @@
-"""Places in S3: one spelling, one configuration for all clients, and no secret in a text."""
+"""Places in object stores: one spelling, one configuration for all clients, and no secret in a text."""
 
 import pytest
 
 from bronze.config import IngestConfig, MaintainConfig
 from bronze.errors import InvalidOptionError
-from bronze.parsing import is_s3, normalize_uri
+from bronze.parsing import find_object_store, is_s3, normalize_uri
 from bronze.runtime.session import list_s3_settings
-from bronze.storage import S3Access, Storage
+from bronze.storage import AzureAccess, S3Access, Storage
 
 ACCESS = S3Access("eu-central-1", "http://127.0.0.1:9000", "key", "the-secret", "the-token")
 
@@ -20,6 +20,11 @@ def test_a_place_in_s3_has_one_spelling(path: str):
     assert is_s3(path)
 
 
+def test_a_place_in_azure_keeps_its_scheme():
+    assert normalize_uri("abfs://c@a.dfs.core.windows.net//x/../t/") == "abfs://c@a.dfs.core.windows.net/t"
+    assert find_object_store("abfss://c@a.dfs.core.windows.net/t") == "azure"
+
+
 @pytest.mark.parametrize("path", ["data/t", "/data/t/", "file:/data/../t", "hdfs://nn/t", "s3/b/t", "data/s3://b"])
 def test_other_paths_stay_as_they_are(path: str):
     assert normalize_uri(path) == path
@@ -28,8 +33,8 @@ def test_other_paths_stay_as_they_are(path: str):
 
 def test_a_configuration_has_the_one_spelling():
     config = MaintainConfig(output_path="s3://b/x/../t/", dlq_path="data/dlq")
-    assert (config.output_path, config.dlq_path, config.has_s3_paths) == ("s3a://b/t", "data/dlq", True)
-    assert not MaintainConfig(output_path="data/t").has_s3_paths
+    assert (config.output_path, config.dlq_path, config.object_stores) == ("s3a://b/t", "data/dlq", {"s3"})
+    assert not MaintainConfig(output_path="data/t").object_stores
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,7 @@ def test_a_configuration_has_the_one_spelling():
         ("s3://b/t", "s3n://b/x/../t/dlq"),
         ("hdfs://nn/x/../t", "hdfs://nn/t/"),
         ("s3a://b", "s3://b/t"),
+        ("abfss://c@a.dfs.core.windows.net/t", "abfs://c@a.blob.core.windows.net/x/../t/dlq"),
     ],
 )
 def test_tables_at_one_place_are_refused_in_any_spelling(one: str, other: str):
@@ -47,18 +53,26 @@ def test_tables_at_one_place_are_refused_in_any_spelling(one: str, other: str):
 
 
 def test_tables_in_different_buckets_are_different():
-    assert MaintainConfig(output_path="s3://one/t", dlq_path="s3://other/t").has_s3_paths
+    assert MaintainConfig(output_path="s3://one/t", dlq_path="s3://other/t").object_stores == {"s3"}
 
 
-@pytest.mark.parametrize("path", ["s3://b/a%20b", "s3://b/a?b", "s3a://b/a#b"])
-def test_characters_that_a_client_reads_differently_are_refused_in_s3(path: str):
+@pytest.mark.parametrize("path", ["s3://b/a%20b", "s3://b/a?b", "s3a://b/a#b", "abfss://c@a/a#b"])
+def test_characters_that_a_client_reads_differently_are_refused_in_an_object_store(path: str):
     with pytest.raises(InvalidOptionError, match=r"without percent escapes.*, \? and #"):
         MaintainConfig(output_path=path)
 
 
 def test_a_checkpoint_in_s3_needs_s3_too():
     paths = {"output_path": "data/t", "checkpoint_path": "s3://b/c"}
-    assert IngestConfig(kafka_brokers="b:9092", **paths).has_s3_paths
+    assert IngestConfig(kafka_brokers="b:9092", **paths).object_stores == {"s3"}
+
+
+def test_a_place_in_azure_is_reached_with_the_key_of_its_account():
+    place = Storage("abfss://c@a.dfs.core.windows.net/t", AzureAccess("a", "the-secret"))
+    assert (place.locate("x"), place.is_direct) == ("c/t/x", True)
+    assert place.options is not None and place.options["AZURE_STORAGE_ACCOUNT_KEY"] == "the-secret"
+    assert place.options["AZURE_STORAGE_USE_EMULATOR"] == "false"
+    assert "the-secret" not in repr(place)
 
 
 def test_no_text_of_a_place_has_its_secrets():

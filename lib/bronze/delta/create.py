@@ -1,8 +1,9 @@
 """Creates a Delta table, of which only one of several processes at the same time can write the first commit.
 
-Neither delta-spark nor deltalake excludes other processes when it creates a table. So the first commit is built in a
-temporary folder. A hard link, or in S3 a conditional request, puts it in place. deltalake builds it, because Spark
-takes seconds more.
+On a local disk and in S3, neither delta-spark nor deltalake excludes other processes when it creates a table. So the
+first commit is built in a temporary folder. A hard link, or in S3 a conditional request, puts it in place. deltalake
+builds it, because Spark takes seconds more. Elsewhere, Spark creates the table, because its commits exclude others
+there.
 """
 
 import logging
@@ -11,7 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+from delta.exceptions import ConcurrentWriteException, MetadataChangedException, ProtocolChangedException
 from deltalake import DeltaTable, Schema
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from bronze.delta.ddl import create_table_statement
@@ -19,6 +22,7 @@ from bronze.delta.log import name_commit
 from bronze.parsing import is_s3
 from bronze.runtime.object_store import check_conditions, put_if_absent
 from bronze.runtime.paths import to_local_path
+from bronze.runtime.retry import retry_conflicts
 from bronze.runtime.spark_errors import explain_failures
 from bronze.schema import TableSpec
 from bronze.storage import Storage
@@ -27,6 +31,10 @@ log = logging.getLogger(__name__)
 
 # The session's default properties for new tables, which may need features of the table that only Spark knows.
 _DEFAULTS = "spark.databricks.delta.properties.defaults."
+
+# What Spark raises if another process creates the table; AnalysisException: if it has only written its folder so far.
+_CONFLICTS = (AnalysisException, ConcurrentWriteException, MetadataChangedException, ProtocolChangedException)
+_PAUSE = (0.1, 0.3)  # seconds
 
 
 def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
@@ -43,7 +51,8 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
     log.info("Creating the %s table at %s", spec.name, path)
     local = to_local_path(path)
     if local is None and not is_s3(path):
-        spark.sql(create_table_statement(spec, path))
+        statement = create_table_statement(spec, path)
+        retry_conflicts(lambda attempt: spark.sql(statement), _CONFLICTS, pause=_PAUSE)
         return
     with TemporaryDirectory(prefix="bronze-") as folder:
         if any(key.startswith(_DEFAULTS) for key in spark.conf.getAll):

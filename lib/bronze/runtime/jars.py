@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,10 +72,18 @@ def get_s3_packages(hadoop: str = "") -> list[str]:
     Args:
         hadoop: Version of Hadoop; by default that of pyspark's jars.
     """
-    if not hadoop:
-        (hadoop,) = (jar.stem.rpartition("-")[2] for jar in _pyspark_jars().glob("hadoop-client-api-*.jar"))
     parts = (f"software.amazon.awssdk:{name}:{_AWS_SDK}" for name in ("s3", "s3-transfer-manager", "sts"))
-    return [f"org.apache.hadoop:hadoop-aws:{hadoop}", *parts]
+    return [f"org.apache.hadoop:hadoop-aws:{hadoop or _read_hadoop_version()}", *parts]
+
+
+def get_azure_packages() -> list[str]:
+    """Maven coordinates of the jars that Spark needs for paths in Azure."""
+    return [f"org.apache.hadoop:hadoop-azure:{_read_hadoop_version()}"]
+
+
+def _read_hadoop_version() -> str:
+    (version,) = (jar.stem.rpartition("-")[2] for jar in _pyspark_jars().glob("hadoop-client-api-*.jar"))
+    return version
 
 
 def _read_version(package: str) -> str:
@@ -190,18 +198,22 @@ def resolve_jars(*coordinates: str, beside_spark: bool = False) -> list[Path]:
     return [jar for jar in jars if _artifact_of(jar) not in shipped]
 
 
-def list_jars(with_s3: bool) -> list[Path]:
+def list_jars(stores: Collection[str] = ()) -> list[Path]:
     """The jars of a session that pyspark lacks.
 
     Args:
-        with_s3: Whether the session can use paths in S3.
+        stores: The object stores that the session can use: ``s3``, ``azure``.
 
     Raises:
         ConfigError: There is no Java to run Ivy with.
         BronzeError: Maven Central could not be reached.
     """
     jars = resolve_jars(*get_spark_packages(), beside_spark=True)
-    return [*jars, *resolve_jars(*get_s3_packages(), beside_spark=True), LOG_STORE] if with_s3 else jars
+    if "s3" in stores:
+        jars += [*resolve_jars(*get_s3_packages(), beside_spark=True), LOG_STORE]
+    if "azure" in stores:
+        jars += resolve_jars(*get_azure_packages(), beside_spark=True)
+    return jars
 
 
 def _cache_folder() -> Path:
@@ -315,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(",".join([*get_spark_packages(), *(get_s3_packages() if given.s3 else [])]))
         elif given.copy:
             Path(given.copy).mkdir(parents=True, exist_ok=True)
-            for jar in list_jars(with_s3=True):
+            for jar in list_jars(["s3"]):
                 shutil.copy(jar, given.copy)
         elif given.executor_requirements:
             print("\n".join(f"{name}=={number}" for name, number in list_executor_packages().items()))

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from bronze.config import PATHS, TablesConfig
 from bronze.errors import InvalidOptionError
-from bronze.parsing import is_s3
+from bronze.parsing import find_object_store, is_s3
 from bronze.runtime.jars import S3_EXCLUDED, get_s3_packages
 from bronze.runtime.spark_errors import read_reason
 
@@ -142,7 +142,11 @@ def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
             reason = "Java has an ASCII locale and reads other letters as ?; to use them, run with LC_ALL=C.UTF-8 set"
             raise InvalidOptionError(option, path, f"a path of ASCII letters ({reason})")
         try:
-            qualify_path(spark, path)
+            if find_object_store(path) == "azure":  # to open it asks Azure, and repeats that for many minutes
+                scheme, conf = path.partition(":")[0], spark.sparkContext._jsc.hadoopConfiguration()
+                find_class(spark, "org.apache.hadoop.fs.FileSystem").getFileSystemClass(scheme, conf)
+            else:
+                qualify_path(spark, path)
         except (Py4JJavaError, IllegalArgumentException) as error:
             reason = read_reason(error)
             if "No FileSystem for scheme" in reason or "ClassNotFoundException" in reason:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -49,6 +49,7 @@ _RAW_STRINGS = "spark.sql.parser.escapedStringLiterals"
 _REDACTION = "spark.sql.redaction.options.regex"
 _SECRETS = (
     r"(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore|kafka\.(sasl|ssl)\.|user\.info"
+    r"|account\.key"
 )
 # The same for the settings that Spark's UI lists, and the pattern that hides some of them by default.
 _SETTINGS_REDACTION = "spark.redaction.regex"
@@ -90,7 +91,7 @@ def get_session(config: Config | None = None, app_name: str = "bronze-ingestion"
 
     Args:
         config: What a new local session is for. For a stream it has Spark's UI, on 127.0.0.1 only, and its address is
-            logged. For paths in S3 it has S3A.
+            logged. For paths in an object store it has its jars.
         app_name: Name of the Spark application.
 
     Raises:
@@ -101,8 +102,8 @@ def get_session(config: Config | None = None, app_name: str = "bronze-ingestion"
     builder = SparkSession.builder.appName(app_name)
     is_local = not (has_jvm() or SparkSession.getActiveSession())
     show_ui = isinstance(config, IngestConfig) and not config.available_now
-    with_s3, log_format = (config.has_s3_paths, config.log_format) if config else (False, "text")
-    settings = local_settings(show_ui, with_s3, log_format) if is_local else _DELTA
+    stores, log_format = (config.object_stores, config.log_format) if config else ((), "text")
+    settings = local_settings(show_ui, stores, log_format) if is_local else _DELTA
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = start_session(builder, settings["spark.driver.memory"]) if is_local else join_session(builder, has_jvm())
@@ -181,12 +182,12 @@ def ship_package(spark: SparkSession) -> None:
     spark.sparkContext.addPyFile(archive)
 
 
-def local_settings(show_ui: bool = False, with_s3: bool = False, log_format: str = "text") -> dict[str, str]:
+def local_settings(show_ui: bool = False, stores: Collection[str] = (), log_format: str = "text") -> dict[str, str]:
     """The settings of a new local session, with its jars; sets the environment variables that Spark's scripts read.
 
     Args:
         show_ui: Whether it has Spark's UI, which listens on 127.0.0.1 only.
-        with_s3: Whether it can use paths in S3.
+        stores: The object stores that it can use: ``s3``, ``azure``.
         log_format: Format of Spark's log.
 
     Raises:
@@ -205,8 +206,8 @@ def local_settings(show_ui: bool = False, with_s3: bool = False, log_format: str
         **_DELTA,
         **_LOCAL,
         **(_UI if show_ui else {}),
-        **(list_s3_settings(os.environ) if with_s3 else {}),
-        "spark.jars": ",".join(map(str, list_jars(with_s3))),
+        **(list_s3_settings(os.environ) if "s3" in stores else {}),
+        "spark.jars": ",".join(map(str, list_jars(stores))),
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC "
         f"-Dbronze.logFormat={log_format} -Dbronze.runId={RUN_ID} "
         # Java's optimizing compiler needs the same cores. It takes a method only after ten times the default number of

@@ -50,15 +50,16 @@ _CAUSE = re.compile(r"^(?:Caused by|)?:? ?(?:\w+\.)*\w+(?:Exception|Error): .*$"
 _REPEATED = re.compile(
     r"<(Token-\d|AWSAccessKeyId|StringToSign\w*|CanonicalRequest\w*|SignatureProvided)>.*?</\1>", re.DOTALL
 )
-# An error of S3A, pyarrow or deltalake in S3.
-_IN_S3 = re.compile(
+# An error of S3A, ABFS, pyarrow or deltalake in an object store.
+_IN_STORE = re.compile(
     r"\bs3a://|AWS Error|Generic S3 error|Error performing [A-Z]+ https?:|software\.amazon\.awssdk|S3Exception|"
-    r"hadoop\.fs\.s3a|\bAWS\w+Exception"
+    r"hadoop\.fs\.s3a|\bAWS\w+Exception|\babfss?://|Generic MicrosoftAzure error|hadoop\.fs\.azurebfs"
 )
 # deltalake prints the causes of an error as a coloured tree.
 _BRANCH = re.compile(r"\s*\n\s*(?:\x1b\[\d+m)?↳(?:\x1b\[0m)?\s*")
-# What S3 refuses whenever it is asked.
-REFUSED_BY_S3 = re.compile(
+# What S3 and Azure refuse whenever they are asked.
+REFUSED_BY_STORE = re.compile(
+    r"AuthenticationFailed|AuthorizationFailure|AuthorizationPermissionMismatch|InsufficientAccountPermissions|"
     r"AccessDenied|ACCESS_DENIED|Forbidden|Status Code: 403|InvalidAccessKeyId|INVALID_ACCESS_KEY|"
     r"SignatureDoesNotMatch|SIGNATURE_DOES_NOT_MATCH|InvalidToken|INVALID_TOKEN"
 )
@@ -68,7 +69,7 @@ UNANSWERED = re.compile(
     r"status 50\d|HTTP response code 50\d|Server Error|[Tt]imed?.?out|Connection (?:refused|reset|closed)|"
     r"NETWORK_CONNECTION|curlCode|error sending request|request or response body error|Bad Gateway|Gateway Timeout|"
     r"Too Many Requests|Premature end|NoHttpResponse|failed to respond|ExpiredToken|EXPIRED_TOKEN|RequestExpired|"
-    r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials"
+    r"\", 50\d, |UnknownHostException|NoAuthWithAWS|NoAwsCredentials|Unable to load credentials"
 )
 # The same for a disk that is mounted over a network.
 _DISK_UNANSWERED = re.compile(
@@ -176,12 +177,12 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     if missing := _FILE_MISSING.match(reason):
         return _missing_file_error(missing[1])
     causes = "\n".join([reason, text.partition("\n")[0], *_CAUSE.findall(text)])
-    is_unanswered = UNANSWERED.search(causes) and _IN_S3.search(f"{path} {text}")  # not every cause says where
+    is_unanswered = UNANSWERED.search(causes) and _IN_STORE.search(f"{path} {text}")  # not every cause says where
     if (damaged := _FILE_READ.search(causes)) and _DAMAGED.search(causes) and not is_unanswered:
         return _damaged_file_error(unquote(damaged[1]))
-    if _IN_S3.search(causes) and REFUSED_BY_S3.search(causes) and not is_unanswered:
+    if _IN_STORE.search(causes) and REFUSED_BY_STORE.search(causes) and not is_unanswered:
         return ConfigError(
-            f"S3 refuses the credentials for {path or 'a path'}: {reason}",
+            f"the object store refuses the credentials for {path or 'a path'}: {reason}",
             hint="nothing was lost: correct them or what they may do, then run the same command again to continue",
         )
     if is_unanswered or _DISK_UNANSWERED.search(causes):
