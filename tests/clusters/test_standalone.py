@@ -29,6 +29,7 @@ ENTRYPOINT = str(ROOT / "lib" / "bronze_ingestion.py")
 RECORDS = 500 + len(BAD)
 # The other place takes as long, and is left to `make test-soak`.
 IN_S3 = pytest.mark.parametrize("any_place", ["s3", pytest.param("disk", marks=pytest.mark.soak)], indirect=True)
+ON_DISK = pytest.mark.parametrize("any_place", ["disk", pytest.param("s3", marks=pytest.mark.soak)], indirect=True)
 
 
 def list_submit(cluster: str, archive: str) -> list[str]:
@@ -98,8 +99,9 @@ def test_cluster_mode_is_refused_by_spark_itself_for_a_python_file(cluster: str)
     assert "not supported for python applications on standalone clusters" in done.stderr
 
 
+@ON_DISK
 def test_a_supervised_driver_in_cluster_mode_that_is_killed(
-    topic: Topic, lake: Lake, cluster: str, archive: str, nodes: Path
+    topic: Topic, any_place: Lake, cluster: str, archive: str, nodes: Path
 ):
     """The cluster runs Spark's own PythonRunner, which docs/deploy.md names, and starts it again."""
     topic.produce(make_events(500) + BAD)
@@ -108,7 +110,7 @@ def test_a_supervised_driver_in_cluster_mode_that_is_killed(
     for name, python in {"driver.python": sys.executable, "python": BARE_EXECUTORS["PYSPARK_PYTHON"]}.items():
         command += ["--conf", f"spark.pyspark.{name}={python}"]
     command += ["--class", "org.apache.spark.deploy.PythonRunner", str(LOG_STORE)]
-    flags = [*list_flags(lake.config), "--max-offsets-per-trigger", "50"]
+    flags = [*list_flags(any_place.config), "--max-offsets-per-trigger", "50"]
     done = run_command(*command, ENTRYPOINT, "", "ingest", *flags)
     assert done.returncode == 0, done.stderr
     driver = Driver(nodes / "work", done.stderr)
@@ -116,7 +118,7 @@ def test_a_supervised_driver_in_cluster_mode_that_is_killed(
     driver.kill()
     driver.wait_for("records in")
     assert driver.log.count("Batch 0: total") == 1
-    assert_complete(lake, RECORDS)
+    assert_complete(any_place, RECORDS)
 
 
 class Driver:
