@@ -25,7 +25,7 @@ _MAX_RANGES = 1_000
 
 
 def normalize_uri(path: str) -> str:
-    """Return the one spelling of a place in S3: ``s3://bucket/x/../bronze/`` becomes ``s3a://bucket/bronze``.
+    """Return the one spelling of a place in an object store: ``s3://bucket/x/../bronze/`` becomes ``s3a://bucket/bronze``.
 
     A path in Azure keeps its scheme, which decides about TLS. A local path begins with one slash, because Hadoop takes
     ``//name`` for a host. Paths elsewhere stay as they are.

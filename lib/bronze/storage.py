@@ -72,10 +72,14 @@ class AzureAccess:
     @property
     def deltalake_options(self) -> dict[str, str]:
         """The storage options of deltalake; its commits never replace a file."""
+        # All of them, because deltalake takes those that are missing from the environment.
         return {
+            "AZURE_STORAGE_ENDPOINT": f"https://{self.account}.blob.core.windows.net",
+            "AZURE_SKIP_SIGNATURE": "false",
             "AZURE_STORAGE_ACCOUNT_NAME": self.account,
             "AZURE_STORAGE_ACCOUNT_KEY": self.account_key,
-            # deltalake reads its address from AZURITE_BLOB_STORAGE_URL. It cannot list the files after a name.
+            # deltalake takes Azurite's address from AZURITE_BLOB_STORAGE_URL. Azurite cannot list the names after a
+            # given one, so deltalake must know that it is an emulator.
             "AZURE_STORAGE_USE_EMULATOR": str(bool(self.emulator)).lower(),
         }
 
@@ -168,7 +172,7 @@ class Storage:
         """Whether there is a file at the place of the table."""
         found = self.file_system.get_file_info(self.root)
         # In Azure, Hadoop marks a folder by an empty file of its name.
-        return bool(found.is_file and (found.size or not self.access))
+        return bool(found.is_file and (found.size or not isinstance(self.access, AzureAccess)))
 
     def measure(self, names: Iterable[str]) -> list[int | None]:
         """Measure files of the table in bytes; None for one that does not exist."""

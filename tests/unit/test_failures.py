@@ -162,6 +162,36 @@ def test_credentials_that_s3_refuses_to_deltalake_are_not_tried_again():
     assert str(error).startswith("the object store refuses the credentials for a path: ")
 
 
+ABFS = 'Operation failed: "{}", {}, GET, https://a.dfs.core.windows.net/c/t?upn=false&timeout=90s, rId: 1'
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("AccessDeniedException: " + ABFS.format("Server failed to authenticate the request.", 403), ConfigError),
+        ("FileNotFoundException: " + ABFS.format("The specified blob does not exist.", 404), BronzeError),
+        ("IOException: " + ABFS.format("The server is busy.", 503), TransientError),
+        ("UnknownHostException: a.dfs.core.windows.net", TransientError),
+        ("PutBlob failed. Azure Error: [AuthorizationFailure] 403 This request is not authorized.", ConfigError),
+        ("PutBlob failed. Azure Error: [ServerBusy] 503 The server is busy.", TransientError),
+        ("Azure Error: [] Fail to get a new connection for: http://h:1. Could not connect to server", TransientError),
+    ],
+)
+def test_a_failure_in_azure_is_repeated_only_if_that_can_help(text: str, kind: type[BronzeError]):
+    assert type(explain_failure(OSError(text), "abfss://c@a.dfs.core.windows.net/t")) is kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'KeyProviderException: Failure to initialize configuration for a key ="the-secret": Invalid value',
+        "<AuthenticationErrorDetail>The MAC signature 'the-secret' is not the same</AuthenticationErrorDetail>",
+    ],
+)
+def test_what_azure_and_its_connector_repeat_of_a_key_is_hidden(text: str):
+    assert "the-secret" not in str(explain_failure(OSError(text), "abfss://c@a/t"))
+
+
 def test_a_topic_that_kafka_does_not_know_any_more_is_looked_for_again():
     assert isinstance(explain("topic_vanished"), TopicVanishedError)
 

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 
 from bronze.delta.ddl import create_table_statement
 from bronze.delta.log import name_commit
+from bronze.errors import BronzeError
 from bronze.parsing import is_s3
 from bronze.runtime.object_store import check_conditions, put_if_absent
 from bronze.runtime.paths import to_local_path
@@ -32,9 +33,16 @@ log = logging.getLogger(__name__)
 # The session's default properties for new tables, which may need features of the table that only Spark knows.
 _DEFAULTS = "spark.databricks.delta.properties.defaults."
 
-# What Spark raises if another process creates the table; AnalysisException: if it has only written its folder so far.
-_CONFLICTS = (AnalysisException, ConcurrentWriteException, MetadataChangedException, ProtocolChangedException)
 _PAUSE = (0.1, 0.3)  # seconds
+_UNFINISHED = "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"
+
+
+class _UnfinishedError(BronzeError):
+    """Another process has created only the table's folder so far."""
+
+
+# Errors if another process creates the table at the same time.
+_CONFLICTS = (_UnfinishedError, ConcurrentWriteException, MetadataChangedException, ProtocolChangedException)
 
 
 def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
@@ -51,8 +59,8 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
     log.info("Creating the %s table at %s", spec.name, path)
     local = to_local_path(path)
     if local is None and not is_s3(path):
-        statement = create_table_statement(spec, path)
-        retry_conflicts(lambda attempt: spark.sql(statement), _CONFLICTS, pause=_PAUSE)
+        with explain_failures(path):
+            retry_conflicts(lambda _: _create_by_spark(spark, path, spec), _CONFLICTS, pause=_PAUSE)
         return
     with TemporaryDirectory(prefix="bronze-") as folder:
         if any(key.startswith(_DEFAULTS) for key in spark.conf.getAll):
@@ -68,6 +76,17 @@ def create_table(spark: SparkSession, path: str, spec: TableSpec) -> None:
             is_created = publish_commit(Path(local, name_commit(0)), content)
     if not is_created:
         log.info("Another process has created %s", path)
+
+
+def _create_by_spark(spark: SparkSession, path: str, spec: TableSpec) -> None:
+    try:
+        spark.sql(create_table_statement(spec, path))
+    except AnalysisException as error:
+        if error.getCondition() != _UNFINISHED:
+            raise
+        raise _UnfinishedError(
+            f"another process is creating {path}", hint="run the same command again to continue"
+        ) from error
 
 
 def _build_table(path: str, spec: TableSpec) -> None:

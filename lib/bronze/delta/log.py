@@ -1,7 +1,7 @@
 """Reads a table's Delta log: its state, its commits, and the notes of this package's commits.
 
-Reads tables on a local disk and in S3 without Spark, and others through Hadoop. Only ``statistics`` uses Spark, to read
-many commits at once.
+Reads tables on a local disk, in S3 and in Azure without Spark, and others through Hadoop. Only ``statistics`` uses
+Spark, to read many commits at once.
 """
 
 import json

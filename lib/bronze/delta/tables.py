@@ -225,7 +225,7 @@ def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTab
 def find_obstacle(path: str, state: TableState | None) -> str:
     """Return why the direct writer cannot append to a table correctly; empty if it can."""
     if not find_storage(path).is_direct:
-        return f"{path} is neither on a local file system, nor in S3, nor in Azure with an account key"
+        return f"{path} is neither on a local file system, nor in S3, nor in Azure with settings that it can follow"
     if setting := find_unsupported(path):
         return f"{setting} is set for {path}"
     if state is None:

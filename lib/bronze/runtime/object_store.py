@@ -6,20 +6,21 @@ from typing import Any
 from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from bronze.config import TablesConfig
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError, TransientError, to_flag
 from bronze.parsing import find_object_store, is_s3, normalize_uri
+from bronze.runtime import azure
 from bronze.runtime.http import ask_server
 from bronze.runtime.jars import LOG_STORE, LOG_STORE_CLASS
 from bronze.runtime.paths import find_class, list_paths, open_file_system, read_text, to_local_path
 from bronze.runtime.spark_errors import REFUSED_BY_STORE, UNANSWERED, explain_failures, read_reason
-from bronze.storage import AzureAccess, S3Access, Storage
+from bronze.storage import S3Access, Storage
 
 _AWS = re.compile(r"(?:https?://)?s3\.amazonaws\.com")
 _AWS_REGION = re.compile(r"\b[a-z]{2}(?:-[a-z]+)+-\d\b")  # in the name of a host
-_AZURE_HOST = re.compile(r"[^@]+@(?P<host>(?P<account>[^.]+)\.(?:dfs|blob)\.core\.windows\.net)")
 _REGIONS: dict[str, str] = {}  # by bucket
 _NO_REGION = "us-east-1"  # servers other than AWS take any
 
@@ -28,8 +29,8 @@ def find_storage(path: str) -> Storage:
     """Return how to reach a path now, with the credentials that Hadoop uses at this moment, which may expire.
 
     Args:
-        path: A path with its file system. Other places than a local disk, S3, and Azure with an account key can only
-            be reached through Spark.
+        path: A path with its file system. Only Spark can reach places other than a local disk, S3, and Azure with an
+            account key.
 
     Raises:
         Py4JJavaError: S3A finds no credentials, or the path cannot be used.
@@ -38,20 +39,8 @@ def find_storage(path: str) -> Storage:
         return Storage(local)
     path = normalize_uri(path)  # a ledger may name it as an earlier version did
     if find_object_store(path) == "azure":
-        return Storage(path, _read_azure_access(SparkSession.active(), path))
+        return Storage(path, azure.read_access(SparkSession.active(), path))
     return Storage(path, _read_s3_access(SparkSession.active(), path) if is_s3(path) else None)
-
-
-def _read_azure_access(spark: SparkSession, path: str) -> AzureAccess | None:
-    """The account and its key; None if ABFS has another way to log in, or settings that only ABFS can follow."""
-    if not (found := _AZURE_HOST.fullmatch(path.split("/")[2])):
-        return None
-    conf = open_file_system(spark, path)[0].getConf()
-    settings = find_class(spark, "org.apache.hadoop.fs.azurebfs.AbfsConfiguration")(conf, found["host"])
-    if str(settings.getAuthType(found["host"])) != "SharedKey" or conf.getPropsWithPrefix("fs.azure.encryption."):
-        return None
-    emulator = conf.getTrimmed("fs.azure.abfs.endpoint", "")
-    return AzureAccess(found["account"], settings.getStorageAccountKey(), emulator)
 
 
 def _read_s3_access(spark: SparkSession, path: str) -> S3Access:
@@ -138,7 +127,6 @@ _ENCRYPTION = ("fs.s3a.encryption.algorithm", "fs.s3a.server-side-encryption-alg
 _CLIENT_KEYS = ("SSE-C", "CSE")  # deltalake and pyarrow can write without the other algorithms, and read them all
 _NO_CREDENTIALS = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials|No AWS Credentials")
 _PATIENCE = 5.0  # seconds
-_AZURE_SETTINGS = "the settings fs.azure.account.*"
 _QUICK = {
     "fs.s3a.attempts.maximum": "1",
     "fs.s3a.retry.limit": "1",
@@ -179,22 +167,36 @@ def check_buckets(spark: SparkSession, config: TablesConfig) -> None:
     """Refuse paths in an object store that cannot be read, within seconds; Hadoop repeats requests for minutes.
 
     Raises:
-        ConfigError: There is no such bucket, or the store refuses the credentials, or there are none.
+        ConfigError: There is no such bucket, or the store refuses the credentials, or there are none. Spark's event log
+            would show the credentials.
         BronzeError: The store does not answer.
     """
     for option, path in list_paths(config):
-        store, place = find_object_store(path), "Azure"
-        if store == "s3":
-            conf = _read_settings(spark, path)
-            _check_settings(option, path, conf)
-            endpoint = _read_endpoint(conf)
-            _check_answer(option, path, endpoint)
-            place = f"S3 at {endpoint or 'AWS'}"
-        try:
-            if store:
-                _probe(spark, path)
-        except Py4JJavaError as error:
-            raise _explain_refusal(option, path, place, error) from error
+        match find_object_store(path):
+            case "s3":
+                _check_bucket(spark, option, path)
+            case "azure":
+                _check_container(spark, option, path)
+
+
+def _check_bucket(spark: SparkSession, option: str, path: str) -> None:
+    conf = _read_settings(spark, path)
+    _check_settings(option, path, conf)
+    endpoint = _read_endpoint(conf)
+    _check_answer(option, path, endpoint)
+    try:
+        _probe(spark, path)
+    except Py4JJavaError as error:
+        raise _explain_refusal(option, path, endpoint or "AWS", error) from error
+
+
+def _check_container(spark: SparkSession, option: str, path: str) -> None:
+    azure.check_redaction(spark)
+    try:
+        azure.read_key(spark, path)
+        _probe(spark, "/".join([*path.split("/")[:3], ""]))
+    except (Py4JJavaError, IllegalArgumentException) as error:
+        raise azure.explain_refusal(option, path, error) from None  # the error may have the key
 
 
 def _check_answer(option: str, path: str, endpoint: str) -> None:
@@ -207,7 +209,7 @@ def _check_answer(option: str, path: str, endpoint: str) -> None:
         if endpoint:
             ask_server(endpoint, "HEAD", _PATIENCE)
     except OSError as error:
-        raise _no_answer_error(option, path, f"S3 at {endpoint}", str(error)) from error
+        raise _no_answer_error(option, path, endpoint, str(error)) from error
 
 
 def find_unsupported(path: str) -> str:
@@ -250,14 +252,14 @@ def check_log_store(spark: SparkSession, path: str) -> None:
 
 
 def _probe(spark: SparkSession, path: str) -> None:
-    """Look a path up once; it need not exist."""
+    """Look a path up once; it need not exist, unless it is the root of a container."""
     conf = find_class(spark, "org.apache.hadoop.conf.Configuration")(spark.sparkContext._jsc.hadoopConfiguration())
     for name, value in _QUICK.items():
         conf.set(name, value)
     hadoop_path = find_class(spark, "org.apache.hadoop.fs.Path")(path)
     file_system = find_class(spark, "org.apache.hadoop.fs.FileSystem").newInstance(hadoop_path.toUri(), conf)
     try:
-        file_system.exists(hadoop_path)
+        file_system.getFileStatus(hadoop_path) if hadoop_path.isRoot() else file_system.exists(hadoop_path)
     finally:
         file_system.close()
 
@@ -268,12 +270,11 @@ def _read_settings(spark: SparkSession, path: str) -> Any:
     return utils.propagateBucketOptions(spark.sparkContext._jsc.hadoopConfiguration(), path.split("/")[2])
 
 
-def _explain_refusal(option: str, path: str, place: str, error: Py4JJavaError) -> BronzeError:
+def _explain_refusal(option: str, path: str, endpoint: str, error: Py4JJavaError) -> BronzeError:
     text, reason, bucket = str(error), read_reason(error), path.split("/")[2]
-    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the settings fs.s3a.*" if is_s3(path) else _AZURE_SETTINGS
     if "UnknownStoreException" in text or "NoSuchBucket" in text:
         return InvalidOptionError(
-            option, path, f"a path in a bucket that exists; there is no bucket {bucket!r} in {place}"
+            option, path, f"a path in a bucket that exists; there is no bucket {bucket!r} at {endpoint}"
         )
     if _NO_CREDENTIALS.search(text):
         return ConfigError(
@@ -282,20 +283,19 @@ def _explain_refusal(option: str, path: str, place: str, error: Py4JJavaError) -
         )
     if REFUSED_BY_STORE.search(text):
         return ConfigError(
-            f"{to_flag(option)}: {place} refuses the credentials for {path}: {reason}",
-            hint=f"check {keys}, and what they may do",
+            f"{to_flag(option)}: S3 at {endpoint} refuses the credentials for {path}: {reason}",
+            hint="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the settings fs.s3a.*, and what they may do",
         )
-    if UNANSWERED.search(text):
-        return _no_answer_error(option, path, place, reason)
+    if UNANSWERED.search(text) and "UnknownHostException" not in text:
+        return _no_answer_error(option, path, endpoint, reason)
     return ConfigError(
-        f"{to_flag(option)}: {path} cannot be read from {place}: {reason}",
-        hint=f"correct {keys}, the endpoint or the region",
+        f"{to_flag(option)}: {path} cannot be read from S3 at {endpoint}: {reason}",
+        hint="correct the settings fs.s3a.*, the endpoint or the region",
     )
 
 
-def _no_answer_error(option: str, path: str, place: str, reason: str) -> TransientError:
-    cure = "the endpoint (AWS_ENDPOINT_URL, or fs.s3a.endpoint)" if is_s3(path) else "the name of the account"
+def _no_answer_error(option: str, path: str, endpoint: str, reason: str) -> TransientError:
     return TransientError(
-        f"{to_flag(option)}: {place} does not answer for {path}: {reason}",
-        hint=f"run the same command again once it does, or correct {cure}",
+        f"{to_flag(option)}: S3 at {endpoint} does not answer for {path}: {reason}",
+        hint="run the same command again once it does, or correct the endpoint (AWS_ENDPOINT_URL, or fs.s3a.endpoint)",
     )

@@ -91,7 +91,7 @@ def get_session(config: Config | None = None, app_name: str = "bronze-ingestion"
 
     Args:
         config: What a new local session is for. For a stream it has Spark's UI, on 127.0.0.1 only, and its address is
-            logged. For paths in an object store it has its jars.
+            logged. For paths in an object store, it has the jars of its connector.
         app_name: Name of the Spark application.
 
     Raises:

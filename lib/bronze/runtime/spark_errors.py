@@ -48,28 +48,31 @@ _DAMAGED = re.compile(
 )
 _CAUSE = re.compile(r"^(?:Caused by|)?:? ?(?:\w+\.)*\w+(?:Exception|Error): .*$", re.MULTILINE)
 _REPEATED = re.compile(
-    r"<(Token-\d|AWSAccessKeyId|StringToSign\w*|CanonicalRequest\w*|SignatureProvided)>.*?</\1>", re.DOTALL
+    r"<(Token-\d|AWSAccessKeyId|StringToSign\w*|CanonicalRequest\w*|SignatureProvided|AuthenticationErrorDetail)>.*?</\1>",
+    re.DOTALL,
 )
+_UNUSABLE_KEY = re.compile(r'( key =").*(": )')
 # An error of S3A, ABFS, pyarrow or deltalake in an object store.
 _IN_STORE = re.compile(
     r"\bs3a://|AWS Error|Generic S3 error|Error performing [A-Z]+ https?:|software\.amazon\.awssdk|S3Exception|"
-    r"hadoop\.fs\.s3a|\bAWS\w+Exception|\babfss?://|Generic MicrosoftAzure error|hadoop\.fs\.azurebfs"
+    r"hadoop\.fs\.s3a|\bAWS\w+Exception|\babfss?://|Azure [Ee]rror: |hadoop\.fs\.azurebfs"
 )
 # deltalake prints the causes of an error as a coloured tree.
 _BRANCH = re.compile(r"\s*\n\s*(?:\x1b\[\d+m)?↳(?:\x1b\[0m)?\s*")
 # What S3 and Azure refuse whenever they are asked.
 REFUSED_BY_STORE = re.compile(
     r"AuthenticationFailed|AuthorizationFailure|AuthorizationPermissionMismatch|InsufficientAccountPermissions|"
-    r"AccessDenied|ACCESS_DENIED|Forbidden|Status Code: 403|InvalidAccessKeyId|INVALID_ACCESS_KEY|"
+    r"AccessDenied|ACCESS_DENIED|Forbidden|Status Code: 403|\", 403, |InvalidAccessKeyId|INVALID_ACCESS_KEY|"
     r"SignatureDoesNotMatch|SIGNATURE_DOES_NOT_MATCH|InvalidToken|INVALID_TOKEN"
 )
 # What may succeed a moment later; a token that has expired is renewed before the next attempt.
 UNANSWERED = re.compile(
     r"SlowDown|SLOW_DOWN|Service ?Unavailable|SERVICE_UNAVAILABLE|InternalError|INTERNAL_FAILURE|Status Code: 50\d|"
-    r"status 50\d|HTTP response code 50\d|Server Error|[Tt]imed?.?out|Connection (?:refused|reset|closed)|"
+    r"status 50\d|HTTP response code 50\d|Server Error|(?<![?&])[Tt]imed?.?out|Connection (?:refused|reset|closed)|"
     r"NETWORK_CONNECTION|curlCode|error sending request|request or response body error|Bad Gateway|Gateway Timeout|"
     r"Too Many Requests|Premature end|NoHttpResponse|failed to respond|ExpiredToken|EXPIRED_TOKEN|RequestExpired|"
-    r"\", 50\d, |UnknownHostException|NoAuthWithAWS|NoAwsCredentials|Unable to load credentials"
+    r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials|UnknownHostException|\", 50\d, |\] 50\d |"
+    r"Fail to get a new connection"
 )
 # The same for a disk that is mounted over a network.
 _DISK_UNANSWERED = re.compile(
@@ -180,7 +183,7 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     is_unanswered = UNANSWERED.search(causes) and _IN_STORE.search(f"{path} {text}")  # not every cause says where
     if (damaged := _FILE_READ.search(causes)) and _DAMAGED.search(causes) and not is_unanswered:
         return _damaged_file_error(unquote(damaged[1]))
-    if _IN_STORE.search(causes) and REFUSED_BY_STORE.search(causes) and not is_unanswered:
+    if _IN_STORE.search(f"{path} {causes}") and REFUSED_BY_STORE.search(causes) and not is_unanswered:
         return ConfigError(
             f"the object store refuses the credentials for {path or 'a path'}: {reason}",
             hint="nothing was lost: correct them or what they may do, then run the same command again to continue",
@@ -353,8 +356,8 @@ def _read_text(error: BaseException) -> str:
 
 
 def hide_credentials(text: str) -> str:
-    """Hide what S3 repeats of a request's credentials in its answer."""
-    return _REPEATED.sub(r"<\1>…</\1>", text)
+    """Hide what a store repeats of a request's credentials in its answer, and ABFS of a key that it cannot use."""
+    return _UNUSABLE_KEY.sub(r"\1…\2", _REPEATED.sub(r"<\1>…</\1>", text))
 
 
 def _read_python_error(text: str) -> str:
