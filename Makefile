@@ -202,7 +202,7 @@ $(AZURE_READY): $(READY)
 	npm install --prefix .venv/azurite --silent --no-audit --no-fund $(AZURITE)
 	@touch $@
 
-# Not part of CI, because it needs Node.js.
+# Not part of CI, which has no time for it.
 test-azure: $(AZURE_READY) $(CLASSES) ## Tests on Azure's emulator: the direct writer, crashes, several writers; needs npm
 	$(BIN)/python -m pytest tests/azure $(ARGS)
 

@@ -57,7 +57,7 @@ class BatchProcessor:
         """Append a batch of Kafka records; keep an exception in ``error``, because Spark reduces it to text."""
         self._hooks.begin_batch(records.sparkSession)
         try:
-            with explain_failures():  # what py4j prints of an error must not have what S3 repeats of a request
+            with explain_failures():  # what py4j prints of an error must not have what a store repeats of a request
                 self._process(records, batch_id)
         except BaseException as error:
             self.error = error

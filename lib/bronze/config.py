@@ -64,7 +64,7 @@ class Config:
     def __post_init__(self) -> None:
         for known in fields(self):
             _check_value(known.name, getattr(self, known.name), type(known.default), known.metadata)
-        for name in PATHS:  # equal places in S3 compare equal
+        for name in PATHS:  # equal places compare equal
             if hasattr(self, name):
                 object.__setattr__(self, name, normalize_uri(getattr(self, name)))
         check_paths({name: getattr(self, name, "") for name in PATHS})

@@ -52,7 +52,7 @@ def write_parquet(rows: pa.Table, table: Storage, spec: TableSpec, batch_id: int
     Raises:
         OSError: The table does not exist or cannot be written to. The error has the path.
     """
-    # A new folder would look like a damaged table. Object stores have none, and the driver has read the table.
+    # A new folder would look like a damaged table. Object stores have no folders, and the driver has read it.
     if table.access is None and not Path(table.uri).is_dir():
         raise FileNotFoundError(errno.ENOENT, NO_TABLE, table.uri)
     data_columns = [name for name in rows.column_names if name not in spec.partition_columns]

@@ -27,8 +27,8 @@ _MAX_RANGES = 1_000
 def normalize_uri(path: str) -> str:
     """Return the one spelling of a place in an object store: ``s3://bucket/x/../bronze/`` becomes ``s3a://bucket/bronze``.
 
-    A path in Azure keeps its scheme, which decides about TLS. A local path begins with one slash, because Hadoop takes
-    ``//name`` for a host. Paths elsewhere stay as they are.
+    A path in Azure keeps its scheme and host, of which ``check_paths`` compares all spellings. A local path begins with
+    one slash, because Hadoop takes ``//name`` for a host. Paths elsewhere stay as they are.
     """
     if path.startswith("//"):
         return "/" + path.lstrip("/")
@@ -343,8 +343,8 @@ def _resolve_path(path: str) -> PurePath:
         return Path(os.path.realpath(path))  # Path.resolve raises an error for circular links
     if scheme == "file":
         return Path(os.path.realpath(f"/{rest.lstrip('/')}"))
-    if find_object_store(path) == "azure":  # an account has two hosts, and each two schemes
-        scheme, rest = "abfss", rest.replace(".blob.", ".dfs.", 1)
+    if find_object_store(path) == "azure":  # an account has two hosts, and each host two schemes
+        scheme, rest = "abfss", re.sub(r"^(//[^/]*)\.blob\.", r"\1.dfs.", rest)
     return PurePosixPath(f"{scheme}:", posixpath.normpath(rest).lstrip("/"))
 
 

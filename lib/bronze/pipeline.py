@@ -32,7 +32,7 @@ from bronze.kafka.client import KafkaClient
 from bronze.kafka.topic import Topic, fetch_offsets, fetch_topic, recreated_topic_error
 from bronze.offsets import EMPTY, Bounds, OffsetSet
 from bronze.runtime.jars import missing_jars_error
-from bronze.runtime.object_store import check_buckets
+from bronze.runtime.object_store import check_object_stores
 from bronze.runtime.paths import check_file_systems, check_folders, check_writable, find_class
 from bronze.runtime.session import apply_settings, check_running, get_session
 from bronze.runtime.spark_errors import drop_connection, is_interrupt
@@ -295,7 +295,7 @@ def open_session(config: TablesConfig, spark: SparkSession | None = None) -> Spa
     if isinstance(config, IngestConfig) and str(spark.sparkContext.master).startswith("local"):
         Thread(target=_start_workers, args=(spark,), daemon=True).start()
     check_file_systems(spark, config)
-    check_buckets(spark, config)
+    check_object_stores(spark, config)
     check_session(spark)
     check_writable(spark, config, *config.written_paths)
     if isinstance(config, IngestConfig):

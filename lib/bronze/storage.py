@@ -149,7 +149,7 @@ class Storage:
     def sync(self, names: Iterable[str]) -> bool:
         """Let local files survive a power failure, with the folders that name them; return whether they exist.
 
-        Otherwise, a file that was just written may be empty afterwards. What an object store has answered to survives.
+        Otherwise, a file that was just written may be empty afterwards. What an object store has acknowledged survives.
 
         Raises:
             OSError: The disk reports an error.

@@ -3,21 +3,28 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from bronze.config import PATHS
 from tests.support.azurite import ACCOUNT, ACCOUNT_HOST, KEY, Azurite
 from tests.support.events import make_events
 from tests.support.ingestion import Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake
 from tests.support.topic import Topic
+from tests.support.waiting import when
 
 OTHER = KEY.replace("Eby8", "Eby9")
 LOG = "spark.eventLog.enabled true\nspark.eventLog.compress false\n"
 NEXT = "spark.hadoop.fs.azure.always"
-PLACES = [("bronze", "there is no 'missing'"), (ACCOUNT, "cannot be read from Azure")]
+PLACES = [
+    ("bronze", "there is no 'missing'"),
+    (ACCOUNT, "cannot be read from Azure"),
+    (f"@{ACCOUNT_HOST}", "a path with container and account"),
+]
 # A text of the settings, its replacement, and the message.
 SETTINGS = {
     "another key": (KEY, OTHER, "Azure refuses the credentials for abfs://bronze@"),
@@ -56,24 +63,24 @@ def test_a_wrong_setting_ends_with_exit_code_2(lake: Lake, end: Callable[..., tu
     assert expected in message
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("bronze", "there is no 'missing'"), (ACCOUNT, "cannot be read from Azure")]
-)
+@pytest.mark.parametrize(("name", "expected"), PLACES)
 def test_a_place_that_does_not_exist_ends_with_exit_code_2(
     lake: Lake, end: Callable[..., tuple[int, str]], name: str, expected: str
 ):
-    names = ("output_path", "dlq_path", "checkpoint_path")
-    paths = {each: getattr(lake.config, each).replace(name, "missing", 1) for each in names}
+    paths = {each: getattr(lake.config, each).replace(name, "missing", 1) for each in PATHS}
     key = f"key.{ACCOUNT}".replace(name, "missing")
     code, message = end(replace(lake, config=replace(lake.config, **paths)), f"key.{ACCOUNT}", key)
     assert code == 2
     assert expected in message
 
 
+@pytest.mark.parametrize("is_once", [True, False])
 def test_the_key_is_in_no_event_log_that_is_redacted(
-    topic: Topic, lake: Lake, end: Callable[..., tuple[int, str]], tmp_path: Path
+    topic: Topic, lake: Lake, end: Callable[..., tuple[int, str]], tmp_path: Path, is_once: bool
 ):
     topic.produce(make_events(5))
+    lake = replace(lake, config=replace(lake.config, available_now=is_once, stop_file=str(tmp_path / "stop")))
+    when(partial(lake.has_rows, 5), (tmp_path / "stop").touch)
     redaction = "spark.redaction.regex (?i)secret|password|token|access[.]?key|account[.]key\n"
     code, _ = end(lake, NEXT, redaction + LOG + NEXT)
     assert code == 0

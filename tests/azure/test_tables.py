@@ -8,9 +8,9 @@ import pytest
 from py4j.protocol import Py4JJavaError
 
 from bronze import replay
-from bronze.config import ReplayConfig
+from bronze.config import PATHS, ReplayConfig
 from bronze.delta.ledger import new_note
-from bronze.delta.log import name_commit, parse_commit, read_commit
+from bronze.delta.log import name_commit, read_commit
 from bronze.delta.own_table import ConflictError, TableLog
 from bronze.delta.tables import find_obstacle
 from bronze.runtime.object_store import find_storage
@@ -18,14 +18,13 @@ from bronze.runtime.paths import find_class
 from tests.support.audit import assert_complete, audit
 from tests.support.azurite import ACCOUNT_HOST
 from tests.support.backfill import fill, run_backfill
+from tests.support.delta_log import list_operations
 from tests.support.events import BAD, make_event, make_events
-from tests.support.ingestion import PAUSE, Ingestion
+from tests.support.ingestion import MOMENTS, PAUSE, Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake, open_table, with_both
 from tests.support.maintenance import run_maintenance
 from tests.support.topic import Topic
-
-MOMENTS = ("before the write", "during the write", "between the commits", "before the checkpoint's commit")
 
 
 @with_both
@@ -52,7 +51,8 @@ def test_what_only_abfs_can_follow_is_left_to_the_delta_spark_writer(lake: Lake,
     assert find_obstacle(lake.config.output_path, None) == ""
     conf.set(name, SETTINGS[name])
     try:
-        assert "nor in Azure with settings that it can follow" in find_obstacle(lake.config.output_path, None)
+        assert find_obstacle(lake.config.output_path, None).endswith(f" is set for {lake.config.output_path}")
+        assert not find_storage(lake.config.output_path).is_direct
     finally:
         conf.unset(name)
 
@@ -60,8 +60,7 @@ def test_what_only_abfs_can_follow_is_left_to_the_delta_spark_writer(lake: Lake,
 def test_one_place_is_one_place_whatever_its_spelling(topic: Topic, lake: Lake):
     topic.produce(make_events(20))
     lake.ingest()
-    names = ("output_path", "dlq_path", "checkpoint_path")
-    other = {name: getattr(lake.config, name).replace("windows.net/", "windows.net//x/../") + "/" for name in names}
+    other = {name: getattr(lake.config, name).replace("windows.net/", "windows.net//x/../") + "/" for name in PATHS}
     topic.produce(make_events(10, first=20))
     assert lake.ingest(**other).counts.total == 10
     assert_complete(lake, 30)
@@ -129,9 +128,7 @@ def test_an_optimize_of_spark_and_a_stream_do_not_overwrite_each_other(topic: To
     lake.ingest(max_offsets_per_trigger=20)
     thread.join()
     assert_complete(lake, 220 + len(BAD))
-    place, count = find_storage(lake.config.output_path), open_table(lake.config.output_path).version() + 1
-    operations = [parse_commit(read_commit(place, version) or "").operation for version in range(count)]
-    assert operations.count("SET TBLPROPERTIES") == 5
+    assert list_operations(lake.config.output_path).count("SET TBLPROPERTIES") == 5
 
 
 def test_neither_a_commit_of_spark_nor_one_of_ours_replaces_the_other(topic: Topic, lake: Lake):

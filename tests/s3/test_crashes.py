@@ -8,12 +8,10 @@ import pytest
 from sandbox.s3 import S3Sandbox
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_events
-from tests.support.ingestion import PAUSE, Ingestion
+from tests.support.ingestion import MOMENTS, PAUSE, Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake
 from tests.support.topic import Topic
-
-MOMENTS = ("before the write", "during the write", "between the commits", "before the checkpoint's commit")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -16,19 +16,19 @@ from pyspark.sql import SparkSession
 from bronze.delta import own_table
 from bronze.delta.create import create_table
 from bronze.delta.ledger import new_note
-from bronze.delta.log import parse_commit, read_commit
 from bronze.delta.own_table import ConflictError, TableLog
 from bronze.errors import BronzeError, ConfigError
 from bronze.runtime import lock, object_store
 from bronze.runtime.jars import LOG_STORE
 from bronze.runtime.lock import hold_lock
-from bronze.runtime.object_store import check_conditions, find_storage, put_if_absent
+from bronze.runtime.object_store import check_conditions, put_if_absent
 from bronze.runtime.paths import open_file_system, read_text, write_text
 from bronze.schema import get_bronze_spec
 from bronze.storage import Storage
 from sandbox.log_store import build_log_store
 from sandbox.s3 import S3Sandbox
 from tests.support.audit import assert_complete
+from tests.support.delta_log import list_operations
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import GATED, Ingestion
 from tests.support.kills import LONG
@@ -99,12 +99,6 @@ def test_of_two_drivers_on_one_checkpoint_without_a_lock_the_first_is_refused_wi
     assert_complete(lake, 30 + len(BAD))
 
 
-def list_operations(lake: Lake) -> list[str]:
-    """The operation of each commit of bronze."""
-    place, count = find_storage(lake.config.output_path), open_table(lake.config.output_path).version() + 1
-    return [parse_commit(read_commit(place, version) or "").operation for version in range(count)]
-
-
 def test_an_optimize_of_spark_and_a_stream_do_not_overwrite_each_other(topic: Topic, lake: Lake):
     topic.produce(make_events(20))
     lake.ingest()
@@ -120,7 +114,7 @@ def test_an_optimize_of_spark_and_a_stream_do_not_overwrite_each_other(topic: To
     lake.ingest(max_offsets_per_trigger=20)
     thread.join()
     assert_complete(lake, 220 + len(BAD))
-    assert list_operations(lake).count("SET TBLPROPERTIES") == 5
+    assert list_operations(lake.config.output_path).count("SET TBLPROPERTIES") == 5
 
 
 @pytest.fixture
@@ -170,7 +164,7 @@ def test_our_commit_that_arrives_second_does_not_replace_spark_s(
     raced.spark.sql(f"UPDATE delta.`{raced.config.output_path}` SET tenant_id = 'new' WHERE event_id = 'event-0'")
     proxy.gate.set()
     assert ingestion.wait(LONG) == 0, ingestion.log[-2000:]
-    assert list_operations(raced)[-3:] == ["SET TBLPROPERTIES", "UPDATE", "WRITE"]
+    assert list_operations(raced.config.output_path)[-3:] == ["SET TBLPROPERTIES", "UPDATE", "WRITE"]
     assert raced.bronze.where("tenant_id = 'new'").count() == 1
     assert_complete(raced, 40)
 

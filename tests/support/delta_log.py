@@ -11,9 +11,11 @@ from bronze import maintain
 from bronze.config import MaintainConfig
 from bronze.delta.ddl import quote_path
 from bronze.delta.ledger import new_note
-from bronze.delta.log import find_checkpoint, open_log
+from bronze.delta.log import find_checkpoint, open_log, parse_commit, read_commit
 from bronze.delta.log_files import try_checkpoint
 from bronze.delta.own_table import TableLog
+from bronze.runtime.object_store import find_storage
+from tests.support.lake import open_table
 
 DAY = 86_400
 
@@ -26,6 +28,12 @@ def append(log: TableLog, count: int = 1) -> None:
 
 def list_commits(path: str) -> list[int]:
     return sorted(int(file.stem) for file in Path(path, "_delta_log").glob("0*.json"))
+
+
+def list_operations(path: str) -> list[str]:
+    """The operation of each commit of a table on a disk or in an object store."""
+    place, count = find_storage(path), open_table(path).version() + 1
+    return [parse_commit(read_commit(place, version) or "").operation for version in range(count)]
 
 
 def make_old(path: str, days: float, versions: range) -> None:

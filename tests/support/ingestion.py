@@ -15,6 +15,8 @@ BRONZE = (sys.executable, "-m", "bronze.cli", "ingest")
 _SCRIPTS = Path(__file__).parent / "scripts"
 PAUSE_SCRIPT = str(_SCRIPTS / "pause.py")
 PAUSE = (sys.executable, PAUSE_SCRIPT, "ingest")
+# Where it can hold a batch, in their order.
+MOMENTS = ("before the write", "during the write", "between the commits", "before the checkpoint's commit")
 # Batches wait, planned but not read, for the file that GATE names.
 GATED = (sys.executable, str(_SCRIPTS / "gated.py"), "ingest")
 # Each batch takes a minute in Spark.

@@ -69,7 +69,7 @@ class Lake:
 
 
 def open_table(path: str) -> DeltaTable:
-    """A table on a local disk or in S3."""
+    """A table on a local disk or in an object store."""
     place = find_storage(path)
     return DeltaTable(place.uri, storage_options=place.options)
 

@@ -38,7 +38,7 @@ _UNFINISHED = "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"
 
 
 class _UnfinishedError(BronzeError):
-    """Another process has created only the table's folder so far."""
+    """The table's folder is not empty, but is not a table yet."""
 
 
 # Errors if another process creates the table at the same time.
@@ -85,7 +85,8 @@ def _create_by_spark(spark: SparkSession, path: str, spec: TableSpec) -> None:
         if error.getCondition() != _UNFINISHED:
             raise
         raise _UnfinishedError(
-            f"another process is creating {path}", hint="run the same command again to continue"
+            f"{path} holds files but is not yet a Delta table",
+            hint="run the same command again if another process creates it; otherwise give an empty or a new path",
         ) from error
 
 

@@ -17,6 +17,7 @@ from bronze.delta.features import list_column_reasons, list_misfits, list_reason
 from bronze.delta.ledger import SHARED_APP_ID, CommitNote, Place
 from bronze.delta.log import FoundNote, find_note, open_log, read_commit, read_transaction_version
 from bronze.errors import ConfigError, NotADeltaTableError, TransientError
+from bronze.parsing import find_object_store
 from bronze.runtime.object_store import find_storage, find_unsupported
 from bronze.runtime.paths import qualify_path, to_local_path
 from bronze.runtime.spark_errors import explain_failure
@@ -224,8 +225,8 @@ def locate_tables(spark: SparkSession, config: TablesConfig) -> tuple[CheckedTab
 
 def find_obstacle(path: str, state: TableState | None) -> str:
     """Return why the direct writer cannot append to a table correctly; empty if it can."""
-    if not find_storage(path).is_direct:
-        return f"{path} is neither on a local file system, nor in S3, nor in Azure with settings that it can follow"
+    if to_local_path(path) is None and not find_object_store(path):
+        return f"{path} is neither on a local file system nor in S3 or Azure"
     if setting := find_unsupported(path):
         return f"{setting} is set for {path}"
     if state is None:

@@ -11,24 +11,37 @@ from bronze.runtime.paths import find_class
 from bronze.runtime.spark_errors import REFUSED_BY_STORE, UNANSWERED, read_reason
 from bronze.storage import AzureAccess
 
-_HOST = re.compile(r"[^@]+@(?P<host>(?P<account>[^.]+)\.(?:dfs|blob)\.core\.windows\.net)")
+HIDDEN_SETTINGS = "(?i)secret|password|token|access[.]?key"  # what Spark hides by default
 _KEY = "fs.azure.account.key"
+_EMULATOR = "fs.azure.abfs.endpoint"
+_ENCRYPTION = "fs.azure.encryption."
 _NO_KEY = re.compile(rf"Failure to initialize configuration|{re.escape(_KEY)}")
 _NO_CONTAINER = re.compile(r"(?:Container|Filesystem)NotFound|specified (?:container|filesystem) does not exist")
 
 
 def read_access(spark: SparkSession, path: str) -> AzureAccess | None:
-    """The account and its key; None if only ABFS can follow its settings: another login, encryption, another cloud."""
-    if not (found := _HOST.fullmatch(path.split("/")[2])):
+    """The account of a path and its key; None if only ABFS can follow the settings."""
+    host, conf = _read_host(path), spark.sparkContext._jsc.hadoopConfiguration()
+    if find_unsupported(spark, path) or (key := _read_key(spark, host)) is None:
         return None
-    conf = spark.sparkContext._jsc.hadoopConfiguration()
-    settings = _read_settings(spark, found["host"])
-    emulator = str(conf.getTrimmed("fs.azure.abfs.endpoint", ""))
+    return AzureAccess(host.partition(".")[0], key, str(conf.getTrimmed(_EMULATOR, "")))
+
+
+def find_unsupported(spark: SparkSession, path: str) -> str:
+    """Return a setting that only ABFS can follow; empty if there is none."""
+    host, conf = _read_host(path), spark.sparkContext._jsc.hadoopConfiguration()
+    if not re.fullmatch(r"[^.]+\.(?:dfs|blob)\.core\.windows\.net", host):
+        return "another host than ACCOUNT.dfs.core.windows.net"
+    emulator = conf.getTrimmed(_EMULATOR, "")
     if emulator and os.environ.get("AZURITE_BLOB_STORAGE_URL") != f"http://{emulator}":  # deltalake's address of it
-        return None
-    if str(settings.getAuthType(found["host"])) != "SharedKey" or conf.getPropsWithPrefix("fs.azure.encryption."):
-        return None
-    return AzureAccess(found["account"], settings.getStorageAccountKey(), emulator)
+        return _EMULATOR
+    if conf.getPropsWithPrefix(_ENCRYPTION):
+        return f"{_ENCRYPTION}*"
+    return "" if _has_key(spark, host) else "fs.azure.account.auth.type"
+
+
+def _read_host(path: str) -> str:
+    return path.split("/")[2].rpartition("@")[2]
 
 
 def _read_settings(spark: SparkSession, host: str) -> Any:
@@ -36,28 +49,43 @@ def _read_settings(spark: SparkSession, host: str) -> Any:
     return find_class(spark, "org.apache.hadoop.fs.azurebfs.AbfsConfiguration")(conf, host)
 
 
-def read_key(spark: SparkSession, path: str) -> None:
-    """Read the account key of a path, if it has one: if ABFS itself fails to, it logs the key.
+def _has_key(spark: SparkSession, host: str) -> bool:
+    return str(_read_settings(spark, host).getAuthType(host)) == "SharedKey"
+
+
+def _read_key(spark: SparkSession, host: str) -> str | None:
+    """The key of an account; None if ABFS logs in without one."""
+    return str(_read_settings(spark, host).getStorageAccountKey()) if _has_key(spark, host) else None
+
+
+def find_probe(spark: SparkSession, option: str, path: str) -> str:
+    """Check the account key of a path, and return where to ask whether Azure accepts it.
+
+    If ABFS finds that it cannot use a key, it logs the key. A login without a key may have rights to the path only.
 
     Raises:
-        Py4JJavaError: It cannot be used.
+        InvalidOptionError: The path has no account.
+        Py4JJavaError: The key cannot be used.
     """
-    host = path.split("/")[2].rpartition("@")[2]
-    settings = _read_settings(spark, host)
-    if str(settings.getAuthType(host)) == "SharedKey":
-        settings.getStorageAccountKey()
+    if "@" not in path.split("/")[2]:
+        expected = "a path with container and account, such as abfss://lake@account.dfs.core.windows.net/bronze"
+        raise InvalidOptionError(option, path, expected)
+    has_key = _read_key(spark, _read_host(path)) is not None
+    return "/".join([*path.split("/")[:3], ""]) if has_key else path
 
 
 def check_redaction(spark: SparkSession) -> None:
-    """Refuse an event log that shows the account key: Spark's own pattern does not match the name of its setting.
+    """Refuse an event log that shows an account key: Spark's own pattern does not match the name of its setting.
 
     Raises:
         ConfigError: It does.
     """
-    conf = spark.sparkContext.getConf()
-    shown = [name for name, _ in conf.getAll() if name.startswith(f"spark.hadoop.{_KEY}")]
-    pattern = conf.get("spark.redaction.regex", "(?i)secret|password|token|access[.]?key") or ""
-    if conf.get("spark.eventLog.enabled") == "true" and any(not re.search(pattern, name) for name in shown):
+    settings = dict(spark.sparkContext.getConf().getAll())
+    pattern = find_class(spark, "java.util.regex.Pattern").compile(
+        spark.conf.get("spark.redaction.regex", HIDDEN_SETTINGS)  # the one of the start
+    )
+    shown = [name for name in settings if f".{_KEY}" in name and not pattern.matcher(name).find()]
+    if shown and settings.get("spark.eventLog.enabled") == "true":
         raise ConfigError(
             f"Spark's event log shows the value of {shown[0]}",
             hint="add account[.]key to spark.redaction.regex, or take the key from a file "
@@ -67,8 +95,9 @@ def check_redaction(spark: SparkSession) -> None:
 
 def explain_refusal(option: str, path: str, error: Exception) -> BronzeError:
     """The condition behind an error of ABFS at the first contact, with its cure."""
-    text, reason, (container, _, host) = str(error), read_reason(error), path.split("/")[2].partition("@")
+    text, reason, host = str(error), read_reason(error), _read_host(path)
     if _NO_CONTAINER.search(text):
+        container = path.split("/")[2].partition("@")[0]
         return InvalidOptionError(option, path, f"a path in a container that exists; there is no {container!r}")
     if _NO_KEY.search(text):
         return ConfigError(
@@ -78,9 +107,9 @@ def explain_refusal(option: str, path: str, error: Exception) -> BronzeError:
     if REFUSED_BY_STORE.search(text):
         return ConfigError(
             f"{to_flag(option)}: Azure refuses the credentials for {path}: {reason}",
-            hint=f"check fs.azure.account.key.{host}",
+            hint=f"check fs.azure.account.key.{host}, or the login that fs.azure.account.auth.type names",
         )
-    if UNANSWERED.search(text) and "UnknownHostException" not in text:
+    if UNANSWERED.search(text):
         return TransientError(
             f"{to_flag(option)}: Azure does not answer for {path}: {reason}",
             hint="run the same command again once it does",

@@ -76,9 +76,9 @@ def get_s3_packages(hadoop: str = "") -> list[str]:
     return [f"org.apache.hadoop:hadoop-aws:{hadoop or _read_hadoop_version()}", *parts]
 
 
-def get_azure_packages() -> list[str]:
-    """Maven coordinates of the jars that Spark needs for paths in Azure."""
-    return [f"org.apache.hadoop:hadoop-azure:{_read_hadoop_version()}"]
+def get_azure_packages(hadoop: str = "") -> list[str]:
+    """Maven coordinates of the jars that Spark needs for paths in Azure; the version is that of Hadoop."""
+    return [f"org.apache.hadoop:hadoop-azure:{hadoop or _read_hadoop_version()}"]
 
 
 def _read_hadoop_version() -> str:

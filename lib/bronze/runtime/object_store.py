@@ -38,9 +38,12 @@ def find_storage(path: str) -> Storage:
     if (local := to_local_path(path)) is not None:
         return Storage(local)
     path = normalize_uri(path)  # a ledger may name it as an earlier version did
-    if find_object_store(path) == "azure":
-        return Storage(path, azure.read_access(SparkSession.active(), path))
-    return Storage(path, _read_s3_access(SparkSession.active(), path) if is_s3(path) else None)
+    match find_object_store(path):
+        case "s3":
+            return Storage(path, _read_s3_access(SparkSession.active(), path))
+        case "azure":
+            return Storage(path, azure.read_access(SparkSession.active(), path))
+    return Storage(path)
 
 
 def _read_s3_access(spark: SparkSession, path: str) -> S3Access:
@@ -163,14 +166,16 @@ def check_conditions(spark: SparkSession, folder: str) -> None:
     _CHECKED.add(bucket)
 
 
-def check_buckets(spark: SparkSession, config: TablesConfig) -> None:
+def check_object_stores(spark: SparkSession, config: TablesConfig) -> None:
     """Refuse paths in an object store that cannot be read, within seconds; Hadoop repeats requests for minutes.
 
     Raises:
         ConfigError: There is no such bucket, or the store refuses the credentials, or there are none. Spark's event log
-            would show the credentials.
+            shows the credentials.
         BronzeError: The store does not answer.
     """
+    if "azure" in config.object_stores:
+        azure.check_redaction(spark)
     for option, path in list_paths(config):
         match find_object_store(path):
             case "s3":
@@ -191,10 +196,8 @@ def _check_bucket(spark: SparkSession, option: str, path: str) -> None:
 
 
 def _check_container(spark: SparkSession, option: str, path: str) -> None:
-    azure.check_redaction(spark)
     try:
-        azure.read_key(spark, path)
-        _probe(spark, "/".join([*path.split("/")[:3], ""]))
+        _probe(spark, azure.find_probe(spark, option, path))
     except (Py4JJavaError, IllegalArgumentException) as error:
         raise azure.explain_refusal(option, path, error) from None  # the error may have the key
 
@@ -213,7 +216,9 @@ def _check_answer(option: str, path: str, endpoint: str) -> None:
 
 
 def find_unsupported(path: str) -> str:
-    """Return a setting of S3A that the direct writer cannot follow; empty if there is none."""
+    """Return a setting of S3A or ABFS that the direct writer cannot follow; empty if there is none."""
+    if find_object_store(path) == "azure":
+        return azure.find_unsupported(SparkSession.active(), path)
     if not is_s3(path):
         return ""
     conf = open_file_system(SparkSession.active(), path)[0].getConf()
@@ -286,7 +291,7 @@ def _explain_refusal(option: str, path: str, endpoint: str, error: Py4JJavaError
             f"{to_flag(option)}: S3 at {endpoint} refuses the credentials for {path}: {reason}",
             hint="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the settings fs.s3a.*, and what they may do",
         )
-    if UNANSWERED.search(text) and "UnknownHostException" not in text:
+    if UNANSWERED.search(text):
         return _no_answer_error(option, path, endpoint, reason)
     return ConfigError(
         f"{to_flag(option)}: {path} cannot be read from S3 at {endpoint}: {reason}",

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from bronze.config import PATHS, TablesConfig
 from bronze.errors import InvalidOptionError
 from bronze.parsing import find_object_store, is_s3
-from bronze.runtime.jars import S3_EXCLUDED, get_s3_packages
+from bronze.runtime.jars import S3_EXCLUDED, get_azure_packages, get_s3_packages
 from bronze.runtime.spark_errors import read_reason
 
 
@@ -93,7 +93,7 @@ def write_text(spark: SparkSession, path: str, text: str) -> None:
 
 _ASCII = ("ANSI_X3.4-1968", "US-ASCII", "ASCII")
 # The modules with Hadoop's own file systems; their version is that of Hadoop.
-_MODULES = {"abfs": "hadoop-azure", "abfss": "hadoop-azure", "gs": "hadoop-gcp"}
+_MODULES = {"gs": "hadoop-gcp"}
 
 
 def check_folders(config: TablesConfig) -> None:
@@ -167,6 +167,8 @@ def _name_cure(spark: SparkSession, path: str) -> str:
     if is_s3(path):
         packages = ",".join(get_s3_packages(hadoop))
         return f"submit with --packages {packages} --exclude-packages {S3_EXCLUDED}, or restart a local session"
+    if find_object_store(path) == "azure":
+        return f"submit with --packages {get_azure_packages(hadoop)[0]}, or restart a local session"
     if not module:
         return "correct it, or add its file system to --packages"
     return f"add --packages org.apache.hadoop:{module}:{hadoop}"

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from bronze.config import Config, IngestConfig
 from bronze.errors import BronzeError
+from bronze.runtime.azure import HIDDEN_SETTINGS
 from bronze.runtime.jars import LOG_STORE_CLASS, check_spark, find_java, list_jars
 from bronze.runtime.jvm import join_session, prepare_environment, start_session
 from bronze.runtime.logs import RUN_ID
@@ -51,9 +52,8 @@ _SECRETS = (
     r"(?i)url|secret|password|passphrase|token|jaas|credential|keystore|truststore|kafka\.(sasl|ssl)\.|user\.info"
     r"|account\.key"
 )
-# The same for the settings that Spark's UI lists, and the pattern that hides some of them by default.
+# The same for the settings that Spark's UI lists.
 _SETTINGS_REDACTION = "spark.redaction.regex"
-_HIDDEN_SETTINGS = "(?i)secret|password|token|access[.]?key"
 # How long Spark keeps what a consumer has fetched beyond its range, and how often it looks: 5 minutes and 1 by default.
 DROPS_FETCHED = "spark.kafka.consumer.fetchedData.cache.timeout"
 _LOCAL = {
@@ -121,7 +121,7 @@ def _open_ui(spark: SparkSession) -> None:
     This happens after the start, so that the user's own pattern, which only the session knows, still applies.
     """
     conf = spark.sparkContext._jsc.sc().conf()
-    conf.set(_SETTINGS_REDACTION, extend_redaction(conf.get(_SETTINGS_REDACTION, _HIDDEN_SETTINGS)))
+    conf.set(_SETTINGS_REDACTION, extend_redaction(conf.get(_SETTINGS_REDACTION, HIDDEN_SETTINGS)))
     log.info("Spark's UI, on this machine only: %s/StreamingQuery/", spark.sparkContext.uiWebUrl)
 
 

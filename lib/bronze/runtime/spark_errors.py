@@ -55,7 +55,8 @@ _UNUSABLE_KEY = re.compile(r'( key =").*(": )')
 # An error of S3A, ABFS, pyarrow or deltalake in an object store.
 _IN_STORE = re.compile(
     r"\bs3a://|AWS Error|Generic S3 error|Error performing [A-Z]+ https?:|software\.amazon\.awssdk|S3Exception|"
-    r"hadoop\.fs\.s3a|\bAWS\w+Exception|\babfss?://|Azure [Ee]rror: |hadoop\.fs\.azurebfs"
+    r"hadoop\.fs\.s3a|\bAWS\w+Exception|\babfss?://|Azure [Ee]rror: |Operation failed: \"|"
+    r"\.(?:dfs|blob)\.core\.windows\.net|hadoop\.fs\.azurebfs"
 )
 # deltalake prints the causes of an error as a coloured tree.
 _BRANCH = re.compile(r"\s*\n\s*(?:\x1b\[\d+m)?↳(?:\x1b\[0m)?\s*")
@@ -71,7 +72,7 @@ UNANSWERED = re.compile(
     r"status 50\d|HTTP response code 50\d|Server Error|(?<![?&])[Tt]imed?.?out|Connection (?:refused|reset|closed)|"
     r"NETWORK_CONNECTION|curlCode|error sending request|request or response body error|Bad Gateway|Gateway Timeout|"
     r"Too Many Requests|Premature end|NoHttpResponse|failed to respond|ExpiredToken|EXPIRED_TOKEN|RequestExpired|"
-    r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials|UnknownHostException|\", 50\d, |\] 50\d |"
+    r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials|\", 50\d, |\] 50\d |"
     r"Fail to get a new connection"
 )
 # The same for a disk that is mounted over a network.
@@ -180,10 +181,11 @@ def _explain_storage(text: str, reason: str, path: str) -> BronzeError | None:
     if missing := _FILE_MISSING.match(reason):
         return _missing_file_error(missing[1])
     causes = "\n".join([reason, text.partition("\n")[0], *_CAUSE.findall(text)])
-    is_unanswered = UNANSWERED.search(causes) and _IN_STORE.search(f"{path} {text}")  # not every cause says where
+    is_outage = UNANSWERED.search(causes) or "UnknownHostException" in causes  # not a wrong name, while a query runs
+    is_unanswered = is_outage and _IN_STORE.search(f"{path} {text}")  # not every cause says where
     if (damaged := _FILE_READ.search(causes)) and _DAMAGED.search(causes) and not is_unanswered:
         return _damaged_file_error(unquote(damaged[1]))
-    if _IN_STORE.search(f"{path} {causes}") and REFUSED_BY_STORE.search(causes) and not is_unanswered:
+    if _IN_STORE.search(causes) and REFUSED_BY_STORE.search(causes) and not is_unanswered:
         return ConfigError(
             f"the object store refuses the credentials for {path or 'a path'}: {reason}",
             hint="nothing was lost: correct them or what they may do, then run the same command again to continue",
@@ -356,7 +358,7 @@ def _read_text(error: BaseException) -> str:
 
 
 def hide_credentials(text: str) -> str:
-    """Hide what a store repeats of a request's credentials in its answer, and ABFS of a key that it cannot use."""
+    """Hide what a store's answer repeats of a request's credentials, and what ABFS repeats of an unusable key."""
     return _UNUSABLE_KEY.sub(r"\1…\2", _REPEATED.sub(r"<\1>…</\1>", text))
 
 
