@@ -223,6 +223,7 @@ test-secured: setup $(CLASSES) ## Tests on a secured Kafka: TLS, mTLS, SASL, OAu
 test-soak: $(S3_READY) $(DEPLOY_READY) $(CLASSES) ## All that CI has no time for: SOAK_MINUTES=15 of load, KILLS=25 at random moments, the other writer; hours
 	@failed=; for tier in $(TIERS); do SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) \
 		$(BIN)/python -m pytest tests/$$tier -m soak -s $(ARGS) || test $$? = 5 || failed="$$failed $$tier"; done; \
+		$(SUBMAKE) test-azure || failed="$$failed azure"; \
 		test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 ##@ Benchmarks
