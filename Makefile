@@ -41,7 +41,7 @@ PARAMS ?=
 WORKERS ?= 2
 SOAK_MINUTES ?= 15
 KILLS ?= 25
-TIERS ?= faults s3 secured monitoring clusters integration notebooks unit
+TIERS ?= faults s3 azure secured monitoring clusters integration notebooks unit
 export SANDBOX_PORT := $(PORT)
 export SANDBOX_DATA_DIR := $(DATA)/sandbox
 # Notebooks treat data/ as the sandbox's folder; another folder must be named.
@@ -204,7 +204,7 @@ $(AZURE_READY): $(READY)
 
 # Not part of CI, which has no time for it.
 test-azure: $(AZURE_READY) $(CLASSES) ## Tests on Azure's emulator: the direct writer, crashes, several writers; needs npm
-	$(BIN)/python -m pytest tests/azure $(ARGS)
+	$(BIN)/python -m pytest tests/azure -m soak $(ARGS)
 
 $(DEPLOY_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[deploytest]'
@@ -220,10 +220,9 @@ test-secured: setup $(CLASSES) ## Tests on a secured Kafka: TLS, mTLS, SASL, OAu
 	$(BIN)/python -m pytest tests/secured $(ARGS)
 
 # One process per tier: those of s3 and clusters have another Spark session.
-test-soak: $(S3_READY) $(DEPLOY_READY) $(CLASSES) ## All that CI has no time for: SOAK_MINUTES=15 of load, KILLS=25 at random moments, the other writer; hours
+test-soak: $(S3_READY) $(DEPLOY_READY) $(if $(filter azure,$(TIERS)),$(AZURE_READY)) $(CLASSES) ## All that CI has no time for: SOAK_MINUTES=15 of load, KILLS=25 at random moments, the other writer; hours
 	@failed=; for tier in $(TIERS); do SOAK_MINUTES=$(SOAK_MINUTES) KILLS=$(KILLS) \
 		$(BIN)/python -m pytest tests/$$tier -m soak -s $(ARGS) || test $$? = 5 || failed="$$failed $$tier"; done; \
-		$(SUBMAKE) test-azure || failed="$$failed azure"; \
 		test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 ##@ Benchmarks

@@ -17,6 +17,8 @@ from tests.support.lake import Lake
 from tests.support.topic import Topic
 from tests.support.waiting import when
 
+pytestmark = pytest.mark.soak
+
 OTHER = KEY.replace("Eby8", "Eby9")
 LOG = "spark.eventLog.enabled true\nspark.eventLog.compress false\n"
 NEXT = "spark.hadoop.fs.azure.always"

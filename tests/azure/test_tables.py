@@ -26,6 +26,8 @@ from tests.support.lake import Lake, open_table, with_both
 from tests.support.maintenance import run_maintenance
 from tests.support.topic import Topic
 
+pytestmark = pytest.mark.soak
+
 
 @with_both
 def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):
