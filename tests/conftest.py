@@ -41,6 +41,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Sandbox]:
         for name, value in sandbox.environment.items():
             patch.setenv(name, value)
         yield sandbox
+        sandbox.kill()  # its own end takes half a minute
 
 
 @pytest.fixture(scope="session")
