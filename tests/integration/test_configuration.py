@@ -162,7 +162,7 @@ def test_a_file_system_that_spark_lacks_is_named_with_its_package(bronze, lake: 
         ("foo://x", "correct it, or add its file system to --packages"),
         ("foo://x/b", "correct it, or add its file system to --packages"),
         ("gs://lake/b", "add --packages org.apache.hadoop:hadoop-gcp:3."),
-        ("abfss://lake@account.dfs.core.windows.net/b", "add --packages org.apache.hadoop:hadoop-azure:3."),
+        ("abfss://lake@account.dfs.core.windows.net/b", "submit with --packages org.apache.hadoop:hadoop-azure:3."),
     ],
 )
 def test_an_unknown_scheme_is_a_wrong_argument(bronze, lake: Lake, path: str, cure: str):
