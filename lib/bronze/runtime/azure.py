@@ -21,9 +21,10 @@ _NO_CONTAINER = re.compile(r"(?:Container|Filesystem)NotFound|specified (?:conta
 
 def read_access(spark: SparkSession, path: str) -> AzureAccess | None:
     """The account of a path and its key; None if only ABFS can follow the settings."""
-    host, conf = _read_host(path), spark.sparkContext._jsc.hadoopConfiguration()
-    if find_unsupported(spark, path) or (key := _read_key(spark, host)) is None:
+    if find_unsupported(spark, path):
         return None
+    host, conf = _read_host(path), spark.sparkContext._jsc.hadoopConfiguration()
+    key = str(_read_settings(spark, host).getStorageAccountKey())
     return AzureAccess(host.partition(".")[0], key, str(conf.getTrimmed(_EMULATOR, "")))
 
 
@@ -53,11 +54,6 @@ def _has_key(spark: SparkSession, host: str) -> bool:
     return str(_read_settings(spark, host).getAuthType(host)) == "SharedKey"
 
 
-def _read_key(spark: SparkSession, host: str) -> str | None:
-    """The key of an account; None if ABFS logs in without one."""
-    return str(_read_settings(spark, host).getStorageAccountKey()) if _has_key(spark, host) else None
-
-
 def find_probe(spark: SparkSession, option: str, path: str) -> str:
     """Check the account key of a path, and return where to ask whether Azure accepts it.
 
@@ -70,8 +66,11 @@ def find_probe(spark: SparkSession, option: str, path: str) -> str:
     if "@" not in path.split("/")[2]:
         expected = "a path with container and account, such as abfss://lake@account.dfs.core.windows.net/bronze"
         raise InvalidOptionError(option, path, expected)
-    has_key = _read_key(spark, _read_host(path)) is not None
-    return "/".join([*path.split("/")[:3], ""]) if has_key else path
+    host = _read_host(path)
+    if not _has_key(spark, host):
+        return path
+    _read_settings(spark, host).getStorageAccountKey()
+    return "/".join([*path.split("/")[:3], ""])
 
 
 def check_redaction(spark: SparkSession) -> None:
