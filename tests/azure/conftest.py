@@ -1,14 +1,14 @@
 """The shared fixtures with tables and checkpoint in a container of Azure's emulator."""
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
 from pyspark.sql import SparkSession
 
-from bronze.config import IngestConfig, MaintainConfig
+from bronze.config import MaintainConfig
 from tests.support.azurite import ACCOUNT_HOST, Azurite, write_settings
 from tests.support.lake import Lake
+from tests.support.object_store import make_lake
 from tests.support.session import start_spark
 from tests.support.topic import Topic
 
@@ -36,14 +36,4 @@ def spark(azurite: Azurite) -> Iterator[SparkSession]:
 @pytest.fixture
 def lake(topic: Topic, spark: SparkSession) -> Lake:
     """An empty lake in Azure for the test's topic."""
-    root = f"{CONTAINER}/{uuid.uuid4().hex[:8]}"
-    config = IngestConfig(
-        kafka_brokers=topic.brokers,
-        kafka_topic=topic.name,
-        checkpoint_path=f"{root}/checkpoint",
-        output_path=f"{root}/bronze",
-        dlq_path=f"{root}/dlq",
-        available_now=True,
-        with_metrics=True,
-    )
-    return Lake(config, spark)
+    return make_lake(topic, spark, CONTAINER)

@@ -2,28 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from threading import Thread
 
 import pytest
 from py4j.protocol import Py4JJavaError
 
-from bronze import replay
-from bronze.config import PATHS, ReplayConfig
+from bronze.config import PATHS
 from bronze.delta.ledger import new_note
 from bronze.delta.log import name_commit, read_commit
 from bronze.delta.own_table import ConflictError, TableLog
 from bronze.delta.tables import find_obstacle
 from bronze.runtime.object_store import find_storage
 from bronze.runtime.paths import find_class
-from tests.support.audit import assert_complete, audit
+from tests.support.audit import assert_complete
 from tests.support.azurite import ACCOUNT_HOST
-from tests.support.backfill import fill, run_backfill
-from tests.support.delta_log import list_operations
-from tests.support.events import BAD, make_event, make_events
-from tests.support.ingestion import MOMENTS, PAUSE, Ingestion
+from tests.support.events import BAD, make_events
+from tests.support.ingestion import MOMENTS, Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake, open_table, with_both
 from tests.support.maintenance import run_maintenance
+from tests.support.object_store import check_backfill, check_kill, check_optimize_beside_a_stream, check_replay
 from tests.support.topic import Topic
 
 pytestmark = pytest.mark.soak
@@ -69,31 +66,16 @@ def test_one_place_is_one_place_whatever_its_spelling(topic: Topic, lake: Lake):
 
 
 def test_a_backfill_adds_what_the_stream_left_out(topic: Topic, lake: Lake):
-    fill(topic)
-    lake.ingest(starting_offsets="latest")
-    assert run_backfill(lake).summary.counts.valid == 30
-    assert run_backfill(lake).summary.counts.valid == 0
-    assert_complete(lake, 30)
+    check_backfill(topic, lake)
 
 
 def test_a_replay_appends_what_is_valid_now(topic: Topic, lake: Lake):
-    topic.produce(make_events(10) + BAD)
-    lake.ingest()
-    repaired = f"_raw_bytes = CAST('{make_event(10).decode()}' AS BINARY)"
-    lake.spark.sql(f"UPDATE delta.`{lake.config.dlq_path}` SET {repaired} WHERE _error_type = 'malformed_json'")
-    report = replay(lake.configure(ReplayConfig), lake.spark)
-    assert (report.counts["appended"], report.counts["still_failing"]) == (1, len(BAD) - 1)
-    assert audit(lake).is_complete
+    check_replay(topic, lake)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_9_at_each_moment_of_a_batch(topic: Topic, lake: Lake, start: Callable[..., Ingestion], moment: str):
-    topic.produce(make_events(40) + BAD[:4])
-    lake.ingest()
-    topic.produce(make_events(100, first=40) + BAD)
-    start(lake.config, *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG).kill()
-    lake.ingest()
-    assert_complete(lake, 144 + len(BAD))
+    check_kill(topic, lake, start, moment)
 
 
 def test_of_two_writers_that_saw_the_same_state_only_one_commits(topic: Topic, lake: Lake):
@@ -116,21 +98,7 @@ def test_two_drivers_with_their_own_checkpoints_write_the_same_tables(
 
 
 def test_an_optimize_of_spark_and_a_stream_do_not_overwrite_each_other(topic: Topic, lake: Lake):
-    topic.produce(make_events(20))
-    lake.ingest()
-
-    def optimize() -> None:
-        for number in range(5):
-            lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` SET TBLPROPERTIES ('user.n' = '{number}')")
-            lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
-
-    topic.produce(make_events(200, first=20) + BAD)
-    thread = Thread(target=optimize)
-    thread.start()
-    lake.ingest(max_offsets_per_trigger=20)
-    thread.join()
-    assert_complete(lake, 220 + len(BAD))
-    assert list_operations(lake.config.output_path).count("SET TBLPROPERTIES") == 5
+    check_optimize_beside_a_stream(topic, lake)
 
 
 def test_neither_a_commit_of_spark_nor_one_of_ours_replaces_the_other(topic: Topic, lake: Lake):

@@ -1,15 +1,15 @@
 """The shared fixtures with tables and checkpoint in a bucket of a real S3 server."""
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
 from pyspark.sql import SparkSession
 
-from bronze.config import IngestConfig, MaintainConfig
+from bronze.config import MaintainConfig
 from sandbox.s3 import S3Sandbox
 from tests.support.aws_credentials import Issuer, run_issuer
 from tests.support.lake import Lake
+from tests.support.object_store import make_lake
 from tests.support.session import start_spark
 from tests.support.topic import Topic
 
@@ -34,14 +34,4 @@ def spark(s3: S3Sandbox, issuer: Issuer) -> Iterator[SparkSession]:
 @pytest.fixture
 def lake(topic: Topic, spark: SparkSession) -> Lake:
     """An empty lake in S3 for the test's topic."""
-    root = f"s3://bronze/{uuid.uuid4().hex[:8]}"
-    config = IngestConfig(
-        kafka_brokers=topic.brokers,
-        kafka_topic=topic.name,
-        checkpoint_path=f"{root}/checkpoint",
-        output_path=f"{root}/bronze",
-        dlq_path=f"{root}/dlq",
-        available_now=True,
-        with_metrics=True,
-    )
-    return Lake(config, spark)
+    return make_lake(topic, spark, "s3://bronze")

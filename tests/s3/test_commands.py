@@ -10,23 +10,23 @@ import pytest
 from deltalake import DeltaTable
 from pyarrow.fs import FileSelector
 
-from bronze import replay, status
-from bronze.config import CheckpointConfig, CreateTablesConfig, ReplayConfig, StatusConfig
+from bronze import status
+from bronze.config import CheckpointConfig, CreateTablesConfig, StatusConfig
 from bronze.notebook.cells import RESULT_MIME, find_result
 from bronze.notebook.run import main as run_notebook
 from bronze.ops.checkpoint import inspect_checkpoint
 from bronze.ops.create_tables import create_tables
 from bronze.runtime.object_store import find_storage
 from sandbox.s3 import ACCESS_KEY, OTHER_KEY, S3Sandbox
-from tests.support.audit import assert_complete, audit
+from tests.support.audit import assert_complete
 from tests.support.aws_credentials import Issuer
-from tests.support.backfill import fill, run_backfill
 from tests.support.delta_log import set_properties
-from tests.support.events import BAD, make_event, make_events
+from tests.support.events import BAD, make_events
 from tests.support.ingestion import Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake, open_table
 from tests.support.maintenance import run_maintenance
+from tests.support.object_store import check_backfill, check_replay
 from tests.support.s3_proxy import run_proxy
 from tests.support.topic import Topic
 
@@ -59,22 +59,11 @@ def test_one_place_is_one_place_whatever_its_spelling(topic: Topic, lake: Lake, 
 
 
 def test_a_backfill_adds_what_the_stream_left_out(topic: Topic, any_lake: Lake):
-    fill(topic)
-    any_lake.ingest(starting_offsets="latest")
-    assert run_backfill(any_lake).summary.counts.valid == 30
-    assert run_backfill(any_lake).summary.counts.valid == 0
-    assert_complete(any_lake, 30)
+    check_backfill(topic, any_lake)
 
 
 def test_a_replay_appends_what_is_valid_now(topic: Topic, lake: Lake):
-    topic.produce(make_events(10) + BAD)
-    lake.ingest()
-    repaired = f"_raw_bytes = CAST('{make_event(10).decode()}' AS BINARY)"
-    lake.spark.sql(f"UPDATE delta.`{lake.config.dlq_path}` SET {repaired} WHERE _error_type = 'malformed_json'")
-    report = replay(lake.configure(ReplayConfig), lake.spark)
-    assert (report.counts["appended"], report.counts["still_failing"]) == (1, len(BAD) - 1)
-    assert lake.bronze.where("event_id = 'event-10'").count() == 1
-    assert audit(lake).is_complete
+    check_replay(topic, lake)
 
 
 def test_maintenance_compacts_and_deletes_what_no_version_needs(topic: Topic, lake: Lake, s3: S3Sandbox):

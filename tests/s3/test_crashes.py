@@ -11,17 +11,13 @@ from tests.support.events import BAD, make_events
 from tests.support.ingestion import MOMENTS, PAUSE, Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake
+from tests.support.object_store import check_kill
 from tests.support.topic import Topic
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_9_at_each_moment_of_a_batch(topic: Topic, lake: Lake, start: Callable[..., Ingestion], moment: str):
-    topic.produce(make_events(40) + BAD[:4])
-    lake.ingest()
-    topic.produce(make_events(100, first=40) + BAD)
-    start(lake.config, *PAUSE, PAUSE_AT=moment).wait_for(f"Paused {moment}", LONG).kill()
-    lake.ingest()
-    assert_complete(lake, 144 + len(BAD))
+    check_kill(topic, lake, start, moment)
 
 
 @pytest.mark.soak

@@ -34,6 +34,7 @@ from tests.support.ingestion import GATED, Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake, open_table
 from tests.support.maintenance import run_maintenance
+from tests.support.object_store import check_optimize_beside_a_stream
 from tests.support.s3_proxy import Proxy, Rule, run_proxy
 from tests.support.topic import Topic
 from tests.support.waiting import run_twice_at_once, wait_until, when
@@ -100,21 +101,7 @@ def test_of_two_drivers_on_one_checkpoint_without_a_lock_the_first_is_refused_wi
 
 
 def test_an_optimize_of_spark_and_a_stream_do_not_overwrite_each_other(topic: Topic, lake: Lake):
-    topic.produce(make_events(20))
-    lake.ingest()
-
-    def optimize() -> None:
-        for number in range(5):
-            lake.spark.sql(f"ALTER TABLE delta.`{lake.config.output_path}` SET TBLPROPERTIES ('user.n' = '{number}')")
-            lake.spark.sql(f"OPTIMIZE delta.`{lake.config.output_path}`").collect()
-
-    topic.produce(make_events(200, first=20) + BAD)
-    thread = Thread(target=optimize)
-    thread.start()
-    lake.ingest(max_offsets_per_trigger=20)
-    thread.join()
-    assert_complete(lake, 220 + len(BAD))
-    assert list_operations(lake.config.output_path).count("SET TBLPROPERTIES") == 5
+    check_optimize_beside_a_stream(topic, lake)
 
 
 @pytest.fixture
