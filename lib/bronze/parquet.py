@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import time
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -53,7 +52,7 @@ def write_parquet(rows: pa.Table, table: Storage, spec: TableSpec, batch_id: int
         OSError: The table does not exist or cannot be written to. The error has the path.
     """
     # A new folder would look like a damaged table. Object stores have no folders, and the driver has read it.
-    if table.access is None and not Path(table.uri).is_dir():
+    if table.is_local and not Path(table.uri).is_dir():
         raise FileNotFoundError(errno.ENOENT, NO_TABLE, table.uri)
     data_columns = [name for name in rows.column_names if name not in spec.partition_columns]
     options = _choose_options(rows.schema, spec.distinct_columns, spec.stats_columns)
@@ -61,29 +60,14 @@ def write_parquet(rows: pa.Table, table: Storage, spec: TableSpec, batch_id: int
     for values, part in _group_rows(rows, list(spec.partition_columns)):
         folder = "/".join(f"{name}={_HIVE_NULL if v is None else v}" for name, v in values.items())
         path = f"{folder}/part-{batch_id:08d}-{uuid4()}.zstd.parquet"
-        size = _write_file(part.select(data_columns), table, path, options)
+        sink = pa.BufferOutputStream()
+        pq.write_table(part.select(data_columns), sink, **options)
+        content = memoryview(sink.getvalue()).cast("B")
+        table.write(path, content)
         stats = json.dumps(collect_stats(part, spec.stats_columns))
-        written.append(DataFile(path, size, int(time.time() * 1000), values, stats))
+        written.append(DataFile(path, len(content), int(time.time() * 1000), values, stats))
     table.sync(file.path for file in written)
     return written
-
-
-def _write_file(rows: pa.Table, table: Storage, path: str, options: dict[str, Any]) -> int:
-    """Write a file at once, which in S3 is a single request up to 10 MB; return its size."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, **options)
-    content, target = sink.getvalue(), table.locate(path)
-    try:
-        if table.access is None:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-        with table.file_system.open_output_stream(target, compression=None) as stream:
-            stream.write(content)
-    except OSError as error:
-        if not error.errno:
-            raise OSError(f"{table.uri}/{path}: {error}") from error
-        # pyarrow's error may not name the file.
-        raise OSError(error.errno, os.strerror(error.errno), target) from error
-    return len(content)
 
 
 @cache

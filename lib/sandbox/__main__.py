@@ -94,7 +94,7 @@ def _run_s3(options: argparse.Namespace) -> int:
         print("S3 is stopped" if sandbox.stop() else "S3 is not running")
         return ExitCode.DONE
     has_started = sandbox.start()
-    print(f"S3 {'is up' if has_started else 'is already running'} at {sandbox.access.endpoint} (pid {sandbox.pid})")
+    print(f"S3 {'is up' if has_started else 'is already running'} at {sandbox.endpoint} (pid {sandbox.pid})")
     print(f"  data:   {sandbox.data_dir}\n  bucket: s3://bronze")
     print("To use it, set:\n" + "\n".join(f"  export {name}={value}" for name, value in sandbox.environment.items()))
     return ExitCode.DONE

@@ -9,7 +9,6 @@ from typing import Any
 from pyarrow.fs import S3FileSystem
 
 from bronze.errors import ConfigError
-from bronze.storage import S3Access
 from sandbox.kafka import get_data_dir
 from sandbox.server import Server
 from sandbox.system import HOST, find_free_port
@@ -18,6 +17,7 @@ ACCESS_KEY, SECRET_KEY, REGION = "sandbox", "sandbox-secret", "us-east-1"
 OTHER_KEY, READER_KEY = "other", "reader"
 _ALL = ("Admin", "Read", "List", "Tagging", "Write")
 RIGHTS = [(ACCESS_KEY, *_ALL), (OTHER_KEY, *_ALL), (READER_KEY, "Read", "List")]
+DOMAIN = "s3.example"  # buckets may be named in the host, below this name
 # Other listeners of the server, by the option of their port.
 PORTS = [
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "volume.port.public"),
@@ -42,15 +42,15 @@ class S3Sandbox(Server):
         super().__init__(Path(data_dir or get_data_dir() / "s3"), port)
 
     @property
-    def access(self) -> S3Access:
-        """How to reach it."""
-        return S3Access(REGION, f"http://{HOST}:{self.port}", ACCESS_KEY, SECRET_KEY)
+    def endpoint(self) -> str:
+        """Its address."""
+        return f"http://{HOST}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables with which AWS's clients, and so this package, reach it."""
         return {
-            "AWS_ENDPOINT_URL": self.access.endpoint,
+            "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -80,10 +80,10 @@ class S3Sandbox(Server):
         (self.data_dir / "s3.json").write_text(json.dumps({"identities": [_name_identity(*each) for each in RIGHTS]}))
         options = [f"-{name}={find_free_port()}" for name in PORTS]
         options += [f"-ip={HOST}", f"-ip.bind={HOST}", "-filer", "-s3", f"-s3.port={self._port}"]
-        options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+        options += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.domainName={DOMAIN}"]
         options += [f"-s3.config={self.data_dir}/s3.json", "-master.volumeSizeLimitMB=64", "-volume.max=100"]
         command = [_find_program(), "-logtostderr=true", "server", self._marker, *options, "-master.telemetry=false"]
-        self._process = self._run(command, {})
+        self._process = self._run(command, {"WEED_S3_SSE_KEY": SECRET_KEY})
 
     def _answers(self) -> bool:
         try:

@@ -6,6 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from bronze.config import MaintainConfig
+from sandbox.system import HOST
 from tests.support.azurite import ACCOUNT_HOST, Azurite, write_settings
 from tests.support.lake import Lake
 from tests.support.object_store import make_lake
@@ -20,7 +21,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     """The emulator; the environment has its address and the folder of Spark's settings."""
     folder = tmp_path_factory.mktemp("conf")
     with Azurite(tmp_path_factory.mktemp("azurite"), port=0) as running, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AZURITE_BLOB_STORAGE_URL", f"http://{running.access.emulator}")
+        patch.setenv("AZURITE_BLOB_STORAGE_URL", f"http://{HOST}:{running.port}")
         patch.setenv("SPARK_CONF_DIR", str(write_settings(running, folder)))
         yield running
 

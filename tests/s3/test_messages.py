@@ -56,11 +56,11 @@ def test_a_session_token_of_other_keys(lake: Lake, monkeypatch: pytest.MonkeyPat
         lake.ingest()
 
 
-def test_a_proxy_is_refused(lake: Lake):
+def test_encryption_by_the_client_is_refused(lake: Lake):
     conf = lake.spark.sparkContext._jsc.hadoopConfiguration()
-    conf.set("fs.s3a.bucket.proxied.proxy.host", "proxy.example")
-    with pytest.raises(ConfigError, match="s3a://proxied/bronze cannot be used with fs.s3a.proxy.host"):
-        lake.ingest(output_path="s3://proxied/bronze")
+    conf.set("fs.s3a.bucket.sealed.encryption.algorithm", "CSE-KMS")
+    with pytest.raises(ConfigError, match="s3a://sealed/bronze cannot be used with fs.s3a.encryption.algorithm"):
+        lake.ingest(output_path="s3://sealed/bronze")
 
 
 def test_no_key(lake: Lake, start: Callable[..., Ingestion]):

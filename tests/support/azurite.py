@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from bronze.storage import AzureAccess
+from pyarrow.fs import AzureFileSystem
+
 from sandbox.server import Server
 from sandbox.system import HOST
 from tests.support.paths import ROOT
@@ -21,9 +22,12 @@ class Azurite(Server):
     name, variable, default_port, down = "Azurite", "AZURITE_PORT", 10000, "kill"
 
     @property
-    def access(self) -> AzureAccess:
-        """How to reach it."""
-        return AzureAccess(ACCOUNT, KEY, f"{HOST}:{self.port}")
+    def file_system(self) -> AzureFileSystem:
+        """Pyarrow's file system."""
+        kinds = ("blob_storage", "dfs_storage")
+        schemes = {f"{kind}_scheme": "http" for kind in kinds}
+        addresses = {f"{kind}_authority": f"{HOST}:{self.port}" for kind in kinds}
+        return AzureFileSystem(ACCOUNT, account_key=KEY, **schemes, **addresses)
 
     @property
     def settings(self) -> str:
@@ -49,7 +53,7 @@ class Azurite(Server):
 
     def _answers(self) -> bool:
         try:
-            self.access.open_file_system().create_dir("bronze")
+            self.file_system.create_dir("bronze")
         except OSError:
             return False
         return True

@@ -165,6 +165,12 @@ def test_credentials_that_s3_refuses_to_deltalake_are_not_tried_again():
 ABFS = 'Operation failed: "{}", {}, GET, https://a.dfs.core.windows.net/c/t?upn=false&timeout=90s, rId: 1'
 
 
+OBJECT_STORE = (
+    "Generic MicrosoftAzure error: Error performing PUT https://a.blob.core.windows.net/c/t in 2ms, after 10 retries, "
+    "max_retries: 10, retry_timeout: 180s  - Server returned non-2xx status code: {}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -172,9 +178,8 @@ ABFS = 'Operation failed: "{}", {}, GET, https://a.dfs.core.windows.net/c/t?upn=
         ("FileNotFoundException: " + ABFS.format("The specified blob does not exist.", 404), BronzeError),
         ("IOException: " + ABFS.format("The server is busy.", 503), TransientError),
         ("UnknownHostException: a.dfs.core.windows.net", TransientError),
-        ("PutBlob failed. Azure Error: [AuthorizationFailure] 403 This request is not authorized.", ConfigError),
-        ("PutBlob failed. Azure Error: [ServerBusy] 503 The server is busy.", TransientError),
-        ("Azure Error: [] Fail to get a new connection for: http://h:1. Could not connect to server", TransientError),
+        (OBJECT_STORE.format("403 Forbidden: <Error><Code>AuthorizationFailure</Code></Error>"), ConfigError),
+        (OBJECT_STORE.format("503 Service Unavailable: <Error><Code>ServerBusy</Code></Error>"), TransientError),
     ],
 )
 def test_a_failure_in_azure_is_repeated_only_if_that_can_help(text: str, kind: type[BronzeError]):

@@ -1,14 +1,26 @@
 """Places in object stores: one spelling, one configuration for all clients, and no secret in a text."""
 
+from pathlib import Path
+
 import pytest
 
 from bronze.config import IngestConfig, MaintainConfig
 from bronze.errors import InvalidOptionError
 from bronze.parsing import find_object_store, is_s3, normalize_uri
 from bronze.runtime.session import list_s3_settings
-from bronze.storage import AzureAccess, S3Access, Storage
+from bronze.storage import Storage, _open_store
 
-ACCESS = S3Access("eu-central-1", "http://127.0.0.1:9000", "key", "the-secret", "the-token")
+S3 = frozenset(
+    {
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "the-secret",
+        "AWS_SESSION_TOKEN": "the-token",
+        "allow_http": "true",
+    }.items()
+)
+AZURE = frozenset({"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_ACCOUNT_KEY": "YS1zZWNyZXQ="}.items())
 
 
 @pytest.mark.parametrize(
@@ -68,35 +80,40 @@ def test_a_checkpoint_in_s3_needs_s3_too():
 
 
 def test_a_place_in_azure_is_reached_with_the_key_of_its_account():
-    place = Storage("abfss://c@a.dfs.core.windows.net/t", AzureAccess("a", "the-secret"))
-    assert (place.locate("x"), place.is_direct) == ("c/t/x", True)
-    assert place.options is not None and place.options["AZURE_STORAGE_ACCOUNT_KEY"] == "the-secret"
-    assert place.options["AZURE_STORAGE_USE_EMULATOR"] == "false"
-    assert "the-secret" not in repr(place)
+    place = Storage("abfss://c@a.dfs.core.windows.net/t", AZURE)
+    assert place.is_direct
+    assert place.options == dict(AZURE)
+    assert _open_store(place).prefix == "t"
 
 
 def test_no_text_of_a_place_has_its_secrets():
-    text = repr(Storage("s3a://b/t", ACCESS))
-    assert "the-secret" not in text and "the-token" not in text and "'key'" not in text
-    assert "http://127.0.0.1:9000" in text
+    text = f"{Storage('s3a://b/t', S3)!r} {Storage('abfss://c@a.dfs.core.windows.net/t', AZURE)!r}"
+    assert not any(secret in text for secret in ("the-secret", "the-token", "'key'", "YS1zZWNyZXQ="))
 
 
-def test_deltalake_gets_the_same_access():
-    assert Storage("s3a://b/t", ACCESS).options == {
-        "AWS_REGION": "eu-central-1",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "the-secret",
-        "AWS_SESSION_TOKEN": "the-token",
-        "AWS_CONDITIONAL_PUT": "etag",
-    }
+def test_deltalake_gets_the_same_settings():
+    place = Storage("s3a://b/t", S3)
+    assert place.options == dict(S3)
+    assert _open_store(place).client_options == {"allow_http": "true", "timeout": "1m"}
 
 
 def test_a_local_place_needs_no_options():
     place = Storage("/data/t")
-    assert (place.options, place.locate("a"), place.is_direct) == (None, "/data/t/a", True)
+    assert (place.options, place.is_local, place.is_direct) == (None, True, True)
+
+
+def test_a_place_without_settings_is_reached_through_spark():
+    place = Storage("hdfs://nn/t")
+    assert (place.options, place.is_local, place.is_direct) == (None, False, False)
+
+
+def test_a_local_place_has_files(tmp_path: Path):
+    place = Storage(str(tmp_path))
+    place.write("day=1/a", memoryview(b"abc"))
+    assert (place.read("day=1/a"), place.read("day=1/b")) == (b"abc", None)
+    assert (place.list_names("day=1"), place.list_names("day=2")) == (["a"], [])
+    assert place.measure(["day=1/a", "day=1", "b"]) == [3, None, None]
+    assert Storage(str(tmp_path / "day=1" / "a")).is_file and not place.is_file
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from pyspark.sql import SparkSession
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError, TransientError, to_flag
 from bronze.runtime.paths import find_class
 from bronze.runtime.spark_errors import REFUSED_BY_STORE, UNANSWERED, read_reason
-from bronze.storage import AzureAccess
 
 HIDDEN_SETTINGS = "(?i)secret|password|token|access[.]?key"  # what Spark hides by default
 _KEY = "fs.azure.account.key"
@@ -19,13 +18,22 @@ _NO_KEY = re.compile(rf"Failure to initialize configuration|{re.escape(_KEY)}")
 _NO_CONTAINER = re.compile(r"(?:Container|Filesystem)NotFound|specified (?:container|filesystem) does not exist")
 
 
-def read_access(spark: SparkSession, path: str) -> AzureAccess | None:
-    """The account of a path and its key; None if only ABFS can follow the settings."""
+def read_storage_settings(spark: SparkSession, path: str) -> dict[str, str]:
+    """The settings of object_store for a path; none if only ABFS can follow its own."""
     if find_unsupported(spark, path):
-        return None
+        return {}
     host, conf = _read_host(path), spark.sparkContext._jsc.hadoopConfiguration()
-    key = str(_read_settings(spark, host).getStorageAccountKey())
-    return AzureAccess(host.partition(".")[0], key, str(conf.getTrimmed(_EMULATOR, "")))
+    account = host.partition(".")[0]
+    # All of them, because object_store takes those that are missing from the environment.
+    return {
+        "AZURE_STORAGE_ENDPOINT": f"https://{account}.blob.core.windows.net",
+        "AZURE_SKIP_SIGNATURE": "false",
+        "AZURE_STORAGE_ACCOUNT_NAME": account,
+        "AZURE_STORAGE_ACCOUNT_KEY": str(_read_settings(spark, host).getStorageAccountKey()),
+        # Azurite's address is in AZURITE_BLOB_STORAGE_URL. It cannot list the names after a given one, so object_store
+        # must know that it is an emulator.
+        "AZURE_STORAGE_USE_EMULATOR": str(bool(conf.getTrimmed(_EMULATOR, ""))).lower(),
+    }
 
 
 def find_unsupported(spark: SparkSession, path: str) -> str:
@@ -34,7 +42,7 @@ def find_unsupported(spark: SparkSession, path: str) -> str:
     if not re.fullmatch(r"[^.]+\.(?:dfs|blob)\.core\.windows\.net", host):
         return "another host than ACCOUNT.dfs.core.windows.net"
     emulator = conf.getTrimmed(_EMULATOR, "")
-    if emulator and os.environ.get("AZURITE_BLOB_STORAGE_URL") != f"http://{emulator}":  # deltalake's address of it
+    if emulator and os.environ.get("AZURITE_BLOB_STORAGE_URL") != f"http://{emulator}":  # object_store's address of it
         return _EMULATOR
     if conf.getPropsWithPrefix(_ENCRYPTION):
         return f"{_ENCRYPTION}*"

@@ -304,7 +304,7 @@ def _write_ivy_module(coordinates: tuple[str, ...]) -> str:
 
 def list_executor_packages() -> dict[str, str]:
     """The packages that tasks import, with their installed versions."""
-    return {name: version(name) for name in ("arro3-core", "arro3-io", "msgspec", "numpy", "pyarrow")}
+    return {name: version(name) for name in ("arro3-core", "arro3-io", "msgspec", "numpy", "obstore", "pyarrow")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
