@@ -124,11 +124,11 @@ def check_object_stores(spark: SparkSession, config: TablesConfig) -> None:
 
 
 def _check_bucket(spark: SparkSession, option: str, path: str) -> None:
-    s3.check_server(spark, option, path)
+    endpoint = s3.check_server(spark, option, path)
     try:
         _probe(spark, path)
-    except Py4JJavaError as error:
-        raise s3.explain_refusal(spark, option, path, error) from error
+    except (Py4JJavaError, IllegalArgumentException) as error:
+        raise s3.explain_refusal(option, path, endpoint, error) from error
 
 
 def _check_container(spark: SparkSession, option: str, path: str) -> None:

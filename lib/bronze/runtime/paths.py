@@ -142,7 +142,7 @@ def check_file_systems(spark: SparkSession, config: TablesConfig) -> None:
             reason = "Java has an ASCII locale and reads other letters as ?; to use them, run with LC_ALL=C.UTF-8 set"
             raise InvalidOptionError(option, path, f"a path of ASCII letters ({reason})")
         try:
-            if find_object_store(path) == "azure":  # opening it sends requests, which are repeated for minutes
+            if find_object_store(path):  # opening it may send requests, which are repeated for minutes
                 scheme, conf = path.partition(":")[0], spark.sparkContext._jsc.hadoopConfiguration()
                 find_class(spark, "org.apache.hadoop.fs.FileSystem").getFileSystemClass(scheme, conf)
             else:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from bronze.errors import BronzeError, ConfigError, InvalidOptionError, TransientError, to_flag
@@ -123,14 +122,18 @@ def _read_proxy(spark: SparkSession, bucket: str, conf: Any) -> dict[str, str]:
     return {"proxy_url": f"{'https' if is_encrypted else 'http'}://{login}{host}:{port}"}
 
 
-def check_server(spark: SparkSession, option: str, path: str) -> None:
+def check_server(spark: SparkSession, option: str, path: str) -> str:
     """Refuse encryption by the client, and a server that does not answer; S3A waits long for one that is silent.
+
+    Returns:
+        The address of the server.
 
     Raises:
         ConfigError: Names the setting, which deltalake and obstore cannot follow.
         BronzeError: A server other than AWS does not answer.
     """
-    conf = _read_conf(spark, path)
+    utils = find_class(spark, "org.apache.hadoop.fs.s3a.S3AUtils")
+    conf = utils.propagateBucketOptions(spark.sparkContext._jsc.hadoopConfiguration(), path.split("/")[2])
     for name in ("fs.s3a.encryption.algorithm", "fs.s3a.server-side-encryption-algorithm"):
         if conf.getTrimmed(name, "").upper().startswith("CSE"):
             raise ConfigError(
@@ -138,24 +141,17 @@ def check_server(spark: SparkSession, option: str, path: str) -> None:
                 hint="unset it, also for this bucket",
             )
     endpoint = _read_endpoint(conf)
-    if not endpoint or conf.getTrimmed("fs.s3a.proxy.host", ""):
-        return
     try:
-        ask_server(endpoint, "HEAD", _PATIENCE)
+        if endpoint and not conf.getTrimmed("fs.s3a.proxy.host", ""):
+            ask_server(endpoint, "HEAD", _PATIENCE)
     except OSError as error:
         raise _no_answer_error(option, path, endpoint, str(error)) from error
+    return endpoint or "AWS"
 
 
-def _read_conf(spark: SparkSession, path: str) -> Any:
-    """The settings of a path's bucket, without a request to it."""
-    utils = find_class(spark, "org.apache.hadoop.fs.s3a.S3AUtils")
-    return utils.propagateBucketOptions(spark.sparkContext._jsc.hadoopConfiguration(), path.split("/")[2])
-
-
-def explain_refusal(spark: SparkSession, option: str, path: str, error: Py4JJavaError) -> BronzeError:
+def explain_refusal(option: str, path: str, endpoint: str, error: Exception) -> BronzeError:
     """The condition behind an error of S3A at the first contact, with its cure."""
     text, reason, bucket = str(error), read_reason(error), path.split("/")[2]
-    endpoint = _read_endpoint(_read_conf(spark, path)) or "AWS"
     if "UnknownStoreException" in text or "NoSuchBucket" in text:
         return InvalidOptionError(
             option, path, f"a path in a bucket that exists; there is no bucket {bucket!r} at {endpoint}"

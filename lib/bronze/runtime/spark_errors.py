@@ -68,7 +68,7 @@ REFUSED_BY_STORE = re.compile(
 # What may succeed a moment later; a token that has expired is renewed before the next attempt.
 UNANSWERED = re.compile(
     r"SlowDown|Service ?Unavailable|InternalError|Status Code: 50\d|"
-    r"status 50\d|HTTP response code 50\d|Server Error|(?<![?&])[Tt]imed?.?out|Connection (?:refused|reset|closed)|"
+    r"status 50\d|HTTP response code 50\d|Server Error|(?<![?&_])[Tt]imed?.?out|Connection (?:refused|reset|closed)|"
     r"error sending request|request or response body error|Bad Gateway|Gateway Timeout|"
     r"Too Many Requests|Premature end|NoHttpResponse|failed to respond|ExpiredToken|RequestExpired|"
     r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials|\", 50\d, "
