@@ -2,22 +2,24 @@
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from pyspark.sql import SparkSession
 
 from bronze.runtime.object_store import find_storage
-from sandbox.s3 import DOMAIN, S3Sandbox
-from sandbox.system import HOST
+from sandbox.s3 import DOMAIN, OTHER_KEY, SECRET_KEY, S3Sandbox
+from sandbox.system import HOST, find_free_port
 from tests.support.audit import assert_complete
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import Ingestion
 from tests.support.kills import LONG
 from tests.support.lake import Lake
+from tests.support.object_store import make_lake
 from tests.support.s3_proxy import run_proxy
 from tests.support.topic import Topic
 
@@ -96,3 +98,32 @@ def test_files_and_commits_cannot_be_read_without_the_key(topic: Topic, lake: La
     for name in list_keys(bucket):
         with pytest.raises(ClientError, match="Server Side Encryption"):
             boto3.client("s3").get_object(Bucket=bucket, Key=name)
+
+
+@pytest.fixture
+def settled(topic: Topic, spark: SparkSession, s3: S3Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    """A lake in a bucket whose settings are right, while the environment and those of all buckets are wrong."""
+    s3.create_bucket("settled")
+    right = {"endpoint": s3.endpoint, "endpoint.region": "eu-north-1", "access.key": OTHER_KEY}
+    wrong = {"endpoint": f"http://{HOST}:{find_free_port()}", "endpoint.region": "us-west-2", "access.key": "wrong"}
+    settings = {f"fs.s3a.bucket.settled.{name}": value for name, value in (right | {"secret.key": SECRET_KEY}).items()}
+    settings |= {f"fs.s3a.{name}": value for name, value in (wrong | {"secret.key": "wrong"}).items()}
+    names = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    for name, value in zip(names, [*wrong.values(), "wrong"], strict=True):
+        monkeypatch.setenv(name, value)
+    conf = spark.sparkContext._jsc.hadoopConfiguration()
+    before = {name: conf.get(name) for name in settings}
+    for name, value in settings.items():
+        conf.set(name, value)
+    yield make_lake(topic, spark, "s3://settled")
+    for name, value in before.items():
+        conf.unset(name) if value is None else conf.set(name, value)
+
+
+def test_the_settings_of_a_bucket_replace_those_of_all_buckets(topic: Topic, settled: Lake, s3: S3Sandbox):
+    topic.produce(make_events(20) + BAD)
+    settled.ingest(writer="direct")
+    options = find_storage(settled.config.output_path).options or {}
+    used = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    assert [options[name] for name in used] == [s3.endpoint, "eu-north-1", OTHER_KEY, SECRET_KEY]
+    assert_complete(settled, 20 + len(BAD))
