@@ -1,12 +1,17 @@
-"""``kill -9`` of an ingestion into S3, and a lost checkpoint: what is committed is skipped, all else is read again."""
+"""``kill -9`` of an ingestion into S3, and a lost checkpoint or table: only what is committed is not read again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyarrow.fs as pa_fs
 import pytest
 
+from bronze.delta.create import create_table
+from bronze.errors import BronzeError, ConfigError
+from bronze.schema import get_bronze_spec
 from sandbox.s3 import S3Sandbox
 from tests.support.audit import assert_complete
+from tests.support.backfill import let_commit_first
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import MOMENTS, PAUSE, Ingestion
 from tests.support.kills import LONG
@@ -42,3 +47,25 @@ def test_a_checkpoint_that_is_lost_or_restored_loses_and_doubles_nothing(topic: 
     topic.produce(make_events(10, first=60))
     assert lake.ingest().counts.valid == 10
     assert_complete(lake, 70 + 2 * len(BAD))
+
+
+def test_a_table_that_is_recreated_under_a_stream_ends_it_and_loses_nothing(
+    topic: Topic, lake: Lake, s3: S3Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    path = lake.config.output_path
+
+    def recreate() -> None:
+        s3.file_system.delete_dir(path.removeprefix("s3a://"))
+        create_table(lake.spark, path, get_bronze_spec())
+
+    topic.produce(make_events(20) + BAD)
+    lake.ingest()
+    topic.produce(make_events(20, first=20) + BAD)
+    let_commit_first(monkeypatch, recreate)
+    with pytest.raises(BronzeError, match=f"^{path} was altered, replaced or deleted since this run began"):
+        lake.ingest()
+    with pytest.raises(ConfigError, match="not into the table at"):
+        lake.ingest(change_dlq=True)
+    cured = replace(lake, config=replace(lake.config, checkpoint_path=f"{lake.config.checkpoint_path}-new"))
+    cured.ingest(change_dlq=True)
+    assert_complete(cured, 40 + 2 * len(BAD))
