@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from deltalake import DeltaTable
 from pyarrow.fs import FileSelector
 
 from bronze import status
-from bronze.config import CheckpointConfig, CreateTablesConfig, StatusConfig
+from bronze.config import CheckpointConfig, CreateTablesConfig, MaintainConfig, StatusConfig
+from bronze.delta.own_table import TableLog
 from bronze.notebook.cells import RESULT_MIME, find_result
 from bronze.notebook.run import main as run_notebook
 from bronze.ops.checkpoint import inspect_checkpoint
@@ -23,7 +25,8 @@ from bronze.storage import _open_store
 from sandbox.s3 import ACCESS_KEY, OTHER_KEY, S3Sandbox
 from tests.support.audit import assert_complete
 from tests.support.aws_credentials import Issuer
-from tests.support.delta_log import set_properties
+from tests.support.commands import list_flags
+from tests.support.delta_log import append, read_anew, set_properties
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import Ingestion
 from tests.support.kills import LONG
@@ -33,6 +36,7 @@ from tests.support.object_store import check_backfill, check_replay
 from tests.support.s3_proxy import run_proxy
 from tests.support.topic import Topic
 
+MAINTAIN = (sys.executable, "-m", "bronze", "maintain")
 EXPIRING = "software.amazon.awssdk.auth.credentials.ContainerCredentialsProvider"
 
 
@@ -92,6 +96,26 @@ def test_a_large_file_is_one_request(lake: Lake):
     assert place.measure(["large.parquet"]) == [30_000_000]
     tag = obstore.head(_open_store(place), "large.parquet")["e_tag"]
     assert tag and "-" not in tag  # where S3 counts the parts of a file that came in parts
+
+
+def test_maintenance_deletes_the_expired_commits_before_a_checkpoint(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], s3: S3Sandbox
+):
+    lake = replace(lake, config=replace(lake.config, dlq_path=""))
+    topic.produce(make_events(20))
+    lake.ingest()
+    path, place = lake.config.output_path, find_storage(lake.config.output_path)
+    set_properties(lake.spark, path, delta__checkpointInterval="10")
+    append(TableLog(path), 10 - open_table(path).version())
+    flags = list_flags(lake.configure(MaintainConfig, optimize_after_hours=0))
+    with run_proxy(s3.port) as proxy:
+        proxy.aged = r"[^<]*/bronze/_delta_log/0{19}\d\.json"
+        maintenance = start(None, *MAINTAIN, *flags, AWS_ENDPOINT_URL=proxy.endpoint)
+        assert maintenance.wait(LONG) == 0, maintenance.log[-3000:]
+    left = {f"{10:020}.json", f"{10:020}.checkpoint.parquet", "_last_checkpoint"}
+    assert set(place.list_names("_delta_log")) == left
+    assert read_anew(lake.spark, path) == (10, 10)
+    assert_complete(lake, 20)
 
 
 def test_the_status_and_the_checkpoint_are_read(topic: Topic, lake: Lake):

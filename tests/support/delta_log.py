@@ -64,9 +64,9 @@ def tidy(spark: SparkSession, path: str) -> int:
 
 
 def read_anew(spark: SparkSession, path: str) -> tuple[int, int]:
-    """The version that delta-spark and deltalake open from disk."""
+    """The version that delta-spark and deltalake open from disk or from the object store."""
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
-    return open_log(spark, path)[1].version(), DeltaTable(path).version()
+    return open_log(spark, path)[1].version(), open_table(path).version()
 
 
 def check_commits_in_turn(spark: SparkSession, path: str, count: int) -> None:

@@ -53,13 +53,17 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """A running proxy: its port, its rules, how often each fault happened, and a key that it refuses."""
+    """A running proxy: its port, its rules, how often each fault happened, and a key that it refuses.
+
+    Listings date the files whose names match ``aged`` to the year 2001.
+    """
 
     port: int
     rules: list[Rule] = field(default_factory=list)
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
     revoked: str = ""
+    aged: str = ""
     gate: threading.Event = field(default_factory=threading.Event)  # what the fault "hold" waits for
 
     @property
@@ -109,6 +113,8 @@ def run_proxy(target: int) -> Iterator[Proxy]:
             if fault == "hold":
                 proxy.gate.wait(600)
             status, headers, content = _pass_on(self, target, body)
+            if proxy.aged:
+                content = re.sub(rf"(<Key>{proxy.aged}</Key>.*?<LastModified>)\d{{4}}".encode(), rb"\g<1>2001", content)
             if fault == "lost answer":
                 _hang_up(self)
                 return
