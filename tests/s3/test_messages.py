@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import FileSelector
 
+from bronze.config import InspectConfig
 from bronze.errors import BronzeError, ConfigError, ExitCode
+from bronze.notebook import dlq
 from sandbox.s3 import ACCESS_KEY, READER_KEY, SECRET_KEY, S3Sandbox
 from sandbox.system import find_free_port
 from tests.support.audit import audit
@@ -29,6 +31,12 @@ def end(start: Callable[..., Ingestion], lake: Lake, **environment: str) -> tupl
 def test_a_bucket_that_does_not_exist(lake: Lake):
     with pytest.raises(ConfigError, match="--output-path: .*there is no bucket 'missing'"):
         lake.ingest(output_path="s3://missing/bronze")
+
+
+def test_the_dlq_s_notebook_and_a_bucket_that_does_not_exist(lake: Lake):
+    config = lake.configure(InspectConfig, dlq_path="s3://missing/dlq")
+    with pytest.raises(ConfigError, match="--dlq-path: .*there is no bucket 'missing'"):
+        dlq.read_rows(lake.spark, config)
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])

@@ -11,18 +11,30 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from bronze.config import InspectConfig
-from bronze.delta.dlq import normalize_detail, select_dlq, select_time
+from bronze.delta.dlq import normalize_detail, read_dlq, select_dlq, select_time
 from bronze.notebook.cells import cut_rows
 from bronze.notebook.plots import choose_unit, show_thin_bars, show_time, stack_bars, start_plot
 from bronze.ops.drift import COUNTED_DDL, count_drift
 from bronze.ops.masking import Path, cut_text, parse_mask, show_value
+from bronze.pipeline import open_session
 from bronze.runtime.frames import collect_frame
 from bronze.runtime.session import read_table
+from bronze.runtime.spark_errors import explain_failures
 from bronze.schema import ERROR_TYPES
 
 _SHOWN_FIELDS = 50
 _PALETTE = ("#c8553d", "#e09f3e", "#7d5ba6", "#9e2a2b", "#8d99ae", "#2a6f97", "#588157", "#bc6c8a")
 _OTHER = "#333333"
+
+
+def read_rows(spark: SparkSession, config: InspectConfig) -> DataFrame:
+    """Read the rows of ``read_dlq`` after the checks with which each command begins.
+
+    Raises:
+        BronzeError: A table cannot be read, or the object store does not answer or refuses the credentials.
+    """
+    with explain_failures():
+        return read_dlq(open_session(config, spark), config)
 
 
 def count_error_types(rows: DataFrame) -> pd.DataFrame:
