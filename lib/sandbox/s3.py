@@ -1,5 +1,6 @@
 """An S3 server (SeaweedFS, no Docker) in a separate process, to try and test tables in object storage."""
 
+import base64
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ OTHER_KEY, READER_KEY = "other", "reader"
 _ALL = ("Admin", "Read", "List", "Tagging", "Write")
 RIGHTS = [(ACCESS_KEY, *_ALL), (OTHER_KEY, *_ALL), (READER_KEY, "Read", "List")]
 DOMAIN = "s3.example"  # buckets may be named in the host, below this name
+ROLE = "arn:aws:iam::role/writer"  # which the server's STS gives sessions of, with temporary keys
 # Other listeners of the server, by the option of their port.
 PORTS = [
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "volume.port.public"),
@@ -78,10 +80,12 @@ class S3Sandbox(Server):
 
     def _spawn(self) -> None:
         (self.data_dir / "s3.json").write_text(json.dumps({"identities": [_name_identity(*each) for each in RIGHTS]}))
+        (self.data_dir / "iam.json").write_text(json.dumps(_describe_role()))
         options = [f"-{name}={find_free_port()}" for name in PORTS]
         options += [f"-ip={HOST}", f"-ip.bind={HOST}", "-filer", "-s3", f"-s3.port={self._port}"]
         options += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.domainName={DOMAIN}"]
-        options += [f"-s3.config={self.data_dir}/s3.json", "-master.volumeSizeLimitMB=64", "-volume.max=100"]
+        options += [f"-s3.config={self.data_dir}/s3.json", f"-s3.iam.config={self.data_dir}/iam.json"]
+        options += ["-master.volumeSizeLimitMB=64", "-volume.max=100"]
         command = [_find_program(), "-logtostderr=true", "server", self._marker, *options, "-master.telemetry=false"]
         self._process = self._run(command, {"WEED_S3_SSE_KEY": SECRET_KEY})
 
@@ -96,6 +100,23 @@ class S3Sandbox(Server):
 def _name_identity(key: str, *rights: str) -> dict[str, Any]:
     """A user of the server; all have the same secret."""
     return {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}], "actions": rights}
+
+
+def _describe_role() -> dict[str, Any]:
+    """The role that everyone may assume and that may do everything."""
+    trust = {"Effect": "Allow", "Principal": "*", "Action": ["sts:AssumeRole"]}
+    rights = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}
+    role = {"roleName": "writer", "roleArn": ROLE, "trustPolicy": _make_policy(trust), "attachedPolicies": ["all"]}
+    return {
+        "sts": {"tokenDuration": "1h", "issuer": "sandbox", "signingKey": base64.b64encode(b"sandbox" * 5).decode()},
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+        "policies": [{"name": "all", "document": _make_policy(rights)}],
+        "roles": [role],
+    }
+
+
+def _make_policy(statement: dict[str, Any]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 def _find_program() -> str:

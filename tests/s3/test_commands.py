@@ -22,9 +22,9 @@ from bronze.ops.checkpoint import inspect_checkpoint
 from bronze.ops.create_tables import create_tables
 from bronze.runtime.object_store import find_storage
 from bronze.storage import _open_store
-from sandbox.s3 import ACCESS_KEY, OTHER_KEY, S3Sandbox
+from sandbox.s3 import S3Sandbox
 from tests.support.audit import assert_complete
-from tests.support.aws_credentials import Issuer
+from tests.support.aws_credentials import Issuer, assume_role
 from tests.support.commands import list_flags
 from tests.support.delta_log import append, read_anew, set_properties
 from tests.support.events import BAD, make_events
@@ -147,26 +147,37 @@ def test_credentials_of_one_bucket_that_expire_are_renewed(topic: Topic, lake: L
     conf.set("fs.s3a.bucket.renewed.aws.credentials.provider", EXPIRING)
     s3.create_bucket("renewed")
     lake = replace(lake, config=replace(lake.config, output_path=f"s3://renewed/{topic.name}"))
-    for number, key in enumerate((ACCESS_KEY, OTHER_KEY)):
-        issuer.key = key
+    for number in range(2):
+        issuer.keys = assume_role()
         topic.produce(make_events(10, first=10 * number))
         assert lake.ingest().counts.valid == 10
-        assert (find_storage(lake.config.output_path).options or {})["AWS_ACCESS_KEY_ID"] == issuer.issued[-1] == key
+        options = find_storage(lake.config.output_path).options or {}
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        assert [options[name] for name in names] == list(issuer.keys.values())
     assert_complete(lake, 20)
 
 
 def test_a_running_query_uses_renewed_credentials(
     topic: Topic, lake: Lake, start: Callable[..., Ingestion], s3: S3Sandbox, issuer: Issuer
 ):
-    """A session token cannot be part of it: SeaweedFS refuses one that it has not issued."""
     config = replace(lake.config, available_now=False, trigger_interval="1 second")
     keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": issuer.url}
-    steps = ((OTHER_KEY, ""), (ACCESS_KEY, ""), (ACCESS_KEY, OTHER_KEY))
+    first, second = assume_role(), assume_role()
+    steps = ((first, ""), (second, ""), (second, first["AccessKeyId"]))
     with run_proxy(s3.port) as proxy:
         ingestion = start(config, AWS_ENDPOINT_URL=proxy.endpoint, **keys)
-        for number, (issuer.key, proxy.revoked) in enumerate(steps):
+        for number, (issuer.keys, proxy.revoked) in enumerate(steps):
             topic.produce(make_events(1, first=number))
             ingestion.wait_for(f"Batch {number}: total=1", LONG)
         assert ingestion.send(signal.SIGTERM).wait() == 0, ingestion.log[-3000:]
     assert "restart" not in ingestion.log
     assert_complete(lake, 3)
+
+
+@pytest.mark.soak  # the tokens of a provider have the two tests above
+def test_the_token_of_a_session_in_the_environment_is_used(topic: Topic, lake: Lake, start: Callable[..., Ingestion]):
+    topic.produce(make_events(20) + BAD)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    ingestion = start(lake.config, **dict(zip(names, assume_role().values(), strict=True)))
+    assert ingestion.wait(LONG) == 0, ingestion.log[-3000:]
+    assert_complete(lake, 20 + len(BAD))

@@ -1,4 +1,4 @@
-"""An endpoint that hands out credentials which expire at once, as the agent of a container service does."""
+"""Temporary keys of a role, and an endpoint that hands them out for seconds, as that of a container service does."""
 
 import json
 import threading
@@ -8,17 +8,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from sandbox.s3 import ACCESS_KEY, SECRET_KEY
+import boto3
+
+from sandbox.s3 import REGION, ROLE
 from sandbox.system import HOST
 
 
 @dataclass
 class Issuer:
-    """The key that it hands out now, and those that it has handed out."""
+    """The keys that it hands out now."""
 
     url: str
-    key: str = ACCESS_KEY
-    issued: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+def assume_role() -> dict[str, str]:
+    """A new session of a role; the server refuses its keys without its token."""
+    sts = boto3.client("sts", region_name=REGION)  # the environment has the address and the keys
+    given = sts.assume_role(RoleArn=ROLE, RoleSessionName="test")["Credentials"]
+    return {name: given[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")}
 
 
 @contextmanager
@@ -30,9 +38,8 @@ def run_issuer() -> Iterator[Issuer]:
             pass
 
         def do_GET(self) -> None:
-            issuer.issued.append(issuer.key)
             end = datetime.now(UTC) + timedelta(seconds=30)
-            given = {"AccessKeyId": issuer.key, "SecretAccessKey": SECRET_KEY, "Expiration": f"{end:%FT%TZ}"}
+            given = {**issuer.keys, "Token": issuer.keys["SessionToken"], "Expiration": f"{end:%FT%TZ}"}
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps(given).encode())
