@@ -32,7 +32,7 @@ from bronze.decode import (
     REQUIRED_FIELDS,
     Event,
     Invalid,
-    check_depth,
+    check_text,
     decode,
     parse_timestamp,
     to_python_type,
@@ -154,8 +154,7 @@ def _judge_closed(value: bytes) -> str | None:
 def _judge_open(value: bytes) -> str | None:
     """The same for records with unknown fields, which msgspec skips unchecked."""
     try:
-        value.decode("utf-8")
-        check_depth(value)
+        check_text(value)
         text: str = _OPEN.decode(value).event_timestamp
     except Exception:
         return None
