@@ -117,7 +117,8 @@ class _TooDeepError(Exception):
 def check_text(value: bytes) -> None:
     """Refuse what msgspec lets pass: invalid UTF-8 in fields that it skips, and nesting as deep as the stack allows."""
     value.decode("utf-8")
-    if value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
+    # Cutting a byte out is faster than counting it, which CPython does byte by byte.
+    if 2 * len(value) - len(value.replace(b"{", b"")) - len(value.replace(b"[", b"")) <= MAX_DEPTH:
         return
     depth = 0
     for run in _BRACKETS.finditer(value):
