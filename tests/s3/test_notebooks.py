@@ -30,6 +30,7 @@ def execute(name: str, lake: Lake, s3: S3Sandbox, **given: str) -> tuple[dict[st
     """Run a notebook; return the result and the number of outputs of each kind that its copy in S3 has."""
     done = run_papermill(name, lake, given)
     assert done.returncode == 0, done.stderr
+    assert " WARN " not in done.stderr
     copy = s3.file_system.open_input_stream(f"{lake.config.output_path.removeprefix('s3a://')}.ipynb").read()
     cells = nbformat.reads(copy.decode(), 4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]

@@ -75,8 +75,8 @@ _QUICK = {
     "fs.s3a.attempts.maximum": "1",
     "fs.s3a.retry.limit": "1",
     "fs.s3a.retry.interval": "100ms",
-    "fs.s3a.connection.establish.timeout": "5s",
-    "fs.s3a.connection.acquisition.timeout": "5s",
+    "fs.s3a.connection.establish.timeout": "15s",  # S3A warns of less, and takes this
+    "fs.s3a.connection.acquisition.timeout": "15s",
     "fs.azure.io.retry.max.retries": "1",
 }
 _CHECKED: set[str] = set()  # buckets
