@@ -5,6 +5,7 @@ Executors import this module, so it may import only packages that ``make env-arc
 """
 
 import errno
+import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,9 @@ from typing import Any
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore, from_url
+from obstore.store import AzureStore, S3Store
 
-_TIMEOUT = timedelta(minutes=1)  # of one request, which may be the upload of a large file
+_BYTES_PER_MINUTE = 6_000_000  # that an upload may be slow
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Storage:
     """The place of a table.
 
     Attributes:
-        uri: A local path, ``s3a://bucket/path``, or ``abfss://container@host/path``.
+        uri: A local path, or a path with its file system, such as ``s3a://bucket/path``.
         settings: How to reach a bucket or container; names in lower case concern HTTP. Tasks get them from the driver,
             because only Hadoop's connectors know all of them.
     """
@@ -74,7 +75,12 @@ class Storage:
             _write_local(Path(self.uri, name), content)
             return
         with _raise_os_errors():
-            obstore.put(_open_store(self), name, content, use_multipart=False)
+            store = _open_store(self, minutes=1 + len(content) // _BYTES_PER_MINUTE)
+            obstore.put(store, name, content, use_multipart=False)
+
+    def open(self, name: str) -> str | io.RawIOBase:
+        """Open a file of the table for pyarrow, which reads only the parts that it needs."""
+        return f"{self.uri}/{name}" if self.is_local else _RemoteFile(self, name)
 
     def sync(self, names: Iterable[str]) -> bool:
         """Let local files survive a power failure, with the folders that name them; return whether they exist.
@@ -100,11 +106,13 @@ class Storage:
         with _raise_os_errors():
             found = obstore.list_with_delimiter(_open_store(self), folder)
         paths = [*found["common_prefixes"], *(file["path"] for file in found["objects"])]
-        return [path.rpartition("/")[2] for path in paths]
+        return [path.rpartition("/")[2] for path in paths if path != folder]  # an object of its name marks a folder
 
     @property
     def is_file(self) -> bool:
         """Whether there is a file at the place of the table."""
+        if not self.is_local and self.uri.count("/") < 3:  # a bucket
+            return False
         size = self._measure("")
         # In Azure, Hadoop marks a folder by an empty file of its name.
         return size is not None and (size > 0 or not self.uri.startswith("abfs"))
@@ -125,11 +133,47 @@ class Storage:
             return None
 
 
+class _RemoteFile(io.RawIOBase):
+    """A file of an object store for pyarrow, which needs more methods than that of obstore has."""
+
+    def __init__(self, place: Storage, name: str):
+        with _raise_os_errors():
+            self._file = obstore.open_reader(_open_store(place), name)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        with _raise_os_errors():
+            return bytes(self._file.read(None if size is None or size < 0 else size))
+
+
 @lru_cache(16)  # which keeps the connections; renewed credentials open another one
-def _open_store(place: Storage) -> ObjectStore:
+def _open_store(place: Storage, minutes: int = 1) -> S3Store | AzureStore:
     settings: Any = {name: value for name, value in place.settings if name.isupper()}
     client: Any = {name: value for name, value in place.settings if name.islower()}
-    return from_url(place.uri, config=settings, client_options=client | {"timeout": _TIMEOUT})
+    client["timeout"] = timedelta(minutes=minutes)
+    # The query is started again later; an interrupt waits for the end of a call.
+    retries: Any = {"retry_timeout": timedelta(seconds=30)}
+    scheme, _, rest = place.uri.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    kind = S3Store if scheme == "s3a" else AzureStore
+    return kind(
+        bucket.partition("@")[0],  # a container is followed by the host
+        prefix=prefix or None,
+        config=settings,
+        client_options=client,
+        retry_config=retries,
+    )
 
 
 @contextmanager
@@ -137,8 +181,9 @@ def _raise_os_errors() -> Iterator[None]:
     """Raise what the library says about a request as an OSError, without the dump of its data."""
     try:
         yield
-    except BaseError as error:
-        raise OSError(str(error).partition("\n\nDebug source:")[0]) from None
+    except (BaseError, FileNotFoundError, ValueError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
+        raise kind(str(error).partition("\n\nDebug source:")[0]) from None
 
 
 def _write_local(file: Path, content: memoryview) -> None:

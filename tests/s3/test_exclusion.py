@@ -134,7 +134,8 @@ def test_a_commit_of_spark_that_arrives_second_does_not_replace_ours(
     thread = Thread(target=alter, args=(raced,))
     thread.start()
     wait_until(lambda: proxy.faults.total() == 1, LONG)
-    direct = frozenset((s3.environment | {"allow_http": "true"}).items())  # without the proxy
+    settings = s3.environment | {"AWS_ENDPOINT_URL_S3": s3.endpoint, "allow_http": "true"}
+    direct = frozenset(settings.items())  # without the proxy
     monkeypatch.setattr(own_table, "find_storage", lambda path: Storage(path, direct))
     TableLog(raced.config.output_path).commit([], new_note("ingest"))
     proxy.gate.set()

@@ -64,6 +64,7 @@ class Proxy:
     lock: threading.Lock = field(default_factory=threading.Lock)
     revoked: str = ""
     aged: str = ""
+    logins: set[str | None] = field(default_factory=set)  # those of the requests to it as a proxy
     gate: threading.Event = field(default_factory=threading.Event)  # what the fault "hold" waits for
 
     @property
@@ -98,6 +99,7 @@ def run_proxy(target: int) -> Iterator[Proxy]:
 
         def answer_or_fail(self) -> None:
             body = _read_body(self)
+            proxy.logins.add(self.headers["Proxy-Authorization"])
             is_revoked = proxy.revoked and f"Credential={proxy.revoked}/" in self.headers["Authorization"]
             fault = "403" if is_revoked else proxy.find_fault(self.command, self.path)
             if fault in ("403", "500", "503"):
@@ -167,7 +169,7 @@ def _pass_on(handler: BaseHTTPRequestHandler, target: int, body: bytes) -> tuple
     connection = http.client.HTTPConnection(HOST, target, timeout=60)
     connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
     for name, value in handler.headers.items():
-        if name.lower() not in ("transfer-encoding", "connection", "content-length", "expect"):
+        if name.lower() not in ("transfer-encoding", "connection", "content-length", "expect", "proxy-authorization"):
             connection.putheader(name, value)  # the host too, because it is signed
     connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body)

@@ -1,19 +1,23 @@
 """Places in object stores: one spelling, one configuration for all clients, and no secret in a text."""
 
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from bronze.config import IngestConfig, MaintainConfig
-from bronze.errors import InvalidOptionError
+from bronze.errors import ConfigError, InvalidOptionError, TransientError
 from bronze.parsing import find_object_store, is_s3, normalize_uri
 from bronze.runtime.session import list_s3_settings
+from bronze.runtime.spark_errors import explain_failure
 from bronze.storage import Storage, _open_store
 
 S3 = frozenset(
     {
         "AWS_REGION": "eu-central-1",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9000",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "the-secret",
         "AWS_SESSION_TOKEN": "the-token",
@@ -114,6 +118,63 @@ def test_a_local_place_has_files(tmp_path: Path):
     assert (place.list_names("day=1"), place.list_names("day=2")) == (["a"], [])
     assert place.measure(["day=1/a", "day=1", "b"]) == [3, None, None]
     assert Storage(str(tmp_path / "day=1" / "a")).is_file and not place.is_file
+
+
+@pytest.fixture
+def answer() -> Iterator[Callable[[int], Storage]]:
+    """A function that gives a place in S3 whose server answers each request with a status."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(server.status)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+        do_PUT = do_HEAD = do_GET  # noqa: N815
+
+    class Server(ThreadingHTTPServer):
+        status = 200
+
+    server = Server(("127.0.0.1", 0), Handler)
+
+    def make(status: int) -> Storage:
+        server.status = status
+        changed = dict(S3) | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}"}
+        return Storage("s3a://b/t", frozenset(changed.items()))
+
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield make
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_that_the_server_does_not_know_is_absent(answer: Callable[[int], Storage]):
+    place = answer(404)
+    assert (place.read("x"), place.measure(["x"]), place.is_file) == (None, [None], False)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("call", [lambda place: place.read("x"), lambda place: place.write("x", memoryview(b"x"))])
+def test_a_refusal_is_an_error_that_time_does_not_cure(
+    answer: Callable[[int], Storage], call: Callable[[Storage], object], status: int
+):
+    with pytest.raises(OSError, match=str(status)) as caught:
+        call(answer(status))
+    error = explain_failure(caught.value, "s3a://b/t")
+    assert isinstance(error, ConfigError) and "the object store refuses the credentials" in str(error)
+    assert "Debug source" not in str(caught.value) and "the-secret" not in str(error)
+
+
+def test_a_server_that_is_gone_is_asked_again_later():
+    place = Storage("s3a://b/t", frozenset((dict(S3) | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}).items()))
+    with pytest.raises(OSError, match="error sending request") as caught:
+        place.open("x")
+    assert isinstance(explain_failure(caught.value, "s3a://b/t"), TransientError)
+
+
+def test_a_bucket_is_not_a_file(answer: Callable[[int], Storage]):
+    assert not Storage("s3a://b", answer(200).settings).is_file
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,12 @@ def test_records_that_are_present_are_counted_but_not_written():
     assert result.counts.by_partition == {0: 10}
     assert result.counts.by_error_type == dict.fromkeys(ERRORS[1:7], 1)
     assert result.bronze["_kafka_offset"].to_pylist() == [9]
-    assert result.dlq["_kafka_offset"].to_pylist() == [2, 3, 4, 5, 6, 7]
+    assert sorted(result.dlq["_kafka_offset"].to_pylist()) == [2, 3, 4, 5, 6, 7]
+
+
+def test_records_of_one_error_are_together_in_the_dlq():
+    dlq = split_records(make_records([*MIXED, b"{", b""]), 7, INGESTED_AT, use_dlq=True).dlq
+    assert dlq["_error_type"].to_pylist() == sorted([*ERRORS, "malformed_json", "empty"])
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,11 @@ before the next commit. So the driver reads the files of a few new commits itsel
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import PyFileSystem
 from pyspark.sql import SparkSession
 
 from bronze.delta.log import LogReader, NotAppendsError
@@ -73,14 +70,7 @@ class Lookup:
 
 def read_file_positions(table: Storage, file: str, topic: str) -> OffsetSet:
     """Read the offsets of a topic in a table's file."""
-    rows = pq.ParquetFile(file, filesystem=_open_files(table)).read(
-        ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
-    )
+    rows = pq.ParquetFile(table.open(file)).read(["_kafka_topic", "_kafka_partition", "_kafka_offset"])
     rows = rows.filter(pc.equal(rows["_kafka_topic"], topic))
     partitions, offsets = (rows[name].to_numpy() for name in ("_kafka_partition", "_kafka_offset"))
     return OffsetSet({int(p): list_ranges(offsets[partitions == p]) for p in np.unique(partitions)})
-
-
-@lru_cache(8)  # which keeps the connections
-def _open_files(table: Storage) -> PyFileSystem:
-    return PyFileSystem(DeltaStorageHandler(table.uri, table.options))

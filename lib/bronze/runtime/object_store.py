@@ -1,4 +1,4 @@
-"""Reads from S3A and ABFS how to reach a path in S3 or Azure; obstore and deltalake use the same settings."""
+"""Finds how to reach a path, and whether it can be reached; creates files in S3 only if they are new."""
 
 from uuid import uuid4
 
@@ -139,8 +139,13 @@ def _check_container(spark: SparkSession, option: str, path: str) -> None:
 
 
 def find_unsupported(path: str) -> str:
-    """Return a setting of ABFS that the direct writer cannot follow; empty if there is none."""
-    return azure.find_unsupported(SparkSession.active(), path) if find_object_store(path) == "azure" else ""
+    """Return a setting of S3A or ABFS that the direct writer cannot follow; empty if there is none."""
+    match find_object_store(path):
+        case "s3":
+            return s3.find_unsupported(SparkSession.active(), path)
+        case "azure":
+            return azure.find_unsupported(SparkSession.active(), path)
+    return ""
 
 
 def check_log_store(spark: SparkSession, path: str) -> None:

@@ -43,10 +43,11 @@ def read_storage_settings(spark: SparkSession, path: str) -> dict[str, str]:
     if not region:
         region = _NO_REGION if endpoint else _find_region(file_system, bucket)
     credentials = _resolve_credentials(file_system)
-    if "AWS_SESSION_TOKEN" not in credentials and os.environ.get("AWS_SESSION_TOKEN"):
+    token = next((name for name in ("AWS_SESSION_TOKEN", "AWS_TOKEN") if os.environ.get(name)), None)
+    if token and "AWS_SESSION_TOKEN" not in credentials:
         raise ConfigError(
-            f"AWS_SESSION_TOKEN in the environment does not belong to the keys that S3A uses for {path}",
-            hint="unset it, because deltalake would send it",
+            f"{token} in the environment does not belong to the keys that S3A uses for {path}",
+            hint="unset it, because deltalake and obstore would send it",
         )
     endpoint = endpoint or f"https://s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
     # All of them, because object_store takes those that are missing from the environment.
@@ -54,6 +55,8 @@ def read_storage_settings(spark: SparkSession, path: str) -> dict[str, str]:
         **credentials,
         "AWS_REGION": region,
         "AWS_CONDITIONAL_PUT": "etag",
+        "AWS_SKIP_SIGNATURE": "false",
+        "AWS_S3_EXPRESS": "false",
         **_name_bucket(bucket, endpoint, conf),
         **_read_encryption(spark, bucket, conf),
         **_read_proxy(spark, bucket, conf),
@@ -96,7 +99,7 @@ def _name_bucket(bucket: str, endpoint: str, conf: Any) -> dict[str, str]:
         in_host = in_host and not ipaddress.ip_address(urlsplit(endpoint).hostname or "")
     return {
         "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": str(in_host).lower(),
-        "AWS_ENDPOINT_URL": f"{scheme}://{bucket}.{host}" if in_host else endpoint,
+        "AWS_ENDPOINT_URL_S3": f"{scheme}://{bucket}.{host}" if in_host else endpoint,
         "allow_http": str(scheme == "http").lower(),
     }
 
@@ -111,26 +114,37 @@ def _read_encryption(spark: SparkSession, bucket: str, conf: Any) -> dict[str, s
 
 
 def _read_proxy(spark: SparkSession, bucket: str, conf: Any) -> dict[str, str]:
-    host = conf.getTrimmed("fs.s3a.proxy.host", "")
-    if not host:
+    if not (address := _find_proxy(conf)):
         return {}
-    is_encrypted = conf.getBoolean("fs.s3a.proxy.ssl.enabled", False)
-    port = conf.getInt("fs.s3a.proxy.port", 443 if conf.getBoolean("fs.s3a.connection.ssl.enabled", True) else 80)
     look_up = find_class(spark, "org.apache.hadoop.fs.s3a.S3AUtils").lookupPassword
-    user, password = (look_up(bucket, conf, f"fs.s3a.proxy.{name}") for name in ("username", "password"))
-    login = f"{quote(user, '')}:{quote(password or '', '')}@" if user else ""
-    return {"proxy_url": f"{'https' if is_encrypted else 'http'}://{login}{host}:{port}"}
+    user, password = (look_up(bucket, conf, f"fs.s3a.proxy.{name}") or "" for name in ("username", "password"))
+    login = f"{quote(user, '')}:{quote(password, '')}@" if user else ""
+    return {"proxy_url": address.replace("://", f"://{login}")}
+
+
+def _find_proxy(conf: Any) -> str:
+    """The address of the proxy; empty if there is none."""
+    host = conf.getTrimmed("fs.s3a.proxy.host", "")
+    scheme = "https" if conf.getBoolean("fs.s3a.proxy.ssl.enabled", False) else "http"
+    port = conf.getInt("fs.s3a.proxy.port", 443 if conf.getBoolean("fs.s3a.connection.ssl.enabled", True) else 80)
+    return f"{scheme}://{host}:{port}" if host else ""
+
+
+def find_unsupported(spark: SparkSession, path: str) -> str:
+    """Return a setting that only S3A can follow; empty if there is none."""
+    conf = open_file_system(spark, path)[0].getConf()
+    return "fs.s3a.encryption.context" if conf.getTrimmed("fs.s3a.encryption.context", "") else ""
 
 
 def check_server(spark: SparkSession, option: str, path: str) -> str:
     """Refuse encryption by the client, and a server that does not answer; S3A waits long for one that is silent.
 
     Returns:
-        The address of the server.
+        The address of the server, with that of the proxy.
 
     Raises:
         ConfigError: Names the setting, which deltalake and obstore cannot follow.
-        BronzeError: A server other than AWS does not answer.
+        BronzeError: A server other than AWS, or the proxy, does not answer.
     """
     utils = find_class(spark, "org.apache.hadoop.fs.s3a.S3AUtils")
     conf = utils.propagateBucketOptions(spark.sparkContext._jsc.hadoopConfiguration(), path.split("/")[2])
@@ -140,13 +154,14 @@ def check_server(spark: SparkSession, option: str, path: str) -> str:
                 f"{to_flag(option)}: {path} cannot be used with {name}, because deltalake and obstore cannot follow it",
                 hint="unset it, also for this bucket",
             )
-    endpoint = _read_endpoint(conf)
+    endpoint, proxy = _read_endpoint(conf), _find_proxy(conf)
+    server = f"{endpoint or 'AWS'} through the proxy {proxy}" if proxy else endpoint or "AWS"
     try:
-        if endpoint and not conf.getTrimmed("fs.s3a.proxy.host", ""):
-            ask_server(endpoint, "HEAD", _PATIENCE)
+        if asked := proxy or endpoint:
+            ask_server(asked, "HEAD", _PATIENCE)
     except OSError as error:
-        raise _no_answer_error(option, path, endpoint, str(error)) from error
-    return endpoint or "AWS"
+        raise _no_answer_error(option, path, server, str(error)) from error
+    return server
 
 
 def explain_refusal(option: str, path: str, endpoint: str, error: Exception) -> BronzeError:
@@ -177,5 +192,6 @@ def explain_refusal(option: str, path: str, endpoint: str, error: Exception) -> 
 def _no_answer_error(option: str, path: str, endpoint: str, reason: str) -> TransientError:
     return TransientError(
         f"{to_flag(option)}: S3 at {endpoint} does not answer for {path}: {reason}",
-        hint="run the same command again once it does, or correct the endpoint (AWS_ENDPOINT_URL, or fs.s3a.endpoint)",
+        hint="run the same command again once it does, or correct the endpoint (AWS_ENDPOINT_URL, or "
+        "fs.s3a.endpoint) or the proxy (fs.s3a.proxy.host)",
     )

@@ -63,7 +63,8 @@ _BRANCH = re.compile(r"\s*\n\s*(?:\x1b\[\d+m)?↳(?:\x1b\[0m)?\s*")
 # What S3 and Azure refuse whenever they are asked.
 REFUSED_BY_STORE = re.compile(
     r"AuthenticationFailed|AuthorizationFailure|AuthorizationPermissionMismatch|InsufficientAccountPermissions|"
-    r"AccessDenied|Forbidden|Status Code: 403|\", 403, |InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken"
+    r"AccessDenied|Forbidden|401 Unauthorized|Status Code: 403|\", 403, |InvalidAccessKeyId|SignatureDoesNotMatch|"
+    r"InvalidToken"
 )
 # What may succeed a moment later; a token that has expired is renewed before the next attempt.
 UNANSWERED = re.compile(
