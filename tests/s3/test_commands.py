@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import nbformat
 import obstore
 import pytest
@@ -46,6 +47,15 @@ def test_each_record_is_in_one_of_the_two_tables(topic: Topic, any_lake: Lake):
     topic.produce(make_events(30, first=50))
     assert any_lake.ingest().counts.total == 30
     assert_complete(any_lake, 80 + len(BAD))
+
+
+def test_a_bucket_and_a_folder_with_a_marker_are_places_for_tables(topic: Topic, lake: Lake, s3: S3Sandbox):
+    s3.create_bucket(topic.name)
+    boto3.client("s3").put_object(Bucket="bronze", Key=f"{topic.name}/dlq/", Body=b"")
+    paths = {"output_path": f"s3://{topic.name}", "dlq_path": f"s3://bronze/{topic.name}/dlq"}
+    topic.produce(make_events(20) + BAD)
+    lake.ingest(writer="direct", **paths)
+    assert_complete(replace(lake, config=replace(lake.config, **paths)), 20 + len(BAD))
 
 
 def test_the_direct_writer_is_chosen(topic: Topic, lake: Lake, bronze_log: pytest.LogCaptureFixture):
