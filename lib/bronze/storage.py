@@ -20,7 +20,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, S3Store
 
-_BYTES_PER_MINUTE = 6_000_000  # that an upload may be slow
+_BYTES_PER_MINUTE = 6_000_000  # an upload that is slower fails
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ def name_settings(bucket: str, **settings: str) -> dict[str, str]:
         ("hosted", {"endpoint": "https://s3.example:9000"}, "https://hosted.s3.example:9000"),
         ("pathed", {"endpoint": "s3.example", "path_style_access": "true"}, "https://s3.example"),
         ("with.dots", {"endpoint": "http://s3.example"}, "http://s3.example"),
+        ("Old_name", {"endpoint": "http://s3.example"}, "http://s3.example"),
         ("numbered", {"endpoint": "http://127.0.0.1:9000"}, "http://127.0.0.1:9000"),
+        ("colons", {"endpoint": "http://[::1]:9000"}, "http://[::1]:9000"),
         ("regional", {"endpoint": "", "endpoint_region": "eu-west-1"}, "https://regional.s3.eu-west-1.amazonaws.com"),
         (
             "chinese",

@@ -1,11 +1,9 @@
 """Reads from S3A, Hadoop's connector, how to reach a path in S3, and explains why it cannot be reached."""
 
-import ipaddress
 import os
 import re
-from contextlib import suppress
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pyspark.sql import SparkSession
 
@@ -16,6 +14,8 @@ from bronze.runtime.spark_errors import REFUSED_BY_STORE, UNANSWERED, read_reaso
 
 _AWS = re.compile(r"(?:https?://)?s3\.amazonaws\.com")
 _AWS_REGION = re.compile(r"\b[a-z]{2}(?:-[a-z]+)+-\d\b")  # in the name of a host
+_HOST_NAME = re.compile("[a-z0-9-]+")
+_IP_ADDRESS = re.compile(r"(?:[\d.]+|\[.+\])(?::\d+)?")
 _REGIONS: dict[str, str] = {}  # by bucket
 _NO_REGION = "us-east-1"  # servers other than AWS take any
 _NO_CREDENTIALS = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials|No AWS Credentials")
@@ -94,9 +94,8 @@ def _resolve_credentials(file_system: Any) -> dict[str, str]:
 def _name_bucket(bucket: str, endpoint: str, conf: Any) -> dict[str, str]:
     """Name the bucket in the host, as S3A does, or in the path if it must or cannot be in a host."""
     scheme, _, host = endpoint.partition("://")
-    in_host = not conf.getBoolean("fs.s3a.path.style.access", False) and "." not in bucket
-    with suppress(ValueError):
-        in_host = in_host and not ipaddress.ip_address(urlsplit(endpoint).hostname or "")
+    can_be_in_host = _HOST_NAME.fullmatch(bucket) and not _IP_ADDRESS.fullmatch(host)
+    in_host = bool(can_be_in_host) and not conf.getBoolean("fs.s3a.path.style.access", False)
     return {
         "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": str(in_host).lower(),
         "AWS_ENDPOINT_URL_S3": f"{scheme}://{bucket}.{host}" if in_host else endpoint,
