@@ -20,6 +20,8 @@ _ALL = ("Admin", "Read", "List", "Tagging", "Write")
 RIGHTS = [(ACCESS_KEY, *_ALL), (OTHER_KEY, *_ALL), (READER_KEY, "Read", "List")]
 DOMAIN = "s3.example"  # buckets may be named in the host, below this name
 ROLE = "arn:aws:iam::role/writer"  # which the server's STS gives sessions of, with temporary keys
+# Creates each key at its first use, and forgets all of them with the server's end.
+KEY_SERVICE = {"default_provider": "local", "providers": {"local": {"type": "local", "enableOnDemandCreate": True}}}
 # Other listeners of the server, by the option of their port.
 PORTS = [
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "volume.port.public"),
@@ -79,7 +81,8 @@ class S3Sandbox(Server):
         return f"-dir={self.data_dir}"
 
     def _spawn(self) -> None:
-        (self.data_dir / "s3.json").write_text(json.dumps({"identities": [_name_identity(*each) for each in RIGHTS]}))
+        settings = {"identities": [_name_identity(*each) for each in RIGHTS], "kms": KEY_SERVICE}
+        (self.data_dir / "s3.json").write_text(json.dumps(settings))
         (self.data_dir / "iam.json").write_text(json.dumps(_describe_role()))
         options = [f"-{name}={find_free_port()}" for name in PORTS]
         options += [f"-ip={HOST}", f"-ip.bind={HOST}", "-filer", "-s3", f"-s3.port={self._port}"]

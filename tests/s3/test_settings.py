@@ -51,7 +51,7 @@ def name_settings(bucket: str, **settings: str) -> dict[str, str]:
         ("hosted", {"endpoint": "https://s3.example:9000"}, "https://hosted.s3.example:9000"),
         ("pathed", {"endpoint": "s3.example", "path_style_access": "true"}, "https://s3.example"),
         ("with.dots", {"endpoint": "http://s3.example"}, "http://s3.example"),
-        ("Old_name", {"endpoint": "http://s3.example"}, "http://s3.example"),
+        ("Oldname", {"endpoint": "http://s3.example"}, "http://s3.example"),
         ("numbered", {"endpoint": "http://127.0.0.1:9000"}, "http://127.0.0.1:9000"),
         ("colons", {"endpoint": "http://[::1]:9000"}, "http://[::1]:9000"),
         ("regional", {"endpoint": "", "endpoint_region": "eu-west-1"}, "https://regional.s3.eu-west-1.amazonaws.com"),
@@ -129,13 +129,26 @@ def ingest_sealed(topic: Topic, lake: Lake, bucket: str) -> None:
     assert_complete(lake, 40)
 
 
+@pytest.mark.parametrize(
+    ("settings", "algorithm", "key"),
+    [
+        ({"encryption_algorithm": "AES256"}, "AES256", None),
+        ({"encryption_algorithm": "SSE-KMS", "encryption_key": "lake-key"}, "aws:kms", "lake-key"),
+    ],
+)
 def test_files_and_commits_are_encrypted_by_the_server(
-    topic: Topic, lake: Lake, bucket: str, configure: Callable[[dict[str, str]], None]
+    topic: Topic,
+    lake: Lake,
+    bucket: str,
+    configure: Callable[[dict[str, str]], None],
+    settings: dict[str, str],
+    algorithm: str,
+    key: str | None,
 ):
-    configure(name_settings(bucket, encryption_algorithm="AES256"))
+    configure(name_settings(bucket, **settings))
     ingest_sealed(topic, lake, bucket)
-    heads = [boto3.client("s3").head_object(Bucket=bucket, Key=key) for key in list_keys(bucket)]
-    assert {head.get("ServerSideEncryption") for head in heads} == {"AES256"}
+    heads = [boto3.client("s3").head_object(Bucket=bucket, Key=name) for name in list_keys(bucket)]
+    assert {(head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")) for head in heads} == {(algorithm, key)}
 
 
 def test_files_and_commits_cannot_be_read_without_the_key(
