@@ -1,8 +1,11 @@
 """Tables and checkpoint in Azure: the direct writer, every command that writes, crashes, and several writers."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 from py4j.protocol import Py4JJavaError
 
@@ -13,8 +16,9 @@ from bronze.delta.own_table import ConflictError, TableLog
 from bronze.delta.tables import find_obstacle
 from bronze.runtime.object_store import find_storage
 from bronze.runtime.paths import find_class
+from sandbox.system import HOST
 from tests.support.audit import assert_complete
-from tests.support.azurite import ACCOUNT_HOST
+from tests.support.azurite import ACCOUNT_HOST, Azurite, write_settings
 from tests.support.events import BAD, make_events
 from tests.support.ingestion import MOMENTS, Ingestion
 from tests.support.kills import LONG
@@ -138,3 +142,18 @@ def test_maintenance_compacts_what_a_stream_wrote(topic: Topic, lake: Lake):
     topic.produce(make_events(20, first=80), partition=0)
     lake.ingest()
     assert_complete(lake, 100)
+
+
+def test_the_jvm_of_a_run_ends_although_azure_does_not_answer_any_more(
+    topic: Topic, lake: Lake, start: Callable[..., Ingestion], tmp_path: Path
+):
+    topic.produce(make_events(5))
+    with Azurite(tmp_path / "azurite", port=0) as own:
+        variables = {"AZURITE_BLOB_STORAGE_URL": f"http://{HOST}:{own.port}"}
+        variables["SPARK_CONF_DIR"] = str(write_settings(own, tmp_path))
+        ingestion = start(replace(lake.config, available_now=False), **variables).wait_for("Batch 0", LONG)
+        processes = psutil.Process(ingestion.process.pid).children(recursive=True)
+        own.kill()
+    ingestion.send(signal.SIGTERM).wait(LONG)
+    assert any("java" in process.name() for process in processes)
+    assert psutil.wait_procs(processes, timeout=60)[1] == []

@@ -72,6 +72,12 @@ _LOCAL = {
     # The number of tasks that read the Delta log; the default is 50, more than the entries of a small table.
     "spark.databricks.delta.snapshotPartitions": "2",
 }
+# If Azure no longer answers, ABFS repeats each request for ten minutes, so that even the end of a run takes as long.
+# Here the query is restarted instead. Metrics are sent when the JVM ends.
+_AZURE = {
+    "spark.hadoop.fs.azure.io.retry.max.retries": "5",
+    "spark.hadoop.fs.azure.metrics.collection.enabled": "false",
+}
 # For a local session that streams. The UI takes the first free port from 4040 on. If Spark finds none, the session does
 # not start; so it tries more ports than by default.
 _UI = {"spark.ui.enabled": "true", "spark.ui.killEnabled": "false", "spark.port.maxRetries": "200"}
@@ -207,6 +213,7 @@ def local_settings(show_ui: bool = False, stores: Collection[str] = (), log_form
         **_LOCAL,
         **(_UI if show_ui else {}),
         **(list_s3_settings(os.environ) if "s3" in stores else {}),
+        **(_AZURE if "azure" in stores else {}),
         "spark.jars": ",".join(map(str, list_jars(stores))),
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config} -Duser.timezone=UTC "
         f"-Dbronze.logFormat={log_format} -Dbronze.runId={RUN_ID} "
