@@ -166,7 +166,7 @@ def split_partition(batches: Iterator[pa.RecordBatch], task: BatchTask) -> Itera
     """Entry point of a delta-spark writer's task: takes records, yields ROWS_SCHEMA with the counts in the last row."""
     for table in filter(None, (task.bronze, task.dlq)):
         # Spark would create the folders on an executor's own disk.
-        if table.uri.startswith("/") and not Path(table.uri, "_delta_log").is_dir():
+        if table.is_local and not Path(table.uri, "_delta_log").is_dir():
             raise FileNotFoundError(errno.ENOENT, NO_TABLE, table.uri)
     counts = Counts()
     for records in batches:

@@ -11,9 +11,10 @@ import pytest
 from bronze.notebook.cells import RESULT_MIME, find_result
 from sandbox.s3 import S3Sandbox
 from tests.support.commands import run_command
-from tests.support.events import BAD, make_event, make_events
+from tests.support.events import BAD, make_events
 from tests.support.lake import Lake
 from tests.support.notebooks import CONFIG_FIELDS
+from tests.support.object_store import repair
 from tests.support.topic import Topic
 
 
@@ -69,8 +70,7 @@ def test_the_ingestion_fills_the_tables(topic: Topic, lake: Lake, s3: S3Sandbox)
 def test_the_inspection_of_the_dlq_replays_what_is_valid_now(topic: Topic, lake: Lake, s3: S3Sandbox):
     topic.produce(make_events(10) + BAD)
     lake.ingest()
-    repaired = f"_raw_bytes = CAST('{make_event(10).decode()}' AS BINARY)"
-    lake.spark.sql(f"UPDATE delta.`{lake.config.dlq_path}` SET {repaired} WHERE _error_type = 'malformed_json'")
+    repair(lake)
     result, kinds = execute("dlq_inspection", lake, s3, dry_run="False")
     assert (result["open"], result["appended"], result["still_failing"]) == (8, 1, 7)
     assert (kinds["image/png"], kinds["text/html"]) == (2, 7)

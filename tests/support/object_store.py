@@ -42,12 +42,17 @@ def check_backfill(topic: Topic, lake: Lake) -> None:
     assert_complete(lake, 30)
 
 
+def repair(lake: Lake) -> None:
+    """Make the malformed record of the DLQ a valid one, event-10, by an UPDATE of Spark."""
+    repaired = f"_raw_bytes = CAST('{make_event(10).decode()}' AS BINARY)"
+    lake.spark.sql(f"UPDATE delta.`{lake.config.dlq_path}` SET {repaired} WHERE _error_type = 'malformed_json'")
+
+
 def check_replay(topic: Topic, lake: Lake) -> None:
     """A replay appends the record that an UPDATE of Spark has made valid."""
     topic.produce(make_events(10) + BAD)
     lake.ingest()
-    repaired = f"_raw_bytes = CAST('{make_event(10).decode()}' AS BINARY)"
-    lake.spark.sql(f"UPDATE delta.`{lake.config.dlq_path}` SET {repaired} WHERE _error_type = 'malformed_json'")
+    repair(lake)
     report = replay(lake.configure(ReplayConfig), lake.spark)
     assert (report.counts["appended"], report.counts["still_failing"]) == (1, len(BAD) - 1)
     assert lake.bronze.where("event_id = 'event-10'").count() == 1

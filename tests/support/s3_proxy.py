@@ -24,7 +24,7 @@ REQUESTS = {
     "DELETE": ("(DELETE|POST)", r""),
 }
 FAULTS = ("lost answer", "reset", "500", "503", "delay", "half a body")
-_NOT_PASSED_ON = ("transfer-encoding", "connection", "content-length", "expect", "keep-alive")
+_NOT_PASSED_ON = ("transfer-encoding", "connection", "content-length", "expect", "keep-alive", "proxy-authorization")
 
 
 @dataclass
@@ -169,7 +169,7 @@ def _pass_on(handler: BaseHTTPRequestHandler, target: int, body: bytes) -> tuple
     connection = http.client.HTTPConnection(HOST, target, timeout=60)
     connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
     for name, value in handler.headers.items():
-        if name.lower() not in ("transfer-encoding", "connection", "content-length", "expect", "proxy-authorization"):
+        if name.lower() not in _NOT_PASSED_ON:
             connection.putheader(name, value)  # the host too, because it is signed
     connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body)
